@@ -1,0 +1,44 @@
+"""What can go wrong for a user, as exceptions that say where, what, and what to do.
+
+The library raises these; only the command line catches them and prints one line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class TiltboxError(Exception):
+    """An error that a user can mend.
+
+    Args:
+        where: The file (with its line, as ``path:7``) or the settings key.
+        problem: What is wrong there.
+        remedy: What to do about it.
+
+    >>> print(TiltboxError("labels.txt:3", "x2 is 'abc', not a number", "correct the line"))
+    labels.txt:3: x2 is 'abc', not a number; correct the line
+    """
+
+    def __init__(self, where: str | Path, problem: str, remedy: str) -> None:
+        super().__init__(f"{where}: {problem}; {remedy}")
+        self.where, self.problem, self.remedy = str(where), problem, remedy
+
+    def __reduce__(self):  # pickles across process pools with its three parts
+        return type(self), (self.where, self.problem, self.remedy)
+
+
+class SettingsError(TiltboxError):
+    """A key of a settings file or of ``--config`` is unknown, missing or contradicts another."""
+
+
+class DataError(TiltboxError):
+    """An image, label, archive, detection or result file is missing or malformed."""
+
+
+class CheckpointError(TiltboxError):
+    """A checkpoint cannot be read or belongs to another model."""
+
+
+class OutputError(TiltboxError):
+    """An output cannot be written: no permission, no space."""

@@ -1,0 +1,1 @@
+"""Scoring of oriented detections by the rules of the DOTA devkit."""
