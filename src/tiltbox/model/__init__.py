@@ -1,0 +1,1 @@
+"""The rotated YOLO-MS detectors: modules, builder, checkpoints and complexity."""

@@ -1,0 +1,61 @@
+"""Makes mmdet and mmrotate importable where mmcv has no compiled ops or torchvision is missing.
+
+Both packages import ``mmcv._ext`` (compiled C++) and ``torchvision`` at import time, though rotated
+YOLO-MS calls neither: its rotated IoU and NMS are tiltbox's own. ``import_openmmlab`` puts stand-ins in
+place for what is missing. Where a compiled mmcv or a real torchvision is installed, that one is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+
+
+@cache
+def import_openmmlab() -> None:
+    """Import mmdet's and mmrotate's model, data and structure registries; call before using either."""
+    if not _is_installed("mmcv._ext"):
+        sys.modules["mmcv._ext"] = _MissingOps("mmcv._ext")
+    with _stand_in_for_torchvision():
+        for name in ("mmdet.models", "mmdet.datasets", "mmrotate.models", "mmrotate.datasets"):
+            importlib.import_module(name)
+
+
+class _MissingOps(ModuleType):
+    """Stands in for mmcv's compiled ops: every op exists, and says so when it is called."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*args, **kwargs):
+            raise NotImplementedError(f"mmcv was installed without compiled ops, so '{name}' cannot run")
+
+        return missing
+
+
+@contextmanager
+def _stand_in_for_torchvision() -> Iterator[None]:
+    """mmrotate imports ``torchvision.transforms`` for one detector (H2RBox-v2) that tiltbox does not use."""
+    if _is_installed("torchvision"):
+        yield
+        return
+    stand_in = ModuleType("torchvision")
+    stand_in.transforms = ModuleType("torchvision.transforms")
+    sys.modules["torchvision"] = stand_in
+    try:
+        yield
+    finally:  # from here on, torchvision is as missing as it really is
+        del sys.modules["torchvision"]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
