@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiltbox.errors import SettingsError
 
-CONFIGS = Path("configs")  # relative to the repository root, where all commands are run
+_HERE, _REPOSITORY = Path("configs"), Path(__file__).resolve().parents[3] / "configs"
+CONFIGS = _HERE if (_HERE / "variants.yaml").exists() else _REPOSITORY
 
 
 class Settings(BaseModel):

@@ -1,0 +1,98 @@
+"""The YOLO-MS backbone, arch C3-K3579: four stages of one MS-Block each, with kernels 3, 5, 7, 9."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from mmrotate.registry import MODELS
+from torch import Tensor, nn
+
+from tiltbox.model.attention import QUERIES
+from tiltbox.model.msblock import SILU, MSBlock, conv
+
+STAGE_KERNELS = (3, 5, 7, 9)
+STAGE_CHANNELS = (80, 160, 320, 640, 1280)  # in front of stage 1 and after each stage, at width 1
+UNIFORM_FAN_IN = {
+    "type": "Kaiming",
+    "layer": "Conv2d",
+    "a": math.sqrt(5),
+    "distribution": "uniform",
+    "mode": "fan_in",
+    "nonlinearity": "leaky_relu",
+}
+
+
+class SpatialPyramidPooling(nn.Module):
+    """Max pooling at 5, 9 and 13 pixels, got by pooling at 5 three times in a row (SPPF)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        norm = {"type": "BN", "momentum": 0.03, "eps": 0.001}
+        self.conv1 = ConvModule(channels, channels // 2, 1, norm_cfg=norm, act_cfg=SILU)
+        self.poolings = nn.MaxPool2d(5, stride=1, padding=2)
+        self.conv2 = ConvModule(channels // 2 * 4, channels, 1, norm_cfg=norm, act_cfg=SILU)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [self.conv1(x)]
+        for _ in range(3):
+            maps.append(self.poolings(maps[-1]))
+        return self.conv2(torch.cat(maps, dim=1))
+
+
+@MODELS.register_module()
+class YOLOMSBackbone(BaseModule):
+    """Stem and four stages; returns the maps of stages 2, 3 and 4 (strides 8, 16, 32).
+
+    Args:
+        width: Factor on all channel numbers.
+        layer, layers, start_branch: As in :class:`MSBlock`.
+        attention: Stages (1 to 4) whose MS-Block has global-query attention.
+        query_size: Side of the pooled view for the attention.
+
+    Shape: (b, 3, h, w) to three maps (b, c, h / stride, w / stride).
+    """
+
+    def __init__(
+        self,
+        width: float,
+        layer: str,
+        layers: int,
+        start_branch: int,
+        attention: Sequence[int] = (),
+        query_size: int | None = None,
+        init_cfg: dict | None = UNIFORM_FAN_IN,
+    ) -> None:
+        super().__init__(init_cfg)
+        channels = [int(number * width) for number in STAGE_CHANNELS]
+        half = int(STAGE_CHANNELS[0] * width // 2)
+        self.stem = nn.Sequential(conv(3, half, 3, stride=2), conv(half, half, 3), conv(half, channels[0], 3))
+        for stage, kernel in enumerate(STAGE_KERNELS, start=1):
+            inputs, outputs = channels[stage - 1], channels[stage]
+            block = MSBlock(
+                inputs,
+                outputs,
+                inputs,
+                (kernel, kernel),
+                layer=layer,
+                layers=layers,
+                start_branch=start_branch,
+                query_size=query_size if stage in attention else None,
+            )
+            pooling = [SpatialPyramidPooling(inputs)] if stage == 4 else []
+            self.add_module(f"stage{stage}", nn.ModuleList([conv(inputs, inputs, 3, stride=2), *pooling, block]))
+        self.query = nn.Parameter(torch.randn(QUERIES, query_size**2)) if attention else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.stem(x)
+        maps = []
+        for stage in range(1, 5):
+            *before, block = getattr(self, f"stage{stage}")
+            for module in before:
+                x = module(x)
+            x = block(x, self.query)
+            maps.append(x)
+        return tuple(maps[1:])

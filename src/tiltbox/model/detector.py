@@ -1,0 +1,129 @@
+"""Builds a detector from its row in ``configs/variants.yaml``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tiltbox.model.compat import import_openmmlab
+from tiltbox.settings.variants import Variant, find_variant
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STRIDES = (8, 16, 32)
+INPUT_MEAN = (103.53, 116.28, 123.675)  # BGR, of ImageNet
+INPUT_STD = (57.375, 57.12, 58.395)
+SCORE_THRESHOLD = 0.05
+PATCH_NMS_IOU = 0.1
+MAX_DETECTIONS = 2000  # per patch, before and after NMS
+
+
+def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bool = False) -> nn.Module:
+    """A rotated YOLO-MS detector on the CPU with random weights.
+
+    Args:
+        variant: A name such as ``yoloms-xs-current``, or a row of settings.
+        num_classes: Classes of the head.
+        sync_bn: Whether the head's batch norm is shared between GPUs (the backbone's and neck's never is).
+
+    Returns:
+        An mmdet detector: ``model(x, mode="tensor")`` on (b, 3, h, w) gives three tuples, ``cls_score``
+        (b, classes, h/s, w/s), ``bbox_pred`` (b, 4, …; distances in pixels to left, top, right and
+        bottom) and ``angle_pred`` (b, 1, …; radians), each at strides 8, 16 and 32; ``.loss(...)`` and
+        ``.predict(...)`` take mmdet data samples.
+
+    Raises:
+        SettingsError: There is no variant of that name.
+    """
+    import_openmmlab()
+    from mmengine.registry import DefaultScope
+    from mmrotate.registry import MODELS
+
+    import tiltbox.model.backbone
+    import tiltbox.model.head
+    import tiltbox.model.neck
+    import tiltbox.model.overlaps  # noqa: F401  (registers)
+
+    if isinstance(variant, str):
+        variant = find_variant(variant)
+    with DefaultScope.overwrite_default_scope("mmrotate"):
+        model = MODELS.build(detector_config(variant, num_classes, sync_bn=sync_bn))
+        model.init_weights()
+    return model
+
+
+def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False) -> dict:
+    """The detector as mmengine's registries read it."""
+    from tiltbox.model.neck import OUT_CHANNELS
+
+    block = {"width": variant.width, "layers": variant.layers, "start_branch": variant.start_branch}
+    channels = int(OUT_CHANNELS * variant.width)
+    return {
+        "type": "mmdet.RTMDet",
+        "data_preprocessor": {
+            "type": "mmdet.DetDataPreprocessor",
+            "mean": INPUT_MEAN,
+            "std": INPUT_STD,
+            "bgr_to_rgb": False,
+            "boxtype2tensor": False,
+        },
+        "backbone": {
+            "type": "YOLOMSBackbone",
+            **block,
+            "layer": variant.backbone_layer,
+            "attention": variant.attention,
+            "query_size": variant.query_size,
+        },
+        "neck": {
+            "type": "YOLOMSNeck",
+            **block,
+            "layer": variant.neck_layer,
+            "top_down_kernels": variant.top_down_kernels,
+            "bottom_up_kernels": variant.bottom_up_kernels,
+        },
+        "bbox_head": _head_config(variant, num_classes, channels, sync_bn),
+        "train_cfg": {
+            "assigner": {
+                "type": "mmdet.DynamicSoftLabelAssigner",
+                "iou_calculator": {"type": "RotatedOverlaps"},
+                "topk": 13,
+            },
+            "allowed_border": -1,
+            "pos_weight": -1,
+            "debug": False,
+        },
+        "test_cfg": {
+            "nms_pre": MAX_DETECTIONS,
+            "min_bbox_size": 0,
+            "score_thr": SCORE_THRESHOLD,
+            "nms": {"type": "nms_rotated", "iou_threshold": PATCH_NMS_IOU},
+            "max_per_img": MAX_DETECTIONS,
+        },
+    }
+
+
+def _head_config(variant: Variant, num_classes: int, channels: int, sync_bn: bool) -> dict:
+    if variant.head == "shared":
+        kind = {"type": "YOLOMSSharedHead", "share_conv": True}
+    else:
+        kind = {"type": "YOLOMSUnsharedHead", "groups": variant.head_groups}
+    return {
+        **kind,
+        "num_classes": num_classes,
+        "in_channels": channels,
+        "feat_channels": channels,
+        "stacked_convs": 2,
+        "angle_version": "le90",
+        "anchor_generator": {"type": "mmdet.MlvlPointGenerator", "offset": 0, "strides": STRIDES},
+        "bbox_coder": {"type": "DistanceAnglePointCoder", "angle_version": "le90"},
+        "loss_cls": {"type": "mmdet.QualityFocalLoss", "use_sigmoid": True, "beta": 2.0, "loss_weight": 1.0},
+        "loss_bbox": {"type": "LinearRotatedIoULoss", "loss_weight": 2.0},
+        "with_objectness": False,
+        "exp_on_reg": True,
+        "pred_kernel_size": 1,
+        "use_hbbox_loss": False,
+        "scale_angle": False,
+        "loss_angle": None,
+        "norm_cfg": {"type": "SyncBN" if sync_bn else "BN"},
+        "act_cfg": {"type": "LeakyReLU", "inplace": True},
+    }

@@ -1,0 +1,62 @@
+"""The detectors that can be trained: typed rows of ``configs/variants.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tiltbox.settings.base import CONFIGS, Settings, known_name, load
+
+Kernels = tuple[tuple[int, int], tuple[int, int]]
+LayerType = Literal["bottleneck", "kxk_1x1"]
+
+
+class Variant(Settings):
+    """One row: everything in which a detector differs from the others."""
+
+    size: Literal["xs", "s", "l"]
+    generation: Literal["previous", "current"]
+    width: float = Field(gt=0)
+    layers: int = Field(ge=1)
+    start_branch: int = Field(ge=1, le=2)
+    backbone_layer: LayerType
+    neck_layer: LayerType
+    top_down_kernels: Kernels
+    bottom_up_kernels: Kernels
+    attention: tuple[int, ...]
+    query_size: int | None
+    head: Literal["shared", "unshared"]
+    head_groups: int | None
+    pretrained: str | None
+    checkpoint: str | None
+
+    @model_validator(mode="after")
+    def _parts_belong_together(self) -> Self:
+        if bool(self.attention) != (self.query_size is not None):
+            raise ValueError("attention and query_size go together; give both or neither")
+        if (self.head == "unshared") != (self.head_groups is not None):
+            raise ValueError("head_groups belongs to the unshared head; give it there and only there")
+        return self
+
+
+class VariantTable(Settings):
+    """The whole file."""
+
+    weights: str
+    variants: dict[str, Variant]
+
+    def url(self, path: str | None) -> str | None:
+        """The full address of a weights file named in a row."""
+        return path and f"{self.weights}/{path}"
+
+
+def load_variants(path: Path = CONFIGS / "variants.yaml") -> VariantTable:
+    return load(VariantTable, path)
+
+
+def find_variant(name: str, path: Path = CONFIGS / "variants.yaml") -> Variant:
+    """The row of that name, or a SettingsError that suggests the nearest one."""
+    table = load_variants(path)
+    return table.variants[known_name(name, table.variants, str(path), "variant")]
