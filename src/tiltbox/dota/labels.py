@@ -1,0 +1,144 @@
+"""The labelTxt format of DOTA: one object a line, ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult``.
+
+Files in the wild come with header lines (``imagesource:``, ``gsd:``, ``acquisition dates:``), LF or CRLF,
+a byte order mark, tabs and stray blanks; all of that is read. What cannot be read is an error that names
+its line, never an object less.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tiltbox.errors import DataError
+
+HEADER_KEYS = ("imagesource:", "gsd:", "acquisition dates:")
+DECIMALS = 4  # of a written coordinate; more would only show the rounding of a shift by a window's corner
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The objects of one image or patch.
+
+    Attributes:
+        qboxes: Corners ``x1 y1 ... x4 y4`` in pixels of that image or patch, shape (n, 8), float64.
+        classes: The class names, n of them.
+        difficult: 0 for an ordinary object, 1 for a difficult one, 2 for one that a window cuts; (n,), int.
+        header: The header lines as they stood in the file.
+    """
+
+    qboxes: np.ndarray
+    classes: tuple[str, ...]
+    difficult: np.ndarray
+    header: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, rows: np.ndarray) -> Labels:
+        """The objects at ``rows``, a mask of shape (n,) or an array of indices, without the header."""
+        rows = np.arange(len(self))[rows]
+        return Labels(self.qboxes[rows], tuple(self.classes[i] for i in rows), self.difficult[rows])
+
+
+def no_labels() -> Labels:
+    """The labels of an image on which there is nothing."""
+    return Labels(np.empty((0, 8)), (), np.empty(0, dtype=int))
+
+
+def read_labels(path: Path, classes: Collection[str] | None = None) -> Labels:
+    """Read a labelTxt file.
+
+    A line of nine words has difficulty 0. Where ``classes`` is given, any other class name is an error.
+
+    Raises:
+        DataError: There is no such file, it is no text, or a line cannot be read (with its number).
+    """
+    return parse_labels(_text(Path(path)), path, classes)
+
+
+def parse_labels(text: str, where: Path | str, classes: Collection[str] | None = None) -> Labels:
+    """Read the text of a labelTxt file; ``where`` is its name for error messages.
+
+    >>> labels = parse_labels("gsd:0.5\\n0 0 9 0 9 5.5 0 5.5 ship 1\\n", "P0001.txt")
+    >>> labels.qboxes.tolist(), labels.classes, labels.difficult.tolist()
+    ([[0.0, 0.0, 9.0, 0.0, 9.0, 5.5, 0.0, 5.5]], ('ship',), [1])
+    """
+    header, objects = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.strip()
+        if line.lower().startswith(HEADER_KEYS):
+            header.append(line)
+        elif line:
+            objects.append(_object(line.split(), f"{where}:{number}", classes))
+    if not objects:
+        return Labels(np.empty((0, 8)), (), np.empty(0, dtype=int), tuple(header))
+    qboxes, names, difficult = zip(*objects, strict=True)
+    return Labels(np.array(qboxes, dtype=np.float64), names, np.array(difficult, dtype=int), tuple(header))
+
+
+def format_labels(labels: Labels) -> str:
+    """The text of a labelTxt file: header, then one object a line, LF.
+
+    Coordinates have as many decimals as they need, at least one (as mmrotate writes them) and at most four.
+
+    >>> format_labels(Labels(np.array([[0, 0, 9, 0, 9, 5.25, 0, 5.25]]), ("ship",), np.array([2])))
+    '0.0 0.0 9.0 0.0 9.0 5.25 0.0 5.25 ship 2\\n'
+    """
+    lines = list(labels.header)
+    coordinates = np.round(labels.qboxes, DECIMALS) + 0.0  # adding 0.0 turns -0.0 into 0.0
+    for row, name, difficult in zip(
+        coordinates.tolist(), labels.classes, labels.difficult.tolist(), strict=True
+    ):
+        lines.append(f"{' '.join(map(repr, row))} {name} {difficult}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def write_labels(path: Path, labels: Labels) -> None:
+    """Write a labelTxt file (in place: stages write into a folder that only appears when complete)."""
+    Path(path).write_bytes(format_labels(labels).encode())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check the path") from None
+    except UnicodeDecodeError:
+        raise DataError(path, "is no UTF-8 text", "save the label file as UTF-8") from None
+
+
+def _object(words: list[str], where: str, classes: Collection[str] | None) -> tuple[list[float], str, int]:
+    if len(words) not in (9, 10):
+        problem = f"has {len(words)} words, not the 10 of 'x1 y1 x2 y2 x3 y3 x4 y4 class difficult'"
+        raise DataError(where, problem, "correct the line")
+    if classes is not None and words[8] not in classes:
+        raise DataError(where, f"unknown class '{words[8]}'", _suggestion(words[8], classes))
+    difficult = _difficulty(words[9], where) if len(words) == 10 else 0
+    return [_coordinate(word, where) for word in words[:8]], words[8], difficult
+
+
+def _coordinate(word: str, where: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in word:  # float() reads 1_0 as 10
+        raise DataError(where, f"the coordinate '{word}' is no finite number", "correct the line")
+    return value
+
+
+def _difficulty(word: str, where: str) -> int:
+    if not (word.isascii() and word.isdigit()):
+        raise DataError(where, f"the difficulty '{word}' is not 0, 1 or 2", "correct the line")
+    return int(word)
+
+
+def _suggestion(name: str, classes: Collection[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), classes, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(classes)}"

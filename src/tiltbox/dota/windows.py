@@ -1,0 +1,154 @@
+"""Where an image is cut, and which objects a window keeps: the rules of mmrotate's splitter, in float64.
+
+All coordinates are pixels of the original image, x to the right and y down, unless said otherwise. A window
+is ``(x0, y0, x1, y1)`` with x1 and y1 exclusive; it may reach beyond the right and bottom border of an image
+that is smaller than the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from tiltbox.dota.labels import Labels
+
+Window = tuple[int, int, int, int]
+
+CUT = 2  # the difficulty of an object of which a window holds only a part
+MIN_IMAGE_SHARE = 0.6  # of a window's area, if another scale does better (mmrotate's img_rate_thr)
+ZERO_AREA = 1e-6  # square pixels
+TOLERANCE = 1e-9  # of an iof; its float64 rounding error is far below
+
+
+def sliding_windows(width: int, height: int, size: int, overlap: int) -> list[Window]:
+    """The windows of one scale: x outer, y inner, the last one of each row and column flush with the border.
+
+    >>> sliding_windows(150, 90, size=100, overlap=20)
+    [(0, 0, 100, 100), (50, 0, 150, 100)]
+    """
+    starts = product(_starts(width, size, overlap), _starts(height, size, overlap))
+    return [(x, y, x + size, y + size) for x, y in starts]
+
+
+def scaled_windows(width: int, height: int, size: int, overlap: int, rates: Sequence[float]) -> list[Window]:
+    """The windows of all scales, in the order of ``rates``.
+
+    A rate divides size and overlap (rounded down), it does not resize the image: rate 0.5 gives windows twice
+    as large. Windows of which the image fills no more than 0.6 are left out, unless all are like that: then
+    the best filled ones stay. With one rate nothing is ever left out.
+
+    >>> {window[2] - window[0] for window in scaled_windows(900, 900, 1024, 200, (0.5, 1.0, 2.0))}
+    {1024, 512}
+    """
+    windows = [w for s, o in scales(size, overlap, rates) for w in sliding_windows(width, height, s, o)]
+    shares = [_image_share(window, width, height) for window in windows]
+    best = max(shares)
+    # Ties within 0.01, as mmrotate has it.
+    enough = MIN_IMAGE_SHARE if best > MIN_IMAGE_SHARE else best - 0.01
+    return [window for window, share in zip(windows, shares, strict=True) if share > enough]
+
+
+def scales(size: int, overlap: int, rates: Sequence[float]) -> list[tuple[int, int]]:
+    """Window size and overlap for each rate, in pixels of the original image.
+
+    >>> scales(1024, 200, (0.5, 1.0, 1.5))
+    [(2048, 400), (1024, 200), (682, 133)]
+    """
+    return [(int(size / rate), int(overlap / rate)) for rate in rates]
+
+
+def objects_in_window(labels: Labels, window: Window, iof: float) -> Labels:
+    """The objects of which at least the share ``iof`` lies in the window, in pixels of the patch.
+
+    Corners are shifted to the window and neither rounded nor clipped; an object that the window cuts gets
+    difficulty 2. Objects without area are in no window.
+    """
+    shares = window_iofs(labels.qboxes, window)
+    kept = shares >= iof - TOLERANCE
+    inside = labels[kept]
+    difficult = np.where(shares[kept] < 1 - TOLERANCE, CUT, inside.difficult)
+    return Labels(inside.qboxes - np.tile(window[:2], 4), inside.classes, difficult)
+
+
+def window_iofs(qboxes: np.ndarray, window: Window) -> np.ndarray:
+    """Intersection with the window over the object's own area, shape (n,), for qboxes of shape (n, 8).
+
+    A quad whose edges cross counts as its convex hull, which is also what a detector's minimum area rectangle
+    sees of it; a quad without area has iof 0.
+
+    >>> window_iofs(np.array([[5.0, 0, 15, 0, 15, 10, 5, 10]]), (0, 0, 10, 10))
+    array([0.5])
+    """
+    quads = uncrossed(qboxes.reshape(-1, 4, 2)) - window[:2]
+    sides = np.array([window[2] - window[0], window[3] - window[1]], dtype=np.float64)
+    areas, inside = _areas(quads), _areas(_clamped(quads, sides))
+    return np.divide(inside, areas, out=np.zeros(len(quads)), where=areas > ZERO_AREA)
+
+
+def without_area(qboxes: np.ndarray) -> np.ndarray:
+    """Which qboxes of shape (n, 8) have no area, so that no window holds them: a mask of shape (n,)."""
+    return _areas(uncrossed(qboxes.reshape(-1, 4, 2))) <= ZERO_AREA
+
+
+def uncrossed(quads: np.ndarray) -> np.ndarray:
+    """Quads of shape (n, 4, 2) with the corners of the self-crossing ones put in the order of their hull.
+
+    Where sides ab and cd cross they are the hull's diagonals, so a, c, b, d goes round it; where bc and da
+    cross, a, b, d, c does.
+    """
+    a, b, c, d = np.moveaxis(quads, 1, 0)
+    order = np.tile(np.arange(4), (len(quads), 1))
+    order[_cross(a, b, c, d)] = (0, 2, 1, 3)
+    order[_cross(b, c, d, a)] = (0, 1, 3, 2)
+    return np.take_along_axis(quads, order[..., None], axis=1)
+
+
+def _starts(length: int, size: int, overlap: int) -> list[int]:
+    if length <= size:
+        return [0]
+    return [*range(0, length - size, size - overlap), length - size]
+
+
+def _image_share(window: Window, width: int, height: int) -> float:
+    x0, y0, x1, y1 = window
+    return (min(x1, width) - x0) * (min(y1, height) - y0) / ((x1 - x0) * (y1 - y0))
+
+
+def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Whether segment ab properly crosses segment cd, for points of shape (n, 2)."""
+    return (_turn(a, b, c) * _turn(a, b, d) < 0) & (_turn(c, d, a) * _turn(c, d, b) < 0)
+
+
+def _turn(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Positive where p, q, r turn one way, negative where they turn the other."""
+    return np.sign((q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0]))
+
+
+def _areas(polygons: np.ndarray) -> np.ndarray:
+    """Areas of simple polygons of shape (n, m, 2)."""
+    following = np.roll(polygons, -1, axis=1)
+    crosses = polygons[..., 0] * following[..., 1] - polygons[..., 1] * following[..., 0]
+    return np.abs(crosses.sum(axis=1)) / 2
+
+
+def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Polygons, shape (n, 24, 2), with the area of the quads' parts in the rectangle (0, 0) to ``sides``.
+
+    Moving each point to the nearest one of the rectangle leaves the inside alone and lays all else flat on
+    the border, where it encloses nothing. A side stays straight under it only between the lines that bound
+    the rectangle, so each side is cut there first, at up to four places between its two ends.
+    """
+    starts, steps = quads[:, :, None], np.roll(quads, -1, axis=1)[:, :, None] - quads[:, :, None]
+    at_border = np.concatenate([_fractions(0 - starts, steps), _fractions(sides - starts, steps)], axis=-1)[
+        :, :, 0
+    ]
+    ends = np.broadcast_to([0.0, 1.0], (*at_border.shape[:2], 2))
+    fractions = np.sort(np.concatenate([at_border, ends], axis=-1), axis=-1)[..., None]
+    return np.clip(starts + fractions * steps, 0, sides).reshape(len(quads), -1, 2)
+
+
+def _fractions(distances: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """How far along its side each coordinate has gone the distance, 0 to 1 (0 where it never moves)."""
+    return np.clip(np.divide(distances, steps, out=np.zeros_like(steps), where=steps != 0), 0, 1)
