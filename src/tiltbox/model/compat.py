@@ -11,8 +11,9 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
+from io import StringIO
 from types import ModuleType
 
 
@@ -21,7 +22,8 @@ def import_openmmlab() -> None:
     """Import mmdet's and mmrotate's model, data and structure registries; call before using either."""
     if not _is_installed("mmcv._ext"):
         sys.modules["mmcv._ext"] = _MissingOps("mmcv._ext")
-    with _stand_in_for_torchvision():
+    # mmdet prints a line for each optional data source that is not installed.
+    with _stand_in_for_torchvision(), redirect_stdout(StringIO()):
         for name in ("mmdet.models", "mmdet.datasets", "mmrotate.models", "mmrotate.datasets"):
             importlib.import_module(name)
 

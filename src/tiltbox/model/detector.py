@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tiltbox.model.compat import import_openmmlab
@@ -48,8 +51,20 @@ def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bo
         variant = find_variant(variant)
     with DefaultScope.overwrite_default_scope("mmrotate"):
         model = MODELS.build(detector_config(variant, num_classes, sync_bn=sync_bn))
-        model.init_weights()
+        with _silence():
+            model.init_weights()
     return model
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Holds back mmengine's report on how each of some 600 parameters was initialised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False) -> dict:

@@ -1,0 +1,89 @@
+"""Parameters and multiply-adds of a detector, counted without doing the arithmetic.
+
+The model runs on meta tensors, which have shapes but no values, while a dispatch mode sees every
+operation. The rules are those behind the published tables (fvcore's, as mmengine carries them):
+multiply-adds of convolutions and matrix products, two operations per value for batch norm with affine
+parameters, one per value for pooling and upsampling.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What :func:`count_complexity` found.
+
+    Attributes:
+        params: Trainable and frozen parameters, buffers apart, shared ones once.
+        flops: Multiply-adds of one forward pass, batch 1.
+        by_operation: The same, split by operation.
+        uncounted: Operations that took part without a rule (activations, sums, copies), with their calls.
+    """
+
+    params: int
+    flops: int
+    by_operation: dict[str, int]
+    uncounted: dict[str, int]
+
+
+def count_complexity(model: nn.Module, height: int = 1024, width: int = 1024) -> Complexity:
+    """Count for an input of (1, 3, height, width); ``model`` is moved to the meta device and so spent."""
+    model = model.eval().to("meta")
+    counter = _Counter()
+    with torch.no_grad(), counter:
+        model(torch.empty(1, 3, height, width, device="meta"), mode="tensor")
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Complexity(params, counter.flops.total(), dict(counter.flops), dict(counter.uncounted))
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops: Counter[str] = Counter()
+        self.uncounted: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        operation = func.overloadpacket
+        rule = _RULES.get(operation)
+        if rule is None:
+            self.uncounted[operation.__name__] += 1
+        else:
+            self.flops[operation.__name__] += rule(args, result)
+        return result
+
+
+def _convolution(args, result) -> int:
+    weight = args[1]
+    return result.shape[0] * prod(result.shape[2:]) * weight.numel()
+
+
+def _batch_norm(args, result) -> int:
+    affine = args[1] is not None
+    return args[0].numel() * (2 if affine else 1)
+
+
+def _matrix_product(args, result) -> int:
+    return result.numel() * args[0].shape[-1]
+
+
+_RULES: dict[object, Callable] = {
+    aten.convolution: _convolution,
+    aten.native_batch_norm: _batch_norm,
+    aten._native_batch_norm_legit_no_training: _batch_norm,
+    aten.mm: _matrix_product,
+    aten.bmm: _matrix_product,
+    aten._adaptive_avg_pool2d: lambda args, result: args[0].numel(),
+    aten.upsample_nearest2d: lambda args, result: result.numel(),
+}

@@ -1,0 +1,65 @@
+"""How a detector is trained: typed files of ``configs/schedules/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tiltbox.settings.base import CONFIGS, Settings, known_name, load
+
+
+class Epochs(Settings):
+    """Epochs by model size: the large detectors may be given fewer where time is short."""
+
+    xs: int = Field(ge=1)
+    s: int = Field(ge=1)
+    l: int = Field(ge=1)  # noqa: E741  (the size's name)
+
+
+class Schedule(Settings):
+    """One way to train.
+
+    The learning rate follows the linear rule: ``base_lr`` is meant for ``base_batch`` images a step, and
+    is multiplied by (processes x batch) / base_batch.
+    """
+
+    processes: int = Field(ge=1, description="training processes, one per GPU where there are GPUs")
+    batch: int = Field(ge=1, description="images per process and step")
+    epochs: Epochs
+    max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever the epochs say")
+    image_size: int = Field(1024, ge=32, multiple_of=32, description="side to which patches are resized")
+    base_lr: float = Field(gt=0)
+    base_batch: int = Field(ge=1)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_steps: int = Field(ge=0)
+    warmup_start: float = Field(1e-5, gt=0, le=1, description="share of the learning rate at step 0")
+    constant_share: float = Field(ge=0, le=1, description="share of the epochs before the cosine sets in")
+    final_share: float = Field(0.05, gt=0, le=1, description="share of the learning rate at the end")
+    ema_momentum: float | None = Field(0.0002, gt=0, lt=1, description="of the averaged weights; null for none")
+    flip: float = Field(0.75, ge=0, le=1, description="probability, shared by three directions")
+    rotate: float = Field(0.5, ge=0, le=1, description="probability of a random rotation")
+    pretrained: bool = Field(True, description="start from the variant's COCO weights")
+    mixed_precision: bool = False
+    workers: int = Field(4, ge=0, description="data loading processes per training process")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _steps_suffice(self) -> Self:
+        if self.max_steps is not None and self.warmup_steps > self.max_steps:
+            raise ValueError("warmup_steps is larger than max_steps; lower one or raise the other")
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        return self.base_lr * self.processes * self.batch / self.base_batch
+
+
+def find_schedule(name_or_file: str, configs: Path = CONFIGS) -> Schedule:
+    """A schedule by the name of a file in ``configs/schedules`` or by its path."""
+    if name_or_file.endswith((".yaml", ".yml")):
+        return load(Schedule, Path(name_or_file))
+    folder = configs / "schedules"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    return load(Schedule, folder / f"{known_name(name_or_file, names, str(folder), 'schedule')}.yaml")

@@ -1,0 +1,1 @@
+"""Everything that turns a variant, a schedule and a folder of patches into a trained checkpoint."""

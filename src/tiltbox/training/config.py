@@ -1,0 +1,119 @@
+"""The mmengine Runner's configuration, resolved from a variant, a schedule and a folder of patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from tiltbox.model.detector import detector_config
+from tiltbox.settings.schedules import Schedule
+from tiltbox.settings.variants import Variant
+from tiltbox.training.data import train_pipeline
+
+CHECKPOINTS_KEPT = 2
+
+
+def runner_config(
+    variant: Variant, schedule: Schedule, patches: Path, work: Path, classes: tuple[str, ...], *, cuda: bool
+) -> Config:
+    """Everything that one training run depends on, in the form that mmengine's Runner takes."""
+    epochs = getattr(schedule.epochs, variant.size)
+    steps_known = schedule.max_steps is not None
+    several = schedule.processes > 1
+    return Config(
+        {
+            "default_scope": "mmrotate",
+            "model": detector_config(variant, len(classes), sync_bn=several and cuda),
+            "train_dataloader": _dataloader(schedule, patches, classes),
+            "train_cfg": (
+                {"type": "IterBasedTrainLoop", "max_iters": schedule.max_steps}
+                if steps_known
+                else {"type": "EpochBasedTrainLoop", "max_epochs": epochs}
+            ),
+            "optim_wrapper": _optimizer(schedule, cuda),
+            "param_scheduler": _learning_rate(schedule, schedule.max_steps or epochs, by_epoch=not steps_known),
+            "default_hooks": {
+                "logger": {"type": "LoggerHook", "interval": 50},
+                "checkpoint": {
+                    "type": "CheckpointHook",
+                    "interval": schedule.max_steps or 1,
+                    "by_epoch": not steps_known,
+                    "max_keep_ckpts": CHECKPOINTS_KEPT,
+                },
+                "sampler_seed": {"type": "DistSamplerSeedHook"},
+            },
+            "custom_hooks": [{"type": "HistoryHook"}, *_averaging(schedule)],
+            "env_cfg": {
+                "cudnn_benchmark": False,
+                "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
+                "dist_cfg": {"backend": "nccl" if cuda else "gloo"},
+            },
+            "visualizer": {"type": "Visualizer", "vis_backends": []},
+            "log_processor": {"window_size": 50, "by_epoch": not steps_known},
+            "log_level": "INFO",
+            "randomness": {"seed": schedule.seed},
+            "launcher": "pytorch" if several else "none",
+            "work_dir": str(work),
+        }
+    )
+
+
+def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...]) -> dict:
+    return {
+        "batch_size": schedule.batch,
+        "num_workers": schedule.workers,
+        "persistent_workers": schedule.workers > 0,
+        "drop_last": False,
+        "sampler": {"type": "DefaultSampler", "shuffle": True},
+        "dataset": {
+            "type": "PatchDataset",
+            "patches": str(patches),
+            "classes": classes,
+            "pipeline": train_pipeline(schedule, classes),
+        },
+    }
+
+
+def _optimizer(schedule: Schedule, cuda: bool) -> dict:
+    return {
+        "type": "AmpOptimWrapper" if schedule.mixed_precision and cuda else "OptimWrapper",
+        "optimizer": {"type": "AdamW", "lr": schedule.learning_rate, "weight_decay": schedule.weight_decay},
+        "paramwise_cfg": {"norm_decay_mult": 0, "bias_decay_mult": 0, "bypass_duplicate": True},
+    }
+
+
+def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[dict]:
+    """Linear warm-up over steps, a constant part, then a cosine to the end of training."""
+    warmup = {
+        "type": "LinearLR",
+        "start_factor": schedule.warmup_start,
+        "by_epoch": False,
+        "begin": 0,
+        "end": schedule.warmup_steps,
+    }
+    begin = int(length * schedule.constant_share)
+    cosine = {
+        "type": "CosineAnnealingLR",
+        "eta_min": schedule.learning_rate * schedule.final_share,
+        "begin": begin,
+        "end": length,
+        "T_max": length - begin,
+        "by_epoch": by_epoch,
+        "convert_to_iter_based": by_epoch,
+    }
+    return [*[warmup][: schedule.warmup_steps], *([cosine] if begin < length else [])]
+
+
+def _averaging(schedule: Schedule) -> list[dict]:
+    if schedule.ema_momentum is None:
+        return []
+    return [
+        {
+            "type": "EMAHook",
+            "ema_type": "mmdet.ExpMomentumEMA",
+            "momentum": schedule.ema_momentum,
+            "update_buffers": True,
+            "priority": 49,
+        }
+    ]

@@ -1,0 +1,67 @@
+"""Patches as mmengine reads them, and the augmentation of the published recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.dataset import BaseDataset
+from mmrotate.registry import DATASETS
+
+from tiltbox.dota.labels import read_labels
+from tiltbox.settings.schedules import Schedule
+
+PAD_VALUE = 114
+UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel, whatever the image's turn
+
+
+@DATASETS.register_module()
+class PatchDataset(BaseDataset):
+    """Patches and annfiles as the split stage writes them, in the order of their names."""
+
+    def __init__(self, patches: str, classes: tuple[str, ...], **kwargs) -> None:
+        self.patches = Path(patches)
+        super().__init__(metainfo={"classes": tuple(classes)}, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        annfiles = sorted((self.patches / "annfiles").glob("*.txt"))
+        return [self._patch(path) for path in annfiles]
+
+    def filter_data(self) -> list[dict]:
+        """Leave out patches without objects, as the recipe does."""
+        return [patch for patch in self.data_list if patch["instances"]]
+
+    def _patch(self, annfile: Path) -> dict:
+        labels = read_labels(annfile, self.metainfo["classes"])
+        index = {name: i for i, name in enumerate(self.metainfo["classes"])}
+        instances = [
+            {"bbox": qbox.tolist(), "bbox_label": index[name], "ignore_flag": 0}
+            for qbox, name in zip(labels.qboxes, labels.classes, strict=True)
+        ]
+        image = self.patches / "images" / f"{annfile.stem}.png"
+        return {"img_id": annfile.stem, "img_path": str(image), "instances": instances}
+
+
+def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
+    """Read, resize, flip, rotate, pad and pack: mmcv's, mmdet's and mmrotate's transforms."""
+    size = (schedule.image_size, schedule.image_size)
+    upright = [index for index, name in enumerate(classes) if name in UPRIGHT]
+    return [
+        {"type": "mmdet.LoadImageFromFile"},
+        {"type": "mmdet.LoadAnnotations", "with_bbox": True, "box_type": "qbox"},
+        {"type": "ConvertBoxType", "box_type_mapping": {"gt_bboxes": "rbox"}},
+        {"type": "mmdet.Resize", "scale": size, "keep_ratio": True},
+        {
+            "type": "mmdet.RandomFlip",
+            "prob": schedule.flip,
+            "direction": ["horizontal", "vertical", "diagonal"],
+        },
+        {
+            "type": "RandomRotate",
+            "prob": schedule.rotate,
+            "angle_range": 180,
+            "rect_obj_labels": upright,
+            "img_border_value": (PAD_VALUE,) * 3,
+        },
+        {"type": "mmdet.Pad", "size": size, "pad_val": {"img": (PAD_VALUE,) * 3}},
+        {"type": "mmdet.PackDetInputs"},
+    ]

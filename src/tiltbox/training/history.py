@@ -1,0 +1,56 @@
+"""Per-epoch history of a training run, as a CSV file that appears row by row."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "seconds")
+
+
+@HOOKS.register_module()
+class HistoryHook(Hook):
+    """Appends one row per epoch to ``history.csv`` in the work folder; losses are means over the epoch."""
+
+    def before_train(self, runner) -> None:
+        self._file = Path(runner.work_dir) / "history.csv"
+        if runner.iter == 0:
+            self._file.unlink(missing_ok=True)
+        self._start()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        for name in COLUMNS[3:6]:
+            self._sums[name] += float(outputs[name])
+        self._steps += 1
+
+    def after_train_epoch(self, runner) -> None:
+        self._write(runner)
+
+    def after_train(self, runner) -> None:
+        if self._steps:  # training by steps ends within an epoch
+            self._write(runner)
+
+    def _start(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._steps, self._since = 0, time.monotonic()
+
+    def _write(self, runner) -> None:
+        if runner.rank == 0:
+            means = [f"{self._sums[name] / self._steps:.6f}" for name in COLUMNS[3:6]]
+            lr = runner.optim_wrapper.get_lr()["lr"][0]
+            seconds = f"{time.monotonic() - self._since:.1f}"
+            self._append([runner.epoch + 1, runner.iter + 1, f"{lr:.3e}", *means, seconds])
+        self._start()
+
+    def _append(self, row: list) -> None:
+        new = not self._file.exists()
+        with self._file.open("a", newline="") as stream:
+            writer = csv.writer(stream)
+            if new:
+                writer.writerow(COLUMNS)
+            writer.writerow(row)
