@@ -1,0 +1,63 @@
+"""Writing the mini set as a folder in DOTA format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tiltbox.dota.mini.scenes import Thing, scene
+from tiltbox.files import whole_folder
+
+SPLITS = ("train", "val", "test")
+COUNTS = {"train": 72, "val": 24, "test": 8}
+HEADER = "imagesource:mini\ngsd:0.5\n"
+
+
+def render_mini(out: Path, *, seed: int = 0, images: Mapping[str, int] = COUNTS, size: int = 256) -> None:
+    """Render the mini set: ``out/{train,val,test}/{images,labelTxt}``, test without labels.
+
+    The same seed, counts and size give the same pixels and labels on every machine.
+
+    Args:
+        out: The folder to write, whole or not at all.
+        seed: Another seed gives other images of the same kind.
+        images: Number of images per split.
+        size: Side of the square images in pixels.
+    """
+    with whole_folder(out) as folder:
+        first = 0
+        for split in SPLITS:
+            _render_split(folder / split, seed, first, images[split], size, labelled=split != "test")
+            first += images[split]
+
+
+def render_image(seed: int, split: str, number: int, size: int = 256) -> tuple[np.ndarray, list[Thing]]:
+    """One image of the set, uint8 BGR (size, size, 3), and its objects."""
+    rng = np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), number]))
+    return scene(rng, size, number)
+
+
+def _render_split(folder: Path, seed: int, first: int, count: int, size: int, *, labelled: bool) -> None:
+    (folder / "images").mkdir(parents=True)
+    if labelled:
+        (folder / "labelTxt").mkdir()
+    for number in range(count):
+        name = f"P{first + number:04d}"
+        image, things = render_image(seed, folder.name, number, size)
+        cv2.imwrite(str(folder / "images" / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        if labelled:
+            (folder / "labelTxt" / f"{name}.txt").write_text(HEADER + "".join(map(label_line, things)))
+
+
+def label_line(thing: Thing) -> str:
+    """The object as a line of labelTxt.
+
+    >>> from tiltbox.dota.mini.canvas import Pose
+    >>> label_line(Thing("ship", Pose(10, 10, angle=-90, length=8, width=4)))
+    '8.0 6.0 12.0 6.0 12.0 14.0 8.0 14.0 ship 0\\n'
+    """
+    numbers = " ".join(f"{value:.1f}" for value in thing.pose.corners().ravel())
+    return f"{numbers} {thing.name} {thing.difficult}\n"

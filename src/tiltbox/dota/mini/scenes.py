@@ -1,0 +1,228 @@
+"""Scenes with a theme: what ground there is, which objects stand on it, and where.
+
+Objects keep clear of each other and of the borders; some stand in rows, as vehicles and ships do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiltbox.dota.mini.canvas import Canvas, Pose, cos_sin
+from tiltbox.dota.mini.shapes import SHAPES, Pen
+from tiltbox.dota.mini.terrain import ground
+
+ATTEMPTS = 60
+MARGIN = 2.0  # pixels between an object and the border
+GAP = 3.0  # pixels between two objects
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One labelled object."""
+
+    name: str
+    pose: Pose
+    difficult: int = 0
+
+
+class Site:
+    """An image while it is being laid out.
+
+    Args:
+        rng: The only source of chance.
+        size: Side of the image in pixels.
+        kind: The ground that covers all of it.
+        crowded: False for a scene with few objects.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: int, kind: str, crowded: bool) -> None:
+        self.rng, self.size, self.crowded = rng, size, crowded
+        self.canvas = Canvas(ground(rng, kind, size))
+        self.things: list[Thing] = []
+        self.obstacles: list[Pose] = []
+
+    def strip(self, kind: str, pose: Pose) -> None:
+        """Cover a rectangle with another ground."""
+        self.canvas.cover(pose.corners(), ground(self.rng, kind, self.size))
+
+    def somewhere(self, inset: int = 0) -> tuple[float, float]:
+        x, y = self.rng.integers(inset * 10, (self.size - inset) * 10 + 1, 2).tolist()
+        return x / 10, y / 10
+
+    def angle(self) -> int:
+        return int(self.rng.integers(0, 360))
+
+    def number(self, low: int, high: int) -> int:
+        """How many of something there are: fewer where the scene is not crowded."""
+        return int(self.rng.integers(low, high + 1)) if self.crowded else int(self.rng.integers(0, 2))
+
+    def pose(self, name: str, x: float, y: float, angle: int) -> Pose:
+        shape = SHAPES[name]
+        length = int(self.rng.integers(shape.length[0] * 10, shape.length[1] * 10 + 1)) / 10
+        return Pose(x, y, -90 if shape.upright else angle, length, round(length * shape.aspect, 1))
+
+    def scatter(self, name: str, count: int) -> None:
+        """Put ``count`` objects anywhere, at any angle, as far as there is room."""
+        for _ in range(count):
+            for _ in range(ATTEMPTS):
+                if self.put(name, self.pose(name, *self.somewhere(), self.angle())):
+                    break
+
+    def row(self, name: str, count: int, gap: float = 4.0) -> None:
+        """Put a row of objects side by side where most of them find room."""
+        for _ in range(ATTEMPTS):
+            first = self.pose(name, *self.somewhere(), self.angle())
+            poses = [first.moved(0, index * (first.width + gap)) for index in range(count)]
+            if sum(self.free(pose) for pose in poses) * 4 >= count * 3:
+                for pose in poses:
+                    self.put(name, pose)
+                return
+
+    def put(self, name: str, pose: Pose) -> bool:
+        """Place the object if there is room for it."""
+        if not self.free(pose):
+            return False
+        self.things.append(Thing(name, pose))
+        return True
+
+    def free(self, pose: Pose) -> bool:
+        corners = pose.corners()
+        inside = corners.min() >= MARGIN and corners.max() <= self.size - MARGIN
+        others = [thing.pose for thing in self.things] + self.obstacles
+        return bool(inside) and all(apart(pose, other) for other in others)
+
+
+def apart(a: Pose, b: Pose, gap: float = GAP) -> bool:
+    """Whether two rectangles keep ``gap`` pixels clear: some side of one separates them.
+
+    >>> apart(Pose(0, 0, 0, 10, 4), Pose(0, 8, 0, 10, 4)), apart(Pose(0, 0, 0, 10, 4), Pose(0, 6, 0, 10, 4))
+    (True, False)
+    """
+    reach = (a.length + a.width + b.length + b.width) / 2 + gap
+    if abs(a.x - b.x) > reach or abs(a.y - b.y) > reach:
+        return True
+    one, two = a.corners(), b.corners()
+    for angle in (a.angle, a.angle + 90, b.angle, b.angle + 90):
+        cos, sin = cos_sin(angle)
+        p, q = (corners[:, 0] * cos + corners[:, 1] * sin for corners in (one, two))
+        if p.max() + gap <= q.min() or q.max() + gap <= p.min():
+            return True
+    return False
+
+
+def airfield(site: Site) -> None:
+    """Planes and helicopters on an apron beside a runway."""
+    angle = site.angle()
+    apron = Pose(*site.somewhere(60), angle, 230, 150)
+    site.strip("concrete", apron)
+    runway = apron.moved(0, 105)
+    site.strip("asphalt", Pose(runway.x, runway.y, angle, 800, 36))
+    for step in range(-12, 13):
+        mark = runway.moved(step * 24, 0)
+        site.canvas.fill(Pose(mark.x, mark.y, angle, 12, 1.6).corners(), (214, 214, 208))
+    site.scatter("plane", site.number(5, 8))
+    site.scatter("helicopter", site.number(6, 9))
+
+
+def marina(site: Site) -> None:
+    """Ships in rows and piers along a quay."""
+    angle = site.angle()
+    side = Pose(site.size / 2, site.size / 2, angle, 0, 0).moved(0, site.size * 0.55)
+    quay = Pose(side.x, side.y, angle, 800, 110)
+    site.strip("concrete", quay)
+    site.obstacles.append(quay)
+    site.scatter("harbor", site.number(5, 8))
+    if site.crowded:
+        site.row("ship", int(site.rng.integers(4, 7)))
+        site.row("ship", int(site.rng.integers(3, 6)))
+    site.scatter("ship", site.number(1, 4))
+
+
+def river(site: Site) -> None:
+    """Bridges over a river, with ships on it and vehicles beside it."""
+    angle, breadth = site.angle(), int(site.rng.integers(30, 42))
+    middle = Pose(*site.somewhere(90), angle, 800, breadth)
+    site.strip("soil", Pose(*site.somewhere(), site.angle(), 190, 120))
+    site.strip("sand", Pose(middle.x, middle.y, angle, 800, breadth + 8))
+    site.strip("water", middle)
+    for step in range(-5, 6):
+        spot = middle.moved(step * 36 + int(site.rng.integers(-4, 5)), 0)
+        turn = angle + 90 + int(site.rng.integers(-12, 13))
+        width = int(site.rng.integers(120, 161)) / 10
+        if site.crowded or site.rng.integers(0, 3) == 0:
+            site.put("bridge", Pose(round(spot.x, 1), round(spot.y, 1), turn, breadth + 16.0, width))
+    site.obstacles.append(middle)
+    site.row("small-vehicle", site.number(4, 7))
+    site.scatter("large-vehicle", site.number(2, 4))
+
+
+def park(site: Site) -> None:
+    """Sports grounds and pools on grass."""
+    site.strip("meadow", Pose(*site.somewhere(), site.angle(), 200, 130))
+    site.strip("sand", Pose(*site.somewhere(), site.angle(), 800, 7))
+    for name in ("soccer-ball-field", "ground-track-field", "baseball-diamond"):
+        site.scatter(name, site.number(3, 4))
+    for name in ("tennis-court", "basketball-court"):
+        site.scatter(name, site.number(3, 4))
+    site.scatter("swimming-pool", site.number(2, 3))
+
+
+def town(site: Site) -> None:
+    """Roundabouts, tanks, pools and parked vehicles between streets."""
+    site.strip("soil", Pose(*site.somewhere(), site.angle(), 170, 130))
+    site.strip("grass", Pose(*site.somewhere(), site.angle(), 170, 130))
+    site.scatter("roundabout", site.number(5, 7))
+    for thing in list(site.things):
+        site.strip("asphalt", Pose(thing.pose.x, thing.pose.y, site.angle(), 800, 11))
+    if site.crowded:
+        site.row("large-vehicle", int(site.rng.integers(4, 7)))
+        site.row("small-vehicle", int(site.rng.integers(5, 9)))
+    site.scatter("storage-tank", site.number(5, 8))
+    site.scatter("swimming-pool", site.number(2, 3))
+    site.scatter("small-vehicle", site.number(1, 3))
+
+
+#: Themes in the order in which the images of a split take them, each with its ground.
+THEMES: tuple[tuple[Callable[[Site], None], str], ...] = (
+    (park, "grass"),
+    (airfield, "meadow"),
+    (marina, "water"),
+    (park, "grass"),
+    (town, "asphalt"),
+    (river, "grass"),
+)
+
+
+def scene(rng: np.random.Generator, size: int, number: int) -> tuple[np.ndarray, list[Thing]]:
+    """Lay out and paint the ``number``-th image of a split.
+
+    Every eighth scene has few objects, and the eighth of all has none.
+
+    Returns:
+        The image, uint8 BGR (size, size, 3), and its objects.
+    """
+    theme, kind = THEMES[number % len(THEMES)]
+    site = Site(rng, size, kind, crowded=number % 8 != 7)
+    theme(site)
+    _paint(site)
+    return site.canvas.photograph(), site.things
+
+
+def _paint(site: Site) -> None:
+    for thing in site.things:
+        tint = tuple(site.rng.integers(-12, 13, 3).tolist())
+        variant = int(site.rng.integers(0, 6))
+        draw(site.canvas, thing.name, thing.pose, tint, variant)
+
+
+def draw(canvas: Canvas, name: str, pose: Pose, tint=(0, 0, 0), variant: int = 0) -> None:
+    """Paint one object over its shadow."""
+    shape = SHAPES[name]
+    if shape.height:
+        probe = Pen(Canvas(np.zeros((1, 1, 3), np.uint8)), pose)
+        shape.paint(probe)
+        canvas.shade([outline + shape.height * np.array([0.8, 0.6]) for outline in probe.outlines])
+    shape.paint(Pen(canvas, pose, tint, variant))
