@@ -128,6 +128,7 @@ def _turn(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
 
 def _areas(polygons: np.ndarray) -> np.ndarray:
     """Areas of simple polygons of shape (n, m, 2)."""
+    polygons = polygons - polygons[:, :1]  # small numbers, small rounding errors
     following = np.roll(polygons, -1, axis=1)
     crosses = polygons[..., 0] * following[..., 1] - polygons[..., 1] * following[..., 0]
     return np.abs(crosses.sum(axis=1)) / 2
@@ -140,15 +141,14 @@ def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
     the border, where it encloses nothing. A side stays straight under it only between the lines that bound
     the rectangle, so each side is cut there first, at up to four places between its two ends.
     """
-    starts, steps = quads[:, :, None], np.roll(quads, -1, axis=1)[:, :, None] - quads[:, :, None]
-    at_border = np.concatenate([_fractions(0 - starts, steps), _fractions(sides - starts, steps)], axis=-1)[
-        :, :, 0
-    ]
-    ends = np.broadcast_to([0.0, 1.0], (*at_border.shape[:2], 2))
-    fractions = np.sort(np.concatenate([at_border, ends], axis=-1), axis=-1)[..., None]
-    return np.clip(starts + fractions * steps, 0, sides).reshape(len(quads), -1, 2)
+    steps = np.roll(quads, -1, axis=1) - quads
+    ends = np.broadcast_to([0.0, 1.0], (len(quads), 4, 2))
+    fractions = [_fractions(0 - quads, steps), _fractions(sides - quads, steps), ends]
+    fractions = np.sort(np.concatenate(fractions, axis=2), axis=2)
+    points = quads[:, :, None] + fractions[..., None] * steps[:, :, None]
+    return np.clip(points, 0, sides).reshape(len(quads), 24, 2)
 
 
 def _fractions(distances: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """How far along its side each coordinate has gone the distance, 0 to 1 (0 where it never moves)."""
+    """How far along its side, 0 to 1, each coordinate has gone the distance (0 where it never moves)."""
     return np.clip(np.divide(distances, steps, out=np.zeros_like(steps), where=steps != 0), 0, 1)

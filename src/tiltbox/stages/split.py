@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -163,11 +163,11 @@ def _read_sources(sources: Sequence[Path], classes: Collection[str] | None) -> l
         raise DataError(
             ", ".join(map(str, sources)) or "sources", "there is no image", "give folders with images/"
         )
-    folders: dict[str, Path] = {}
+    first: dict[str, Source] = {}
     for image in images:
-        other = folders.setdefault(image.image.stem, image.image.parent)
-        if other != image.image.parent:
-            raise DataError(image.image, f"there is an image of that name in {other}", "rename one of them")
+        if (other := first.setdefault(image.image.stem, image)) is not image:
+            remedy = "rename one of them, or give each source once"
+            raise DataError(image.image, f"there is an image of that name in {other.image.parent}", remedy)
     if len({image.labels is None for image in images}) == 2:
         bare = next(image for image in images if image.labels is None).image.parent.parent
         raise DataError(bare, "has no labelTxt/, but another source has", "split them one by one")
@@ -275,9 +275,7 @@ def _pixels(image: np.ndarray, window: Window) -> np.ndarray:
     x0, y0, x1, y1 = window
     patch = image[y0:y1, x0:x1]
     below, right = y1 - y0 - patch.shape[0], x1 - x0 - patch.shape[1]
-    # copyMakeBorder would otherwise fill from what lies beyond the window in the image.
-    border = cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED
-    return cv2.copyMakeBorder(patch, 0, below, 0, right, border, value=PADDING)
+    return cv2.copyMakeBorder(patch, 0, below, 0, right, cv2.BORDER_CONSTANT, value=PADDING)
 
 
 def _manifest(
@@ -293,7 +291,10 @@ def _manifest(
     names = classes or sorted({name for each in labels for name in each.classes})
     return {
         "sources": [Path(source).resolve().name for source in sources],
-        **asdict(cutting),
+        "size": cutting.size,
+        "overlap": cutting.overlap,
+        "rates": list(cutting.rates),
+        "iof": cutting.iof,
         "labelled": bool(labels),
         "images": len(images),
         "patches": len(patches),

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tiltbox.dota.images import image_size, list_images, read_image, write_png
+from tiltbox.errors import DataError
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    """Something smooth, 40 wide and 30 high, BGR."""
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (40, 30), interpolation=cv2.INTER_CUBIC)
+
+
+def test_folder_without_images(tmp_path):
+    assert list_images(tmp_path) == []
+
+
+def test_images_are_sorted_and_other_files_passed_over(tmp_path):
+    for name in (
+        "b.PNG",
+        "a.jpeg",
+        "c.tif",
+        "d.TIFF",
+        "e.bmp",
+        "f.jpg",
+        "Thumbs.db",
+        "g.txt",
+        "._b.PNG",
+        "h",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "i.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == [
+        "a.jpeg",
+        "b.PNG",
+        "c.tif",
+        "d.TIFF",
+        "e.bmp",
+        "f.jpg",
+    ]
+
+
+def test_two_images_of_one_name(tmp_path):
+    (tmp_path / "P1.png").touch()
+    (tmp_path / "P1.jpg").touch()
+    with pytest.raises(DataError, match="more than one image named 'P1'"):
+        list_images(tmp_path)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        list_images(tmp_path / "images")
+
+
+@pytest.mark.parametrize("extension", ["png", "bmp", "tif", "tiff"])
+def test_lossless_kinds(tmp_path, photo, extension):
+    path = tmp_path / f"a.{extension}"
+    cv2.imwrite(str(path), photo)
+    assert np.array_equal(read_image(path), photo)
+    assert image_size(path) == (40, 30)
+
+
+def test_jpeg(tmp_path, photo):
+    path = tmp_path / "a.JPG"
+    cv2.imwrite(str(path), photo)
+    assert np.abs(read_image(path).astype(int) - photo).mean() < 5
+    assert image_size(path) == (40, 30)
+
+
+def test_blanks_and_other_letters_in_the_path(tmp_path, photo):
+    path = tmp_path / "Köln 東京.png"
+    write_png(path, photo)
+    assert np.array_equal(read_image(path), photo)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "bmp"])
+def test_grey(tmp_path, photo, extension):
+    path = tmp_path / f"a.{extension}"
+    cv2.imwrite(str(path), photo[..., 0])
+    assert np.array_equal(read_image(path), np.repeat(photo[..., :1], 3, axis=-1))
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_high_byte_of_16_bits(tmp_path, photo, extension, channels):
+    path = tmp_path / f"a.{extension}"
+    cv2.imwrite(str(path), photo[..., :channels].astype(np.uint16) * 256 + 255)
+    image = read_image(path)
+    assert image.dtype == np.uint8
+    assert np.array_equal(image[..., :channels], photo[..., :channels])
+
+
+def test_palette(tmp_path, photo):
+    palette = Image.fromarray(photo[..., ::-1]).quantize(16)
+    palette.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png")[..., ::-1], np.array(palette.convert("RGB")))
+
+
+def test_transparency_is_dropped(tmp_path, photo):
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([photo, photo[..., 0]]))
+    assert np.array_equal(read_image(tmp_path / "a.png"), photo)
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg"])
+def test_orientation_is_ignored(tmp_path, photo, extension):
+    turned, plain = tmp_path / f"a.{extension}", tmp_path / f"b.{extension}"
+    exif = Image.Exif()
+    exif[0x112] = 6  # "turn it by 90 degrees"
+    Image.fromarray(photo).save(turned, exif=exif)
+    Image.fromarray(photo).save(plain)
+    assert np.array_equal(read_image(turned), read_image(plain))
+    assert image_size(turned) == (40, 30)
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize("extension", ["png", "jpg", "tif", "bmp"])
+def test_truncated(tmp_path, photo, extension, share):
+    path = tmp_path / f"a.{extension}"
+    cv2.imwrite(str(path), photo)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DataError, match=rf"a\.{extension}: is no complete image"):
+        read_image(path)
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path, photo):
+    cv2.imwrite(str(tmp_path / "a.jpg"), photo)
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "b.jpg").write_bytes(data + bytes(100))
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), read_image(tmp_path / "b.jpg"))
+
+
+def test_corrupt_png(tmp_path, photo):
+    write_png(tmp_path / "a.png", photo)
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(DataError, match="no complete image"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("function", [read_image, image_size])
+def test_no_image(tmp_path, function):
+    (tmp_path / "a.png").write_text("<html>404</html>")
+    for path in (tmp_path / "a.png", tmp_path / "missing.png", tmp_path):
+        with pytest.raises(DataError, match=path.name):
+            function(path)
+
+
+def test_floating_point_samples(tmp_path, photo):
+    cv2.imwrite(str(tmp_path / "a.tif"), photo.astype(np.float32))
+    with pytest.raises(DataError, match="float32"):
+        read_image(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="float32"):
+        image_size(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (64, 33)])
+def test_written_png_is_read_by_others(tmp_path, shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    write_png(tmp_path / "a.png", image)
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), image)
+    with Image.open(tmp_path / "a.png") as other:
+        assert other.mode == "RGB"
+        assert np.array_equal(np.array(other)[..., ::-1], image)
+
+
+def test_part_of_an_image_can_be_written(tmp_path, photo):
+    write_png(tmp_path / "a.png", photo[3:20, 5:30])
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), photo[3:20, 5:30])

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tiltbox.dota.images import write_png
+from tiltbox.dota.labels import read_labels
+from tiltbox.dota.patches import parse_patch_name
+from tiltbox.errors import DataError, OutputError, SettingsError
+from tiltbox.stages import split as stage
+from tiltbox.stages.split import PADDING, split
+
+SAMPLE = Path(__file__).resolve().parents[2] / "../shared/dota-sample"
+SMALL = {"size": 64, "overlap": 16, "workers": 1}
+
+
+def picture(width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def add(folder: Path, name: str, size: tuple[int, int] = (100, 70), labels: str | None = "") -> Path:
+    """Add an image to the source ``folder``, and a label file unless ``labels`` is None."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    write_png(folder / "images" / f"{name}.png", picture(*size))
+    if labels is not None:
+        (folder / "labelTxt").mkdir(exist_ok=True)
+        (folder / "labelTxt" / f"{name}.txt").write_text(labels)
+    return folder
+
+
+def box(x0: float, y0: float, x1: float, y1: float, name: str = "ship", difficult: int = 0) -> str:
+    return f"{x0} {y0} {x1} {y0} {x1} {y1} {x0} {y1} {name} {difficult}\n"
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """One image of 100 × 70 pixels, cut at x 0 and 36 and y 0 and 6, with four objects."""
+    objects = (
+        box(1, 10, 5, 20, "ship", 1)  # in the two left windows
+        + box(40, 10, 60, 20.5, "plane")  # in all four
+        + box(50, 10, 70, 20, "plane")  # 0.7 of it in the left ones, all of it in the right ones
+        + box(0, 0, 100, 70, "harbor")  # in none
+    )
+    return add(tmp_path / "train", "P1", labels=f"imagesource:GoogleEarth\ngsd:0.1\n{objects}")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def refuses(error: type[Exception], message: str, source: Path, out: Path, **options) -> None:
+    """Check that splitting fails with ``message`` and leaves no trace."""
+    with pytest.raises(error, match=message):
+        split([source], out, **(SMALL | options))
+    assert not out.exists()
+    assert not out.parent.exists() or not [p for p in out.parent.iterdir() if p.name.startswith(".out")]
+
+
+def test_no_images(tmp_path):
+    (tmp_path / "train/images").mkdir(parents=True)
+    refuses(DataError, "there is no image", tmp_path / "train", tmp_path / "out")
+    with pytest.raises(DataError, match="there is no image"):
+        split([], tmp_path / "out")
+
+
+def test_image_without_objects(tmp_path):
+    manifest = split([add(tmp_path / "train", "P1")], tmp_path / "out", **SMALL)
+    assert (manifest["patches"], manifest["empty_patches"], manifest["objects"]) == (4, 4, 0)
+    assert [p.read_bytes() for p in (tmp_path / "out/annfiles").iterdir()] == [b""] * 4
+
+
+def test_names_pixels_and_padding(tmp_path):
+    split([add(tmp_path / "train", "P1", (100, 40))], tmp_path / "out", **SMALL)
+    patches = sorted((tmp_path / "out/images").iterdir())
+    assert [p.name for p in patches] == ["P1__64__0___0.png", "P1__64__36___0.png"]
+    whole = picture(100, 40)
+    for path, x in zip(patches, (0, 36), strict=True):
+        patch = cv2.imread(str(path))
+        assert patch.shape == (64, 64, 3)
+        assert np.array_equal(patch[:40], whole[:, x : x + 64])
+        assert (patch[40:] == PADDING).all()
+
+
+def test_image_smaller_than_the_window(tmp_path):
+    split([add(tmp_path / "train", "P1", (10, 70))], tmp_path / "out", **SMALL)
+    patch = cv2.imread(str(tmp_path / "out/images/P1__64__0___6.png"))
+    assert np.array_equal(patch[:, :10], picture(10, 70)[6:])
+    assert (patch[:, 10:] == PADDING).all()
+
+
+def test_objects_counted_by_hand(source, tmp_path):
+    split([source], tmp_path / "out", **SMALL)
+    left, right = (read_labels(tmp_path / f"out/annfiles/P1__64__{x}___6.txt") for x in (0, 36))
+    assert left.classes == ("ship", "plane", "plane")
+    assert left.difficult.tolist() == [1, 0, 2]
+    assert left.qboxes[1].tolist() == [40, 4, 60, 4, 60, 14.5, 40, 14.5]
+    assert right.classes == ("plane", "plane")
+    assert right.difficult.tolist() == [0, 0]
+    assert right.qboxes[1].tolist() == [14, 4, 34, 4, 34, 14, 14, 14]
+    assert left.header == ()
+
+
+def test_manifest(source, tmp_path):
+    add(source, "P2", (64, 64), box(3, 3, 3, 9))  # no area, hence in no window
+    manifest = split([source], tmp_path / "out", **SMALL)
+    assert manifest == {
+        "sources": ["train"],
+        "size": 64,
+        "overlap": 16,
+        "rates": [1.0],
+        "iof": 0.7,
+        "labelled": True,
+        "images": 2,
+        "patches": 5,
+        "empty_patches": 1,
+        "objects": 5,
+        "objects_without_area": 1,
+        "objects_in_patches": 10,
+        "cut_objects": 2,
+        "classes": {"harbor": 0, "plane": 8, "ship": 2},
+    }
+    assert json.loads((tmp_path / "out/manifest.json").read_text()) == manifest
+
+
+def test_classes_in_the_given_order(source, tmp_path):
+    manifest = split([source], tmp_path / "out", **SMALL, classes=("ship", "plane", "bridge", "harbor"))
+    assert list(manifest["classes"].items()) == [("ship", 2), ("plane", 8), ("bridge", 0), ("harbor", 0)]
+
+
+def test_without_labels(tmp_path):
+    manifest = split([add(tmp_path / "test", "P1", labels=None)], tmp_path / "out", **SMALL)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "manifest.json"]
+    assert (manifest["labelled"], manifest["patches"], manifest["objects"]) == (False, 4, 0)
+
+
+def test_several_sources(tmp_path):
+    sources = [add(tmp_path / "train", "P1"), add(tmp_path / "val", "P2")]
+    manifest = split(sources, tmp_path / "out", **SMALL)
+    assert (manifest["sources"], manifest["images"]) == (["train", "val"], 2)
+    images = {parse_patch_name(path.stem).image for path in (tmp_path / "out/images").iterdir()}
+    assert images == {"P1", "P2"}
+
+
+def test_several_scales_map_back_to_the_image(tmp_path):
+    source = add(tmp_path / "train", "P__1", (200, 150), box(100, 80, 110, 90.5))
+    split([source], tmp_path / "out", size=64, overlap=16, rates=(0.5, 1.0, 1.5), workers=1)
+    names = [parse_patch_name(path.stem) for path in (tmp_path / "out/images").iterdir()]
+    assert {(name.image, name.scale) for name in names} == {("P__1", 128), ("P__1", 64), ("P__1", 42)}
+    found = 0
+    for path in (tmp_path / "out/annfiles").iterdir():
+        name, labels = parse_patch_name(path.stem), read_labels(path)
+        patch = cv2.imread(str(tmp_path / f"out/images/{path.stem}.png"))
+        assert patch.shape == (name.scale, name.scale, 3)
+        for qbox in labels.qboxes:
+            original = (qbox.reshape(4, 2) + np.array([name.x, name.y])) / name.rate
+            assert original.tolist() == [[100, 80], [110, 80], [110, 90.5], [100, 90.5]]
+            found += 1
+    assert found >= 3
+
+
+def test_processes_give_the_same_as_one(tmp_path):
+    for number in range(3):
+        source = add(tmp_path / "train", f"P{number}", (100 + number, 70), box(10, 10, 30, 30))
+    split([source], tmp_path / "one", **SMALL)
+    split([source], tmp_path / "two", **(SMALL | {"workers": 2}))
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_error_in_a_process(tmp_path):
+    for number in range(3):
+        source = add(tmp_path / "train", f"P{number}")
+    image = source / "images/P1.png"
+    image.write_bytes(image.read_bytes()[:5000])
+    refuses(DataError, r"P1\.png: is no complete image", source, tmp_path / "out", workers=2)
+
+
+def test_earlier_split_is_replaced(source, tmp_path):
+    split([source], tmp_path / "out", **SMALL)
+    expected = tree(tmp_path / "out")
+    split([source], tmp_path / "out", size=32, overlap=0, workers=1)
+    assert tree(tmp_path / "out") != expected
+    (tmp_path / "out/manifest.json").unlink()  # as Snakemake does before it runs the stage again
+    split([source], tmp_path / "out", **SMALL)
+    assert tree(tmp_path / "out") == expected
+
+
+def test_earlier_split_survives_an_error(source, tmp_path):
+    split([source], tmp_path / "out", **SMALL)
+    expected = tree(tmp_path / "out")
+    image = source / "images/P1.png"
+    image.write_bytes(image.read_bytes()[:5000])
+    with pytest.raises(DataError):
+        split([source], tmp_path / "out", **SMALL)
+    assert tree(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("entry", ["images/P9.png", "notes.txt", "labelTxt/P9.txt"])
+def test_other_folders_are_not_replaced(source, tmp_path, entry):
+    path = tmp_path / "out" / entry
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(OutputError, match="something else than a split"):
+        split([source], tmp_path / "out", **SMALL)
+    assert path.exists()
+
+
+def test_out_may_be_there_and_empty(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    split([source], tmp_path / "out", **SMALL)
+    assert (tmp_path / "out/manifest.json").exists()
+
+
+@pytest.mark.parametrize("out", ["train", ".", "train/images"])
+def test_out_must_not_hold_or_be_a_source(source, tmp_path, out):
+    before = tree(tmp_path)
+    with pytest.raises(OutputError):
+        split([source], tmp_path / out, **SMALL)
+    assert tree(tmp_path) == before
+
+
+def test_out_cannot_be_written(source, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write here"):
+        split([source], tmp_path / "file/out", **SMALL)
+
+
+def test_space_is_checked_first(source, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    needed = 4 * 64 * 64 * stage.PNG_BYTES_PER_PIXEL
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    refuses(OutputError, "are free", source, tmp_path / "out")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    split([source], tmp_path / "out", **SMALL)
+
+
+def test_disk_that_fills_up(source, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stage, "write_labels", full)
+    refuses(OutputError, "No space left on device", source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("missing", [1, 5])
+def test_image_without_label_file(tmp_path, missing):
+    source = add(tmp_path / "train", "P0")
+    for number in range(missing):
+        add(source, f"Q{number}", labels=None)
+    message = "no label file for the image Q0" + (", Q1, Q2 and 2 more" if missing == 5 else ";")
+    refuses(DataError, message, source, tmp_path / "out")
+
+
+def test_label_file_without_image(source, tmp_path):
+    (source / "labelTxt/P7.txt").touch()
+    refuses(DataError, "no image for the label file P7", source, tmp_path / "out")
+
+
+def test_label_folder_of_another_name(tmp_path):
+    source = add(tmp_path / "train", "P1", labels=None)
+    (source / "labelTxt-v1.0").mkdir()
+    refuses(DataError, "holds labelTxt-v1.0/ but no labelTxt/", source, tmp_path / "out")
+
+
+def test_only_some_sources_with_labels(source, tmp_path):
+    other = add(tmp_path / "test", "P2", labels=None)
+    with pytest.raises(DataError, match="test: has no labelTxt/"):
+        split([source, other], tmp_path / "out", **SMALL)
+
+
+def test_same_image_name_in_two_sources(source, tmp_path):
+    other = add(tmp_path / "val", "P1")
+    with pytest.raises(
+        DataError, match=r"val/images/P1\.png: there is an image of that name in .*train/images"
+    ):
+        split([source, other], tmp_path / "out", **SMALL)
+
+
+def test_same_source_twice(source, tmp_path):
+    with pytest.raises(DataError, match="give each source once"):
+        split([source, source / "../train"], tmp_path / "out", **SMALL)
+
+
+def test_malformed_label_is_named_before_anything_is_written(source, tmp_path, monkeypatch):
+    add(source, "P2", labels="gsd:1\n" + box(1, 1, "x", 5))
+    monkeypatch.setattr(stage, "write_png", lambda *_: pytest.fail("wrote a patch"))
+    refuses(DataError, r"P2\.txt:2: .*'x'", source, tmp_path / "out")
+
+
+def test_unknown_class(source, tmp_path):
+    refuses(
+        DataError, r"P1\.txt:6: unknown class 'harbor'", source, tmp_path / "out", classes=("ship", "plane")
+    )
+
+
+def test_blank_in_an_image_name(source, tmp_path):
+    add(source, "P 2")
+    refuses(DataError, r"P 2\.png: has a blank in its name", source, tmp_path / "out")
+
+
+def test_source_without_images_folder(tmp_path):
+    refuses(DataError, "images: there is no such folder", tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlap": 64}, "overlap: is 64 for windows of 64 at rate 1"),
+        ({"overlap": -1}, "overlap: is -1"),
+        ({"size": 31}, "size: is 31"),
+        ({"rates": (1.0, 4.0)}, "size: is 16 at rate 4"),
+        ({"rates": ()}, "rates"),
+        ({"rates": (0.0,)}, "rates"),
+        ({"rates": (-1.0,)}, "rates"),
+        ({"rates": (float("nan"),)}, "rates"),
+        ({"rates": (1.0, 1.0)}, "rates"),
+        ({"iof": 0}, "iof"),
+        ({"iof": 1.1}, "iof"),
+        ({"workers": 0}, "workers"),
+    ],
+)
+def test_impossible_settings(source, tmp_path, options, message):
+    refuses(SettingsError, message, source, tmp_path / "out", **options)
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the DOTA sample is not beside the repository")
+def test_real_images(tmp_path):
+    """The numbers are those of mmrotate's own splitter on the same images."""
+    manifest = split([SAMPLE / "train", SAMPLE / "val"], tmp_path / "out")
+    assert (manifest["patches"], manifest["objects"], manifest["objects_in_patches"]) == (22, 694, 2239)
+    assert manifest["cut_objects"] == 49
