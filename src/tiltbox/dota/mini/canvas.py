@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -41,10 +42,11 @@ class Pose:
         ahead, right = np.asarray(points, dtype=float).T
         return np.stack([self.x + ahead * cos - right * sin, self.y + ahead * sin + right * cos], axis=1)
 
+    @cached_property
     def corners(self) -> np.ndarray:
         """The four corners (4, 2), clockwise from the front left one, as DOTA orders them.
 
-        >>> Pose(10, 10, angle=-90, length=8, width=4).corners().tolist()
+        >>> Pose(10, 10, angle=-90, length=8, width=4).corners.tolist()
         [[8.0, 6.0], [12.0, 6.0], [12.0, 14.0], [8.0, 14.0]]
         """
         half = np.array([self.length, self.width]) / 2
@@ -72,24 +74,31 @@ class Canvas:
 
     def veil(self, points: np.ndarray, colour: Colour) -> None:
         """Fill the outline half transparently."""
-        mask = self.mask([points])
-        self.pixels[mask] = self.pixels[mask] // 2 + np.array(colour[::-1], np.uint8) // 2
+        window, mask = self._touched([points])
+        window[mask] = window[mask] // 2 + np.array(colour[::-1], np.uint8) // 2
 
     def cover(self, points: np.ndarray, ground: np.ndarray) -> None:
         """Fill the outline with another ground (height, width, 3) of the size of the image."""
-        cv2.copyTo(enlarged(ground), self.mask([points]).view(np.uint8), self.pixels)
+        mask = np.zeros(self.pixels.shape[:2], np.uint8)
+        cv2.fillPoly(mask, [_painted(points)], 1, cv2.LINE_8, SHIFT)
+        cv2.copyTo(enlarged(ground), mask, self.pixels)
 
     def shade(self, outlines: list[np.ndarray]) -> None:
         """Darken what lies inside any of the outlines, once."""
-        mask = self.mask(outlines)
-        self.pixels[mask] = self.pixels[mask] // 8 * 5
+        window, mask = self._touched(outlines)
+        window[mask] = window[mask] // 8 * 5
 
-    def mask(self, outlines: list[np.ndarray]) -> np.ndarray:
-        """Which painted pixels (bool, of the painted size) lie inside any of the outlines."""
-        mask = np.zeros(self.pixels.shape[:2], np.uint8)
-        for points in outlines:
-            cv2.fillPoly(mask, [_painted(points)], 1, cv2.LINE_8, SHIFT)
-        return mask.view(bool)
+    def _touched(self, outlines: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The window of the painted pixels around the outlines, and which of it lies inside any of them."""
+        polygons = [_painted(points) for points in outlines]
+        points = np.concatenate(polygons) >> SHIFT
+        left, top = np.maximum(points.min(0) - 1, 0)
+        right, bottom = np.maximum(points.max(0) + 2, 0)
+        window = self.pixels[top:bottom, left:right]
+        mask = np.zeros(window.shape[:2], np.uint8)
+        for polygon in polygons:
+            cv2.fillPoly(mask, [polygon - (np.array([left, top]) << SHIFT)], 1, cv2.LINE_8, SHIFT)
+        return window, mask.view(bool)
 
     def photograph(self) -> np.ndarray:
         """The image: the mean of every ``SCALE`` × ``SCALE`` painted pixels, rounded, uint8 BGR."""

@@ -59,5 +59,5 @@ def label_line(thing: Thing) -> str:
     >>> label_line(Thing("ship", Pose(10, 10, angle=-90, length=8, width=4)))
     '8.0 6.0 12.0 6.0 12.0 14.0 8.0 14.0 ship 0\\n'
     """
-    numbers = " ".join(f"{value:.1f}" for value in thing.pose.corners().ravel())
+    numbers = " ".join(f"{value:.1f}" for value in thing.pose.corners.ravel())
     return f"{numbers} {thing.name} {thing.difficult}\n"

@@ -13,7 +13,7 @@ import numpy as np
 
 from tiltbox.dota.mini.canvas import Canvas, Colour, Pose, cos_sin
 
-WHITE, DARK, ASPHALT, LAWN = (238, 240, 240), (38, 42, 48), (104, 106, 110), (92, 140, 66)
+WHITE, DARK = (238, 240, 240), (38, 42, 48)
 
 
 @dataclass
@@ -183,7 +183,7 @@ def basketball_court(pen: Pen) -> None:
     pen.frame(0.92, 0.86, WHITE, floor)
     for side in (1, -1):
         pen.disc(0.52 * side, 0, 0.34, WHITE)
-        pen.bar(*sorted((0.52 * side, 0.88 * side))[:1], -0.34, max(0.52 * side, 0.88 * side), 0.34, key)
+        pen.bar(0.52 * side, -0.34, 0.88 * side, 0.34, key)
     pen.across(0, -0.86, 0.86, WHITE)
     pen.circle(0, 0.32, WHITE, key)
 
@@ -199,17 +199,13 @@ def soccer_ball_field(pen: Pen) -> None:
     for side in (1, -1):
         pen.across(0.66 * side, -0.5, 0.5, WHITE)
         for v in (-0.5, 0.5):
-            pen.along(v, min(0.66 * side, 0.94 * side), max(0.66 * side, 0.94 * side), WHITE)
+            pen.along(v, 0.66 * side, 0.94 * side, WHITE)
     pen.circle(0, 0.30, WHITE, (88, 188, 70))
 
 
 def ground_track_field(pen: Pen) -> None:
-    for shrink, colour in (
-        (0, (196, 84, 66)),
-        (4.0, (232, 186, 172)),
-        (5.2, (196, 84, 66)),
-        (10.0, (126, 168, 84)),
-    ):
+    lane, line, infield = (196, 84, 66), (232, 186, 172), (126, 168, 84)
+    for shrink, colour in ((0, lane), (4.0, line), (5.2, lane), (10.0, infield)):
         pen.fill(_oval(pen.pose, shrink), colour)
     pen.bar(-0.42, -0.42, 0.42, 0.42, (146, 186, 98))
 
@@ -263,6 +259,13 @@ def large_vehicle(pen: Pen) -> None:
     pen.bar(0.48, -0.5, 0.58, 0.5, DARK)
     pen.bar(0.58, -0.9, 1, 0.9, (60, 76, 120))
     pen.bar(0.76, -0.8, 0.88, 0.8, (20, 24, 32))
+
+
+def tree(pen: Pen) -> None:
+    """Not a class: it stands beside objects, or over them."""
+    pen.disc(0, 0, 1, (40, 66, 36))
+    pen.disc(-0.2, -0.16, 0.72, (54, 84, 44))
+    pen.disc(-0.3, -0.3, 0.4, (70, 102, 54))
 
 
 @dataclass(frozen=True)
