@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from tiltbox.dota.images import write_png
+from tiltbox.dota.labels import Labels, write_labels
 from tiltbox.dota.mini.scenes import Thing, scene
 from tiltbox.files import whole_folder
 
 SPLITS = ("train", "val", "test")
 COUNTS = {"train": 72, "val": 24, "test": 8}
-HEADER = "imagesource:mini\ngsd:0.5\n"
+HEADER = ("imagesource:mini", "gsd:0.5")
 
 
 def render_mini(out: Path, *, seed: int = 0, images: Mapping[str, int] = COUNTS, size: int = 256) -> None:
@@ -47,17 +48,18 @@ def _render_split(folder: Path, seed: int, first: int, count: int, size: int, *,
     for number in range(count):
         name = f"P{first + number:04d}"
         image, things = render_image(seed, folder.name, number, size)
-        cv2.imwrite(str(folder / "images" / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        write_png(folder / "images" / f"{name}.png", image)
         if labelled:
-            (folder / "labelTxt" / f"{name}.txt").write_text(HEADER + "".join(map(label_line, things)))
+            write_labels(folder / "labelTxt" / f"{name}.txt", labels_of(things))
 
 
-def label_line(thing: Thing) -> str:
-    """The object as a line of labelTxt.
+def labels_of(things: list[Thing]) -> Labels:
+    """The objects as labels, their corners to a tenth of a pixel.
 
     >>> from tiltbox.dota.mini.canvas import Pose
-    >>> label_line(Thing("ship", Pose(10, 10, angle=-90, length=8, width=4)))
-    '8.0 6.0 12.0 6.0 12.0 14.0 8.0 14.0 ship 0\\n'
+    >>> labels_of([Thing("ship", Pose(10, 10, angle=-90, length=8, width=4))]).qboxes.tolist()
+    [[8.0, 6.0, 12.0, 6.0, 12.0, 14.0, 8.0, 14.0]]
     """
-    numbers = " ".join(f"{value:.1f}" for value in thing.pose.corners.ravel())
-    return f"{numbers} {thing.name} {thing.difficult}\n"
+    qboxes = np.array([thing.pose.corners.ravel() for thing in things]).reshape(-1, 8)
+    difficult = np.array([thing.difficult for thing in things], dtype=int)
+    return Labels(qboxes.round(1), tuple(thing.name for thing in things), difficult, HEADER)

@@ -141,7 +141,7 @@ def airfield(site: Site) -> None:
         mark = runway.moved(step * 24, 0)
         site.canvas.fill(Pose(mark.x, mark.y, angle, 12, 1.6).corners, (214, 214, 208))
     site.scatter("helicopter", site.number(6, 8))
-    site.scatter("plane", site.number(6, 9))
+    site.scatter("plane", site.number(7, 9))
 
 
 def marina(site: Site) -> None:
