@@ -83,7 +83,9 @@ class YOLOMSBackbone(BaseModule):
                 query_size=query_size if stage in attention else None,
             )
             pooling = [SpatialPyramidPooling(inputs)] if stage == 4 else []
-            self.add_module(f"stage{stage}", nn.ModuleList([conv(inputs, inputs, 3, stride=2), *pooling, block]))
+            self.add_module(
+                f"stage{stage}", nn.ModuleList([conv(inputs, inputs, 3, stride=2), *pooling, block])
+            )
         self.query = nn.Parameter(torch.randn(QUERIES, query_size**2)) if attention else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
+from importlib.machinery import ModuleSpec
 from io import StringIO
 from types import ModuleType
 
@@ -21,7 +22,9 @@ from types import ModuleType
 def import_openmmlab() -> None:
     """Import mmdet's and mmrotate's model, data and structure registries; call before using either."""
     if not _is_installed("mmcv._ext"):
-        sys.modules["mmcv._ext"] = _MissingOps("mmcv._ext")
+        stand_in = _MissingOps("mmcv._ext")
+        stand_in.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # mmengine looks for it
+        sys.modules["mmcv._ext"] = stand_in
     # mmdet prints a line for each optional data source that is not installed.
     with _stand_in_for_torchvision(), redirect_stdout(StringIO()):
         for name in ("mmdet.models", "mmdet.datasets", "mmrotate.models", "mmrotate.datasets"):

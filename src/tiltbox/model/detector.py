@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 STRIDES = (8, 16, 32)
+OUT_CHANNELS = 240  # of the neck, at width 1
 INPUT_MEAN = (103.53, 116.28, 123.675)  # BGR, of ImageNet
 INPUT_STD = (57.375, 57.12, 58.395)
 SCORE_THRESHOLD = 0.05
 PATCH_NMS_IOU = 0.1
 MAX_DETECTIONS = 2000  # per patch, before and after NMS
+PAD_VALUE = 114  # around images smaller than the input
 
 
 def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bool = False) -> nn.Module:
@@ -42,10 +44,7 @@ def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bo
     from mmengine.registry import DefaultScope
     from mmrotate.registry import MODELS
 
-    import tiltbox.model.backbone
-    import tiltbox.model.head
-    import tiltbox.model.neck
-    import tiltbox.model.overlaps  # noqa: F401  (registers)
+    from tiltbox.model import modules  # noqa: F401  (registers)
 
     if isinstance(variant, str):
         variant = find_variant(variant)
@@ -69,8 +68,6 @@ def _silence() -> Iterator[None]:
 
 def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False) -> dict:
     """The detector as mmengine's registries read it."""
-    from tiltbox.model.neck import OUT_CHANNELS
-
     block = {"width": variant.width, "layers": variant.layers, "start_branch": variant.start_branch}
     channels = int(OUT_CHANNELS * variant.width)
     return {

@@ -82,7 +82,10 @@ class YOLOMSUnsharedHead(YOLOMSSharedHead):
         def tower(kernel: int) -> nn.ModuleList:
             kernels = [kernel, *[3] * (self.stacked_convs - 1)]
             return nn.ModuleList(
-                [_GroupedConv(self.feat_channels, k, self.groups, self.norm_cfg, self.act_cfg) for k in kernels]
+                [
+                    _GroupedConv(self.feat_channels, k, self.groups, self.norm_cfg, self.act_cfg)
+                    for k in kernels
+                ]
             )
 
         return nn.ModuleList([tower(kernel) for kernel in UNSHARED_KERNELS])

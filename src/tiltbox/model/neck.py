@@ -10,10 +10,10 @@ from mmrotate.registry import MODELS
 from torch import Tensor, nn
 
 from tiltbox.model.backbone import STAGE_CHANNELS, UNIFORM_FAN_IN
+from tiltbox.model.detector import OUT_CHANNELS
 from tiltbox.model.msblock import MSBlock, conv
 
 INNER_CHANNELS = (160, 320, 640)  # of the three levels inside the neck, at width 1
-OUT_CHANNELS = 240
 
 
 @MODELS.register_module()

@@ -32,7 +32,9 @@ def runner_config(
                 else {"type": "EpochBasedTrainLoop", "max_epochs": epochs}
             ),
             "optim_wrapper": _optimizer(schedule, cuda),
-            "param_scheduler": _learning_rate(schedule, schedule.max_steps or epochs, by_epoch=not steps_known),
+            "param_scheduler": _learning_rate(
+                schedule, schedule.max_steps or epochs, by_epoch=not steps_known
+            ),
             "default_hooks": {
                 "logger": {"type": "LoggerHook", "interval": 50},
                 "checkpoint": {

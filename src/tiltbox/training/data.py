@@ -8,9 +8,9 @@ from mmengine.dataset import BaseDataset
 from mmrotate.registry import DATASETS
 
 from tiltbox.dota.labels import read_labels
+from tiltbox.model.detector import PAD_VALUE
 from tiltbox.settings.schedules import Schedule
 
-PAD_VALUE = 114
 UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel, whatever the image's turn
 
 

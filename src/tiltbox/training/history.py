@@ -1,4 +1,4 @@
-"""Per-epoch history of a training run, as a CSV file that appears row by row."""
+"""Per-epoch history of a training run: a CSV file that grows row by row, and MLflow where asked."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from tiltbox import tracking
+
 COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "seconds")
 
 
 @HOOKS.register_module()
 class HistoryHook(Hook):
-    """Appends one row per epoch to ``history.csv`` in the work folder; losses are means over the epoch."""
+    """Appends one row per epoch to ``history.csv`` in the work folder; losses are means over the epoch.
+
+    Where the configuration names an MLflow run under ``tracking``, each row is logged there as well.
+    """
 
     def before_train(self, runner) -> None:
         self._file = Path(runner.work_dir) / "history.csv"
@@ -25,7 +30,7 @@ class HistoryHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         for name in COLUMNS[3:6]:
-            self._sums[name] += float(outputs[name])
+            self._sums[name] += outputs[name].item()
         self._steps += 1
 
     def after_train_epoch(self, runner) -> None:
@@ -44,7 +49,10 @@ class HistoryHook(Hook):
             means = [f"{self._sums[name] / self._steps:.6f}" for name in COLUMNS[3:6]]
             lr = runner.optim_wrapper.get_lr()["lr"][0]
             seconds = f"{time.monotonic() - self._since:.1f}"
-            self._append([runner.epoch + 1, runner.iter + 1, f"{lr:.3e}", *means, seconds])
+            row = [runner.epoch + 1, runner.iter + 1, f"{lr:.3e}", *means, seconds]
+            self._append(row)
+            if run := runner.cfg.get("tracking"):
+                tracking.log_epoch(run, dict(zip(COLUMNS, map(float, row), strict=True)))
         self._start()
 
     def _append(self, row: list) -> None:

@@ -1,0 +1,344 @@
+"""The command line: one verb per stage. Stages are imported when they run, so ``--help`` is instant."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tiltbox import __version__
+
+
+def parser() -> ArgumentParser:
+    top = ArgumentParser(
+        prog="tiltbox",
+        description="Reproducible training and comparison of oriented object detectors on aerial images.",
+        epilog="Errors end with code 1 and one line that says what to do; wrong usage ends with code 2.",
+    )
+    top.add_argument("--version", action="version", version=f"tiltbox {__version__}")
+    verbs = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
+    for add in (_download, _split, _train, _predict, _merge, _evaluate, _complexity, _report, _tracking):
+        add(verbs)
+    return top
+
+
+def _verb(verbs, name: str, help: str, run) -> ArgumentParser:
+    verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _out(verb: ArgumentParser, metavar: str, help: str) -> None:
+    verb.add_argument("--out", type=Path, required=True, metavar=metavar, help=help)
+
+
+def _dataset(verb: ArgumentParser) -> None:
+    verb.add_argument(
+        "--dataset", metavar="DATASET", help="take the classes of this dataset (default: DOTA-v1.0)"
+    )
+
+
+def _variant(verb: ArgumentParser) -> None:
+    verb.add_argument(
+        "variant", metavar="VARIANT", help="a row of configs/variants.yaml, e.g. yoloms-xs-current"
+    )
+
+
+def _track(verb: ArgumentParser) -> None:
+    verb.add_argument(
+        "--track", metavar="EXPERIMENT/RUN", help="log to MLflow (mlflow.db here, or MLFLOW_TRACKING_URI)"
+    )
+
+
+def _gpus(verb: ArgumentParser, default: str) -> None:
+    verb.add_argument(
+        "--gpus", type=int, metavar="N", help=f"GPUs to use, 0 for the CPU (default: {default})"
+    )
+
+
+# download ---------------------------------------------------------------------------------------------
+
+
+def _download(verbs) -> None:
+    verb = _verb(verbs, "download", "fetch and verify a dataset, or render the mini set", _run_download)
+    verb.add_argument("dataset", metavar="DATASET", help="mini, dota, or the path of a dataset's YAML file")
+    _out(verb, "DIR", "folder for train/, val/ and test/")
+    verb.add_argument(
+        "--archives", type=Path, metavar="DIR", help="folder with archives that you have already"
+    )
+
+
+def _run_download(options: Namespace) -> None:
+    from tiltbox.settings.datasets import find_dataset
+    from tiltbox.stages.download import download
+
+    download(find_dataset(options.dataset), options.out, archives=options.archives)
+
+
+# split ------------------------------------------------------------------------------------------------
+
+
+def _split(verbs) -> None:
+    verb = _verb(verbs, "split", "cut images and labels into overlapping patches", _run_split)
+    verb.add_argument(
+        "sources", nargs="+", type=Path, metavar="SRC", help="folder with images/ and labelTxt/"
+    )
+    _out(verb, "DIR", "folder for images/, annfiles/ and manifest.json")
+    verb.add_argument("--size", type=int, default=1024, metavar="PX", help="side of a patch (default: 1024)")
+    verb.add_argument(
+        "--overlap", type=int, default=200, metavar="PX", help="overlap of patches (default: 200)"
+    )
+    verb.add_argument(
+        "--rates", nargs="+", type=float, default=[1.0], metavar="R", help="scales to cut at (default: 1.0)"
+    )
+    verb.add_argument(
+        "--iof", type=float, default=0.7, metavar="F", help="share of an object to keep it (default: 0.7)"
+    )
+    verb.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    _dataset(verb)
+
+
+def _run_split(options: Namespace) -> None:
+    from tiltbox.stages.split import split
+
+    split(
+        options.sources,
+        options.out,
+        size=options.size,
+        overlap=options.overlap,
+        rates=tuple(options.rates),
+        iof=options.iof,
+        workers=options.workers,
+        classes=_classes(options.dataset),
+    )
+
+
+# train ------------------------------------------------------------------------------------------------
+
+
+def _train(verbs) -> None:
+    verb = _verb(verbs, "train", "train a variant on GPUs or the CPU", _run_train)
+    _variant(verb)
+    verb.add_argument(
+        "--patches", type=Path, required=True, metavar="DIR", help="labelled patches from split"
+    )
+    _out(verb, "DIR", "folder for checkpoint.pth, config.py, history.csv and train.json")
+    _gpus(verb, "as the schedule says where there are as many, else 0")
+    verb.add_argument("--processes", type=int, metavar="N", help="training processes on the CPU (default: 1)")
+    verb.add_argument(
+        "--schedule",
+        default="dota-2gpu",
+        metavar="NAME_OR_FILE",
+        help="of configs/schedules (default: dota-2gpu)",
+    )
+    verb.add_argument(
+        "--start", metavar="FILE_OR_URL", help="weights to start from, instead of the variant's own"
+    )
+    verb.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on from the last epoch of a training that was killed (default: yes)",
+    )
+    _dataset(verb)
+    _track(verb)
+
+
+def _run_train(options: Namespace) -> None:
+    from tiltbox.settings.schedules import find_schedule
+    from tiltbox.settings.variants import find_variant
+    from tiltbox.stages.train import train
+
+    train(
+        options.variant,
+        find_variant(options.variant),
+        find_schedule(options.schedule),
+        options.patches,
+        options.out,
+        classes=_classes(options.dataset),
+        gpus=options.gpus,
+        processes=options.processes,
+        start=options.start,
+        resume=options.resume,
+        track=options.track,
+    )
+
+
+# predict ----------------------------------------------------------------------------------------------
+
+
+def _predict(verbs) -> None:
+    verb = _verb(verbs, "predict", "detect on all patches of a split", _run_predict)
+    _variant(verb)
+    verb.add_argument(
+        "--checkpoint", required=True, metavar="FILE_OR_URL", help="trained weights of the variant"
+    )
+    verb.add_argument("--patches", type=Path, required=True, metavar="DIR", help="patches from split")
+    _out(verb, "FILE.parquet", "detections, in pixels of the patches")
+    verb.add_argument(
+        "--image-size", type=int, default=1024, metavar="PX", help="side to resize patches to (default: 1024)"
+    )
+    verb.add_argument("--batch", type=int, default=8, metavar="N", help="patches at a time (default: 8)")
+    _gpus(verb, "all there are")
+    _dataset(verb)
+
+
+def _run_predict(options: Namespace) -> None:
+    from tiltbox.settings.variants import find_variant
+    from tiltbox.stages.predict import predict
+
+    predict(
+        options.variant,
+        find_variant(options.variant),
+        options.checkpoint,
+        options.patches,
+        options.out,
+        classes=_classes(options.dataset),
+        image_size=options.image_size,
+        gpus=options.gpus,
+        batch=options.batch,
+    )
+
+
+# merge ------------------------------------------------------------------------------------------------
+
+
+def _merge(verbs) -> None:
+    verb = _verb(verbs, "merge", "merge patch detections into whole images, with per-class NMS", _run_merge)
+    verb.add_argument(
+        "detections",
+        type=Path,
+        metavar="DETECTIONS",
+        help="a detections.parquet or a folder of patch-level Task1",
+    )
+    _out(verb, "DIR", "folder for Task1_<class>.txt and Task1.zip")
+    verb.add_argument(
+        "--iou", type=float, default=0.1, metavar="T", help="suppress above this IoU (default: 0.1)"
+    )
+    _dataset(verb)
+
+
+def _run_merge(options: Namespace) -> None:
+    from tiltbox.stages.merge import merge
+
+    merge(options.detections, options.out, iou=options.iou, classes=_classes(options.dataset))
+
+
+# evaluate ---------------------------------------------------------------------------------------------
+
+
+def _evaluate(verbs) -> None:
+    verb = _verb(verbs, "evaluate", "score merged detections by the rules of the DOTA devkit", _run_evaluate)
+    verb.add_argument("task1", type=Path, metavar="TASK1_DIR", help="folder or zip of Task1_<class>.txt")
+    verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="the labelTxt of the images")
+    _out(verb, "FILE.json", "metrics; dota.txt and curves are written beside it")
+    verb.add_argument("--split", default="", metavar="NAME", help="name of the split, for the record")
+    verb.add_argument(
+        "--absent-classes",
+        choices=("null", "zero"),
+        default="null",
+        help="classes without objects: left out of the mean, or 0 as the devkit has it (default: null)",
+    )
+    verb.add_argument(
+        "--images", type=Path, metavar="DIR", help="the images, to log pictures of some (with --track)"
+    )
+    _dataset(verb)
+    _track(verb)
+
+
+def _run_evaluate(options: Namespace) -> None:
+    from tiltbox.stages.evaluate import evaluate, metrics_table
+
+    metrics = evaluate(
+        options.task1,
+        options.labels,
+        options.out,
+        dataset=_name(options.dataset),
+        split=options.split,
+        absent_classes=options.absent_classes,
+        classes=_classes(options.dataset),
+    )
+    print(metrics_table(metrics))
+    if options.track:
+        from tiltbox import tracking
+
+        tracking.log_evaluation(options.track, options.task1, options.labels, options.images, options.out)
+
+
+# complexity -------------------------------------------------------------------------------------------
+
+
+def _complexity(verbs) -> None:
+    verb = _verb(verbs, "complexity", "count parameters and multiply-adds of a variant", _run_complexity)
+    _variant(verb)
+    _out(verb, "FILE.json", "the counts")
+    verb.add_argument(
+        "--size", type=int, default=1024, metavar="PX", help="side of the input (default: 1024)"
+    )
+    _dataset(verb)
+    _track(verb)
+
+
+def _run_complexity(options: Namespace) -> None:
+    from tiltbox.settings.variants import find_variant
+    from tiltbox.stages.complexity import complexity
+
+    counts = complexity(
+        options.variant,
+        find_variant(options.variant),
+        options.out,
+        size=options.size,
+        num_classes=len(_classes(options.dataset)),
+    )
+    millions, billions = counts["params"] / 1e6, counts["flops"] / 1e9
+    print(f"{options.variant}: {millions:.2f} M parameters, {billions:.2f} G multiply-adds")
+    if options.track:
+        from tiltbox import tracking
+
+        tracking.log_complexity(options.track, counts)
+
+
+# report -----------------------------------------------------------------------------------------------
+
+
+def _report(verbs) -> None:
+    verb = _verb(verbs, "report", "compare all variants in one table", _run_report)
+    verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="folder with one folder per variant")
+    _out(verb, "DIR", "folder for leaderboard.md, .csv and .html")
+
+
+def _run_report(options: Namespace) -> None:
+    from tiltbox.report.tables import terminal_table
+    from tiltbox.stages.report import report
+
+    print(terminal_table(report(options.results, options.out)))
+
+
+# tracking ---------------------------------------------------------------------------------------------
+
+
+def _tracking(verbs) -> None:
+    verb = _verb(verbs, "tracking", "create the MLflow database before stages write to it", _run_tracking)
+    verb.add_argument(
+        "experiment", metavar="EXPERIMENT", help="name of the experiment, by custom the dataset's"
+    )
+
+
+def _run_tracking(options: Namespace) -> None:
+    from tiltbox import tracking
+
+    tracking.prepare(options.experiment)
+
+
+def _classes(dataset: str | None) -> tuple[str, ...]:
+    from tiltbox.dota.classes import DOTA_V1_CLASSES
+    from tiltbox.settings.datasets import find_dataset
+
+    return find_dataset(dataset).classes if dataset else DOTA_V1_CLASSES
+
+
+def _name(dataset: str | None) -> str:
+    from tiltbox.settings.datasets import find_dataset
+
+    return find_dataset(dataset).name if dataset else ""

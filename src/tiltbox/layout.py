@@ -1,0 +1,54 @@
+"""Every path of the project, from dataset, variant and stage; all relative to the repository root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+DATA, RESULTS, LOGS, BENCHMARKS = Path("data"), Path("results"), Path("logs"), Path("logs/benchmarks")
+TRACKING_DATABASE = Path("mlflow.db")
+
+
+def raw(dataset: str) -> Path:
+    return DATA / dataset / "raw"
+
+
+def patches(dataset: str, splits: Sequence[str]) -> Path:
+    """Patches of one split, or of several cut into one folder (``train`` and ``val``: ``trainval``)."""
+    return DATA / dataset / "patches" / "".join(splits)
+
+
+def variant(dataset: str, name: str) -> Path:
+    return RESULTS / dataset / name
+
+
+def checkpoint(dataset: str, name: str) -> Path:
+    return variant(dataset, name) / "train" / "checkpoint.pth"
+
+
+def config(dataset: str, name: str) -> Path:
+    return variant(dataset, name) / "train" / "config.py"
+
+
+def history(dataset: str, name: str) -> Path:
+    return variant(dataset, name) / "train" / "history.csv"
+
+
+def detections(dataset: str, name: str) -> Path:
+    return variant(dataset, name) / "predict" / "detections.parquet"
+
+
+def task1(dataset: str, name: str) -> Path:
+    return variant(dataset, name) / "merge"
+
+
+def metrics(dataset: str, name: str) -> Path:
+    return variant(dataset, name) / "evaluate" / "metrics.json"
+
+
+def complexity(dataset: str, name: str) -> Path:
+    return variant(dataset, name) / "complexity" / "complexity.json"
+
+
+def leaderboard(dataset: str, suffix: str) -> Path:
+    return RESULTS / dataset / f"leaderboard.{suffix}"

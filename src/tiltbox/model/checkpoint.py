@@ -1,0 +1,179 @@
+"""Reading checkpoints: tiltbox's own, mmengine's, and mmyolo's with their other names for the head.
+
+A checkpoint may come from anywhere, so it is unpickled without running any code it names: tensors and
+plain containers are built, every other object is replaced by an inert stand-in.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from tiltbox.errors import CheckpointError
+from tiltbox.files import whole_file
+
+CLASSIFIER = "bbox_head.rtm_cls."  # depends on the number of classes
+ANGLE = "bbox_head.rtm_ang."  # missing in detectors of upright boxes
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """What a checkpoint gave to a new training: keys loaded, left out of it, and left at random."""
+
+    loaded: int
+    left_out: tuple[str, ...]
+    random: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{self.loaded} entries loaded"
+        if self.left_out:
+            text += f"; left out for their shape: {', '.join(self.left_out)}"
+        if self.random:
+            text += f"; not in the checkpoint, left at random: {', '.join(self.random)}"
+        return text
+
+
+def save_checkpoint(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
+    """Write weights and their meta data (variant, classes, …) whole or not at all."""
+    with whole_file(path) as temporary:
+        torch.save({"state_dict": weights, "meta": meta}, temporary)
+
+
+def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Weights under this project's key names, and the meta data, of a file or an http(s) address.
+
+    Raises:
+        CheckpointError: It cannot be read, or holds no weights.
+    """
+    path = _local(source)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT_PICKLE)
+    except FileNotFoundError:
+        raise CheckpointError(path, "there is no such checkpoint", "check the path") from None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, AttributeError) as error:
+        problem = f"is no readable checkpoint ({str(error).splitlines()[0]})"
+        raise CheckpointError(path, problem, "download or train it again") from None
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(path, "holds no weights", "give a checkpoint with a 'state_dict'")
+    meta = content.get("meta")
+    return {_own_key(key): value for key, value in weights.items()}, meta if isinstance(meta, dict) else {}
+
+
+def load_exactly(model: nn.Module, source: str | Path, variant: str) -> None:
+    """Load a checkpoint that must fit the detector in every key and shape.
+
+    Raises:
+        CheckpointError: It belongs to another variant or another number of classes.
+    """
+    weights, meta = read_checkpoint(source)
+    if meta.get("variant", variant) != variant:
+        raise CheckpointError(source, f"was trained as {meta['variant']}, not {variant}", "name that variant")
+    own = model.state_dict()
+    odd = _differences(own, weights)
+    if odd and all(key.startswith(CLASSIFIER) for key in odd):
+        got, expected = (len(state[f"{CLASSIFIER}0.bias"]) for state in (weights, own))
+        raise CheckpointError(
+            source, f"has {got} classes, not {expected}", "give the dataset it was trained on"
+        )
+    if odd:
+        raise CheckpointError(
+            source, f"does not fit {variant} ({_examples(odd)})", "name the variant it is of"
+        )
+    model.load_state_dict(weights)
+
+
+def start_from(model: nn.Module, source: str | Path) -> StartReport:
+    """Start a training from a checkpoint whose classes, and upright boxes, may differ.
+
+    Raises:
+        CheckpointError: Anything but the classifier and the angle branch does not fit.
+    """
+    weights, _ = read_checkpoint(source)
+    own = model.state_dict()
+    odd = _differences(own, weights)
+    strangers = [key for key in odd if not key.startswith((CLASSIFIER, ANGLE))]
+    if strangers:
+        raise CheckpointError(
+            source, f"is of another model ({_examples(strangers)})", "give the variant's own"
+        )
+    fitting = {key: value for key, value in weights.items() if key not in odd}
+    model.load_state_dict(fitting, strict=False)
+    left_out = tuple(sorted(key for key in odd if key in weights))
+    random = tuple(sorted(key for key in odd if key not in weights))
+    return StartReport(len(fitting), left_out, random)
+
+
+def _differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    """Keys that one side lacks or that have another shape."""
+    return [
+        key
+        for key in own.keys() | other.keys()
+        if key not in own or key not in other or own[key].shape != other[key].shape
+    ]
+
+
+def _examples(keys: list[str]) -> str:
+    return f"{len(keys)} entries differ, such as {min(keys)}"
+
+
+def _own_key(key: str) -> str:
+    """mmyolo puts the head's layers into a ``head_module``; parallel training prefixes ``module.``."""
+    return key.removeprefix("module.").replace("bbox_head.head_module.", "bbox_head.")
+
+
+def _local(source: str | Path) -> Path:
+    """The file itself, or the copy of an address in PyTorch's download cache."""
+    if not str(source).startswith(("http://", "https://")):
+        return Path(source)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / "tiltbox" / "_".join(str(source).split("/")[-2:])
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(str(source), str(path))
+        except OSError as error:
+            remedy = "check the connection, or download it by hand and give its path"
+            raise CheckpointError(source, f"cannot be downloaded ({error})", remedy) from None
+    return path
+
+
+class _Inert:
+    """Stands in for any object of a checkpoint that is neither tensor nor plain data."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs) -> None:
+        pass
+
+    def __setstate__(self, state) -> None:
+        pass
+
+    def __call__(self, *args, **kwargs) -> _Inert:
+        return self
+
+
+class _InertUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if module == "collections" and name == "OrderedDict":
+            return OrderedDict
+        if module == "torch._utils" and name.startswith("_rebuild_"):
+            return super().find_class(module, name)
+        if module == "torch" and name.endswith("Storage"):
+            return super().find_class(module, name)
+        if module == "torch.serialization" and name == "_get_layout":
+            return super().find_class(module, name)
+        return _Inert
+
+
+_INERT_PICKLE = SimpleNamespace(
+    Unpickler=_InertUnpickler,
+    load=lambda file, **kwargs: _InertUnpickler(file, **kwargs).load(),
+    __name__="inert",
+)

@@ -1,0 +1,79 @@
+"""A detector over many patches: read ahead, batch, detect, collect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from tiltbox.dota.images import read_image
+from tiltbox.progress import progress
+
+READERS = 4
+
+
+def detect_patches(
+    model: nn.Module, images: list[Path], *, image_size: int, batch: int
+) -> dict[str, np.ndarray]:
+    """Detections of ``model`` on patches.
+
+    Args:
+        model: From :func:`build_detector`, in eval mode, on the device to use.
+        images: Patch files.
+        image_size: Side to which the longer side of a patch is resized; padded at right and bottom.
+        batch: Patches per forward pass.
+
+    Returns:
+        Columns of equal length n: ``patch`` (file stem), ``label`` (class index), ``score`` float32 and
+        ``rboxes`` (n, 5) float32 in pixels of the patch file, radians, le90; in the order of ``images``,
+        best first within a patch.
+    """
+    columns: dict[str, list[np.ndarray]] = {"patch": [], "label": [], "score": [], "rboxes": []}
+    with ThreadPoolExecutor(READERS) as readers:
+        for group in progress(_groups(images, batch), "predict", total=-(-len(images) // batch)):
+            samples = list(readers.map(lambda path: _sample(path, image_size), group))
+            for path, result in zip(group, _run(model, samples), strict=True):
+                instances = result.pred_instances.cpu()
+                columns["patch"].append(np.full(len(instances), path.stem, dtype=object))
+                columns["label"].append(instances.labels.numpy())
+                columns["score"].append(instances.scores.numpy())
+                columns["rboxes"].append(instances.bboxes.tensor.numpy())
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
+
+
+def _groups(images: list[Path], size: int) -> Iterator[list[Path]]:
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+@torch.inference_mode()
+def _run(model: nn.Module, samples: list[dict]) -> list:
+    packed = {key: [sample[key] for sample in samples] for key in ("inputs", "data_samples")}
+    return model.test_step(packed)
+
+
+def _sample(path: Path, size: int) -> dict:
+    """One patch as mmdet's data preprocessor takes it, resized and padded like in training."""
+    import cv2
+    from mmdet.structures import DetDataSample
+
+    from tiltbox.model.detector import PAD_VALUE
+
+    image = read_image(path)
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    new = (round(width * scale), round(height * scale))
+    if new != (width, height):
+        image = cv2.resize(image, new, interpolation=cv2.INTER_LINEAR)
+    padding = (0, size - new[1], 0, size - new[0])
+    image = cv2.copyMakeBorder(image, *padding, cv2.BORDER_CONSTANT, value=(PAD_VALUE,) * 3)
+    meta = {
+        "img_path": str(path),
+        "ori_shape": (height, width),
+        "img_shape": (size, size),
+        "scale_factor": (new[0] / width, new[1] / height),
+    }
+    return {"inputs": torch.from_numpy(image).permute(2, 0, 1), "data_samples": DetDataSample(metainfo=meta)}

@@ -1,0 +1,54 @@
+"""What the workflow runs: ``configs/config.yaml`` with ``--config`` on top, checked before the DAG exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tiltbox.settings.base import CONFIGS, Settings, known_name, validated
+from tiltbox.settings.datasets import Dataset, find_dataset
+from tiltbox.settings.schedules import Schedule, find_schedule
+from tiltbox.settings.variants import Variant, load_variants
+
+
+class Workflow(Settings):
+    """The keys of ``configs/config.yaml``."""
+
+    dataset: str = Field(description="a name in configs/datasets or the path of such a file")
+    variants: tuple[str, ...] = Field(min_length=1, description="rows of configs/variants.yaml")
+    schedule: str | None = Field(
+        None, description="a name in configs/schedules or a path; null: the dataset's"
+    )
+    gpus: int | None = Field(
+        None, ge=0, description="GPUs per training; null: as the schedule says, if there"
+    )
+    track: bool = Field(True, description="whether to log to MLflow")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The workflow's settings with every name looked up."""
+
+    workflow: Workflow
+    dataset: Dataset
+    schedule: Schedule
+    schedule_name: str
+    variants: dict[str, Variant]
+
+
+def resolve(config: dict[str, Any], where: str = str(CONFIGS / "config.yaml")) -> Plan:
+    """Look everything up that the configuration names.
+
+    Raises:
+        SettingsError: A key or name is unknown, or two settings contradict each other.
+    """
+    workflow = validated(Workflow, config, where)
+    rows = load_variants().variants
+    names = [known_name(name, rows, f"{where}: variants", "variant") for name in workflow.variants]
+    dataset = find_dataset(workflow.dataset)
+    schedule_name = workflow.schedule or dataset.schedule
+    schedule = find_schedule(schedule_name)
+    return Plan(workflow, dataset, schedule, schedule_name, {name: rows[name] for name in names})

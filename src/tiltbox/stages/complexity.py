@@ -1,0 +1,34 @@
+"""Count a variant's parameters and multiply-adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiltbox.errors import SettingsError
+from tiltbox.files import write_json
+from tiltbox.settings.variants import Variant
+
+
+def complexity(name: str, variant: Variant, out: Path, *, size: int = 1024, num_classes: int = 15) -> dict:
+    """Write complexity.json: parameters, and multiply-adds at an input of 1 x 3 x size x size.
+
+    Raises:
+        SettingsError: ``size`` is no multiple of 32, the detector's coarsest stride.
+    """
+    if size <= 0 or size % 32:
+        raise SettingsError(
+            "--size", f"{size} is no multiple of 32", "the detector halves its input five times"
+        )
+    from tiltbox.model import build_detector
+    from tiltbox.model.complexity import count_complexity
+
+    found = count_complexity(build_detector(variant, num_classes=num_classes), size, size)
+    content = {
+        "variant": name,
+        "input": [1, 3, size, size],
+        "params": found.params,
+        "flops": found.flops,
+        "unit": "multiply-adds",
+    }
+    write_json(out, content)
+    return content

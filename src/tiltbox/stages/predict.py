@@ -1,0 +1,95 @@
+"""Run a trained detector over all patches of a split and keep every detection."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.images import list_images
+from tiltbox.errors import DataError, SettingsError
+from tiltbox.settings.variants import Variant
+
+BATCH = 8
+
+
+def predict(
+    name: str,
+    variant: Variant,
+    checkpoint: Path | str,
+    patches: Path,
+    out: Path,
+    *,
+    classes: tuple[str, ...] = DOTA_V1_CLASSES,
+    image_size: int = 1024,
+    gpus: int | None = None,
+    batch: int = BATCH,
+) -> int:
+    """Detect on ``patches/images`` and write the detections to a parquet file; returns their number.
+
+    Boxes are in pixels of the patch as it lies in the image, whatever size the detector saw it at.
+    Scores above 0.05 and at most 2,000 boxes per patch are kept, after rotated NMS at 0.1.
+
+    Args:
+        checkpoint: tiltbox's own or a published one (file or address), fitting the variant exactly.
+        image_size: Side to which patches are resized for the detector.
+        gpus: GPUs to share the patches between; 0 for the CPU; None for all there are.
+
+    Raises:
+        CheckpointError: The checkpoint is of another variant or number of classes.
+        DataError: There are no patches, or one cannot be read.
+    """
+    from tiltbox.dota.detections import write_detections
+    from tiltbox.training.devices import gpu_count, leased_gpus
+
+    images = list_images(patches / "images")
+    if not images:
+        raise DataError(patches / "images", "holds no patches", "cut the images with `tiltbox split` first")
+    available = gpu_count()
+    gpus = available if gpus is None else gpus
+    if gpus > available:
+        raise SettingsError("--gpus", f"asks for {gpus}, but this machine has {available}", "ask for fewer")
+    with leased_gpus(gpus):
+        job = (name, variant, checkpoint, classes, image_size, batch)
+        parts = _on_gpus(job, images, gpus) if gpus > 1 else [_detect(job, images, "cuda" if gpus else "cpu")]
+    detections = _joined(parts, classes)
+    write_detections(out, detections)
+    return len(detections.score)
+
+
+def _on_gpus(job: tuple, images: list[Path], gpus: int) -> list[dict]:
+    """Contiguous shares of the patches, a process and a GPU each; results in the order of the patches."""
+    shares = np.array_split(np.array(images, dtype=object), gpus)
+    with multiprocessing.get_context("spawn").Pool(gpus) as pool:
+        return pool.starmap(_detect, [(job, list(part), f"cuda:{i}") for i, part in enumerate(shares)])
+
+
+def _detect(job: tuple, images: list[Path], device: str) -> dict[str, np.ndarray]:
+    from tiltbox.model import build_detector
+    from tiltbox.model.checkpoint import load_exactly
+    from tiltbox.model.inference import detect_patches
+
+    name, variant, checkpoint, classes, image_size, batch = job
+    model = build_detector(variant, num_classes=len(classes))
+    load_exactly(model, checkpoint, name)
+    return detect_patches(model.to(device).eval(), images, image_size=image_size, batch=batch)
+
+
+def _joined(parts: list[dict[str, np.ndarray]], classes: tuple[str, ...]):
+    from tiltbox.dota.detections import Detections
+    from tiltbox.dota.patches import parse_patch_name
+
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    names = {patch: parse_patch_name(patch) for patch in dict.fromkeys(columns["patch"])}
+    found = [names[patch] for patch in columns["patch"]]
+    return Detections.from_columns(
+        image=np.array([name.image for name in found], dtype=object),
+        x=np.array([name.x for name in found], dtype=np.int32),
+        y=np.array([name.y for name in found], dtype=np.int32),
+        size=np.array([int(name.scale) for name in found], dtype=np.int32),
+        classes=np.array(classes, dtype=object)[columns["label"]],
+        score=columns["score"],
+        rboxes=columns["rboxes"],
+    )

@@ -1,0 +1,39 @@
+"""One training process: ``python -m tiltbox.training.worker CONFIG``, alone or under torchrun."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+
+from tiltbox.model.compat import import_openmmlab
+
+log = logging.getLogger("tiltbox")
+
+
+def run(config: Path) -> None:
+    """Train as the resolved configuration says; checkpoints and history go to its work folder."""
+    import_openmmlab()
+    from mmengine.runner import Runner
+
+    from tiltbox.model import modules  # noqa: F401  (registers)
+    from tiltbox.model.checkpoint import start_from
+    from tiltbox.training import data, history  # noqa: F401  (registers)
+
+    settings = Config.fromfile(config)
+    runner = Runner.from_cfg(settings)
+    if settings.pretrained and not settings.resume:
+        report = start_from(_bare(runner.model), settings.pretrained)
+        if runner.rank == 0:
+            log.info("%s: %s", settings.pretrained, report)
+    runner.train()
+
+
+def _bare(model):
+    return getattr(model, "module", model)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))
