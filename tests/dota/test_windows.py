@@ -170,16 +170,17 @@ def test_difficulty_of_whole_and_cut_objects(window, difficult):
     assert objects_in_window(ships(SQUARE, difficult=1), window, 0.7).difficult.tolist() == [difficult]
 
 
-def test_no_object_wholly_inside_counts_as_cut():
+@pytest.mark.parametrize("corner", [(0, 0), (20_000, 10_000)])
+def test_no_object_wholly_inside_counts_as_cut(corner):
     rng = np.random.default_rng(1)
     angles, sides = rng.uniform(0, 2 * np.pi, (5000, 1)), rng.uniform(1, 200, (5000, 2, 1))
     along, across = sides[:, 0] * np.hstack([np.cos(angles), np.sin(angles)]), sides[:, 1] / 2
     across = across * np.hstack([-np.sin(angles), np.cos(angles)])
-    centers = rng.uniform(210, 810, (5000, 2)) + np.array([20_000, 10_000])
+    centers = rng.uniform(210, 810, (5000, 2)) + np.array(corner)
     quads = np.stack(
         [centers - across, centers + along - across, centers + along + across, centers + across], 1
     )
-    window = (20_000, 10_000, 21_024, 11_024)
+    window = (*corner, corner[0] + 1024, corner[1] + 1024)
     labels = objects_in_window(ships(*quads.reshape(-1, 8).tolist()), window, 0.7)
     assert len(labels) == 5000
     assert not labels.difficult.any()

@@ -13,9 +13,10 @@ from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError, OutputError, SettingsError
 from tiltbox.stages import split as stage
-from tiltbox.stages.split import PADDING, split
+from tiltbox.stages.split import split
 
 SAMPLE = Path(__file__).resolve().parents[2] / "../shared/dota-sample"
+PADDING = (104, 116, 124)  # BGR
 SMALL = {"size": 64, "overlap": 16, "workers": 1}
 
 
@@ -223,6 +224,12 @@ def test_out_must_not_hold_or_be_a_source(source, tmp_path, out):
     assert tree(tmp_path) == before
 
 
+def test_out_must_not_be_a_source_of_patches(tmp_path):
+    source = add(tmp_path / "test", "P1__64__0___0", labels=None)
+    with pytest.raises(OutputError, match="holds the source"):
+        split([source], source, **SMALL)
+
+
 def test_out_cannot_be_written(source, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write here"):
@@ -309,10 +316,10 @@ def test_source_without_images_folder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"overlap": 64}, "overlap: is 64 for windows of 64 at rate 1"),
-        ({"overlap": -1}, "overlap: is -1"),
-        ({"size": 31}, "size: is 31"),
-        ({"rates": (1.0, 4.0)}, "size: is 16 at rate 4"),
+        ({"overlap": 64}, "overlap: comes to 64 pixels of windows of 64"),
+        ({"overlap": -1}, "overlap: comes to -1"),
+        ({"size": 31}, "size: comes to windows of 31"),
+        ({"rates": (1.0, 4.0)}, "size: comes to windows of 16"),
         ({"rates": ()}, "rates"),
         ({"rates": (0.0,)}, "rates"),
         ({"rates": (-1.0,)}, "rates"),

@@ -50,12 +50,13 @@ def read_image(path: Path) -> np.ndarray:
     path = Path(path)
     try:
         data = path.read_bytes()
+        # imread fills up a truncated JPEG with grey, imdecode refuses it.
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), _AS_STORED) if data else None
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check the path") from None
     except cv2.error:
         image = None
-    if image is None or _is_cut_jpeg(data):
+    if image is None:
         raise DataError(path, "is no complete image", _UNREADABLE)
     if image.dtype == np.uint16:
         return (image >> 8).astype(np.uint8)
@@ -100,11 +101,6 @@ def write_png(path: Path, image: np.ndarray) -> None:
 def _is_image(path: Path) -> bool:
     # macOS leaves hidden "._P0001.png" files behind that are no images.
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
-
-
-def _is_cut_jpeg(data: bytes) -> bool:
-    """Whether a JPEG has no end mark after its last scan; OpenCV fills what is missing with grey."""
-    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
