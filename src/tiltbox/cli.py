@@ -124,7 +124,7 @@ def _train(verbs) -> None:
         "--patches", type=Path, required=True, metavar="DIR", help="labelled patches from split"
     )
     _out(verb, "DIR", "folder for checkpoint.pth, config.py, history.csv and train.json")
-    _gpus(verb, "as the schedule says where there are as many, else 0")
+    _gpus(verb, "the schedule's number where there are as many, else 0")
     verb.add_argument("--processes", type=int, metavar="N", help="training processes on the CPU (default: 1)")
     verb.add_argument(
         "--schedule",
@@ -153,7 +153,7 @@ def _run_train(options: Namespace) -> None:
     train(
         options.variant,
         find_variant(options.variant),
-        find_schedule(options.schedule),
+        find_schedule(_schedule(options)),
         options.patches,
         options.out,
         classes=_classes(options.dataset),
@@ -163,6 +163,14 @@ def _run_train(options: Namespace) -> None:
         resume=options.resume,
         track=options.track,
     )
+
+
+def _schedule(options: Namespace) -> str:
+    from tiltbox.settings.datasets import find_dataset
+
+    if options.schedule:
+        return options.schedule
+    return find_dataset(options.dataset).schedule if options.dataset else "dota-2gpu"
 
 
 # predict ----------------------------------------------------------------------------------------------
@@ -261,9 +269,19 @@ def _run_evaluate(options: Namespace) -> None:
     )
     print(metrics_table(metrics))
     if options.track:
-        from tiltbox import tracking
+        _track_evaluation(options, metrics)
 
-        tracking.log_evaluation(options.track, options.task1, options.labels, options.images, options.out)
+
+def _track_evaluation(options: Namespace, metrics: dict) -> None:
+    from tiltbox import tracking
+    from tiltbox.report.pictures import example_pictures
+
+    folder = options.out.parent
+    tables = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".csv")]
+    pictures = []
+    if options.images:
+        pictures = example_pictures(options.task1, options.labels, options.images, folder / "pictures")
+    tracking.log_evaluation(options.track, metrics, [*tables, *pictures])
 
 
 # complexity -------------------------------------------------------------------------------------------
@@ -329,6 +347,10 @@ def _run_tracking(options: Namespace) -> None:
     from tiltbox import tracking
 
     tracking.prepare(options.experiment)
+
+
+def _number_or_auto(text: str) -> int | None:
+    return None if text == "auto" else int(text)
 
 
 def _classes(dataset: str | None) -> tuple[str, ...]:

@@ -34,6 +34,10 @@ def history(dataset: str, name: str) -> Path:
     return variant(dataset, name) / "train" / "history.csv"
 
 
+def training_facts(dataset: str, name: str) -> Path:
+    return variant(dataset, name) / "train" / "train.json"
+
+
 def detections(dataset: str, name: str) -> Path:
     return variant(dataset, name) / "predict" / "detections.parquet"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tiltbox.settings.base import CONFIGS, Settings, known_name, validated
+from tiltbox import layout
+from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.settings.datasets import Dataset, find_dataset
 from tiltbox.settings.schedules import Schedule, find_schedule
 from tiltbox.settings.variants import Variant, load_variants
@@ -38,6 +39,26 @@ class Plan:
     schedule_name: str
     variants: dict[str, Variant]
 
+    @property
+    def gpus(self) -> int:
+        """GPUs per training."""
+        if self.workflow.gpus != "auto":
+            return self.workflow.gpus
+        here = len(list(Path("/dev").glob("nvidia[0-9]*")))  # asking torch would cost seconds per dry run
+        return self.schedule.processes if here >= self.schedule.processes else 0
+
+    @property
+    def train_patches(self) -> Path:
+        return layout.patches(self.dataset.name, self.dataset.train_splits)
+
+    @property
+    def test_patches(self) -> Path:
+        return layout.patches(self.dataset.name, [self.dataset.test_split])
+
+    def depends_on(self, name: str) -> str:
+        """A hash of all settings that the training of a variant depends on."""
+        return fingerprint(self.variants[name], self.schedule, self.dataset.patch, {"gpus": self.gpus})
+
 
 def resolve(config: dict[str, Any], where: str = str(CONFIGS / "config.yaml")) -> Plan:
     """Look everything up that the configuration names.
@@ -49,6 +70,6 @@ def resolve(config: dict[str, Any], where: str = str(CONFIGS / "config.yaml")) -
     rows = load_variants().variants
     names = [known_name(name, rows, f"{where}: variants", "variant") for name in workflow.variants]
     dataset = find_dataset(workflow.dataset)
-    schedule_name = workflow.schedule or dataset.schedule
+    schedule_name = dataset.schedule if workflow.schedule == "auto" else workflow.schedule
     schedule = find_schedule(schedule_name)
     return Plan(workflow, dataset, schedule, schedule_name, {name: rows[name] for name in names})

@@ -1,0 +1,46 @@
+# tiltbox: `make run` sets up and trains, tests and compares all variants on the mini set; `make test` runs
+# the tests. Set PYTHON to choose the interpreter, CORES to limit the cores.
+
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format clean
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# torch comes first: a build that is there already (a GPU machine's, with VENV_OPTIONS=--system-site-packages)
+# is kept, and mmcv, built without torch in sight, needs no compiler.
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tiltbox needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/ready ## make .venv with everything that tiltbox needs
+
+run: setup ## set up, run the whole workflow on the mini set, print the comparison
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) all_variants
+	@$(BIN)/tiltbox report results/mini --out results/mini
+	@echo
+	@echo "Next: open results/mini/leaderboard.html"
+	@echo "      . $(BIN)/activate && mlflow ui    compares the runs in a browser"
+	@echo "      snakemake --cores all --config dataset=path/to/yours.yaml    runs on your own images"
+
+test: setup ## set up and run all tests
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest
+
+lint: setup ## check style and workflow
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+
+format: setup ## format code and workflow
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/snakefmt Snakefile workflow
+
+clean: ## remove results and data that can be made again (asks nothing of DVC's cache)
+	rm -rf data/mini results/mini logs .snakemake

@@ -1,0 +1,25 @@
+# From a folder of DOTA images to a comparison table. The stages, in order:
+#
+#   download -> split -> train -> predict -> merge -> evaluate -> report
+#                        complexity --------------------------------^
+#
+# Settings: configs/config.yaml, overridden by --config key=value. Targets: all_variants (the default),
+# any single variant by its name, or any file that a rule makes. `snakemake --list` names the rules.
+
+
+configfile: "configs/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/tracking.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all_variants:
+    default_target: True
+    input:
+        rules.report.output,
+        [results_of(name) for name in plan.variants],

@@ -1,0 +1,41 @@
+# The settings, checked before there is a DAG, and what several rules need of them.
+
+import sys
+
+from tiltbox import layout
+from tiltbox.errors import TiltboxError
+from tiltbox.settings.base import fingerprint
+from tiltbox.settings.workflow import resolve
+
+try:
+    plan = resolve(config)
+except TiltboxError as error:
+    sys.exit(f"snakemake: {error}")
+
+dataset = plan.dataset
+DATASET_SETTING = plan.workflow.dataset
+CPU_TRAINING_THREADS = 2
+
+
+wildcard_constraints:
+    variant="|".join(plan.variants),
+
+
+def results_of(variant):
+    """What a variant's row ends in: scores, or where there are no labels the file to submit."""
+    scores = layout.metrics(dataset.name, variant)
+    submission = layout.task1(dataset.name, variant) / "Task1.zip"
+    return scores if dataset.test_labelled else submission
+
+
+def tracked(variant):
+    """The option that logs a stage to the variant's MLflow run."""
+    return f"--track {dataset.name}/{variant}" if plan.workflow.track else ""
+
+
+def log_file(stage):
+    return str(layout.LOGS / dataset.name / "{variant}" / f"{stage}.log")
+
+
+def benchmark_file(stage):
+    return str(layout.BENCHMARKS / dataset.name / "{variant}" / f"{stage}.tsv")

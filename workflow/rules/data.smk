@@ -1,0 +1,54 @@
+# Images and labels, and the patches that detectors are trained and tested on.
+
+
+rule download:
+    output:
+        manifest=layout.raw(dataset.name) / "manifest.json",
+    log:
+        layout.LOGS / dataset.name / "download.log",
+    benchmark:
+        layout.BENCHMARKS / dataset.name / "download.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=720,
+    params:
+        setting=DATASET_SETTING,
+        folder=layout.raw(dataset.name),
+        source=fingerprint(dataset.source),
+    shell:
+        "tiltbox download {params.setting} --out {params.folder} > {log} 2>&1"
+
+
+def sources(splits):
+    return [layout.raw(dataset.name) / split for split in splits]
+
+
+for role, splits in {
+    "train": dataset.train_splits,
+    "test": (dataset.test_split,),
+}.items():
+
+    rule:
+        name:
+            f"split_{role}"
+        input:
+            raw=rules.download.output.manifest,
+        output:
+            manifest=layout.patches(dataset.name, splits) / "manifest.json",
+        log:
+            layout.LOGS / dataset.name / f"split_{role}.log",
+        benchmark:
+            layout.BENCHMARKS / dataset.name / f"split_{role}.tsv"
+        threads: workflow.cores
+        resources:
+            mem_mb=8000,
+            runtime=240,
+        params:
+            sources=sources(splits),
+            folder=layout.patches(dataset.name, splits),
+            patch=dataset.patch,
+            setting=DATASET_SETTING,
+        shell:
+            "tiltbox split {params.sources} --out {params.folder} --dataset {params.setting}"
+            " --size {params.patch.size} --overlap {params.patch.overlap} --rates {params.patch.rates}"
+            " --iof {params.patch.iof} --workers {threads} > {log} 2>&1"

@@ -1,0 +1,37 @@
+# The comparison of all variants, and a target for each of them alone.
+
+
+rule report:
+    input:
+        results=[results_of(name) for name in plan.variants],
+        facts=expand(
+            layout.training_facts(dataset.name, "{variant}"), variant=plan.variants
+        ),
+        counts=expand(
+            layout.complexity(dataset.name, "{variant}"), variant=plan.variants
+        ),
+    output:
+        markdown=layout.leaderboard(dataset.name, "md"),
+        csv=layout.leaderboard(dataset.name, "csv"),
+        html=layout.leaderboard(dataset.name, "html"),
+    log:
+        layout.LOGS / dataset.name / "report.log",
+    benchmark:
+        layout.BENCHMARKS / dataset.name / "report.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        folder=layout.RESULTS / dataset.name,
+    shell:
+        "tiltbox report {params.folder} --out {params.folder} > {log} 2>&1"
+
+
+for variant in plan.variants:
+
+    rule:
+        name:
+            variant
+        input:
+            results_of(variant),
+            layout.complexity(dataset.name, variant),

@@ -1,0 +1,97 @@
+# From a checkpoint to detections, merged results and scores; and what a variant costs.
+
+
+rule predict:
+    input:
+        checkpoint=rules.train.output.checkpoint,
+        patches=plan.test_patches / "manifest.json",
+    output:
+        detections=layout.detections(dataset.name, "{variant}"),
+    log:
+        log_file("predict"),
+    benchmark:
+        benchmark_file("predict")
+    threads: plan.gpus * 4 or CPU_TRAINING_THREADS
+    resources:
+        gpu=plan.gpus,
+        mem_mb=6000 + 6000 * plan.gpus,
+        runtime=720,
+    params:
+        patches=plan.test_patches,
+        setting=DATASET_SETTING,
+        image_size=plan.schedule.image_size,
+        gpus=plan.gpus,
+    shell:
+        "tiltbox predict {wildcards.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
+        " --out {output.detections} --dataset {params.setting} --image-size {params.image_size}"
+        " --gpus {params.gpus} > {log} 2>&1"
+
+
+rule merge:
+    input:
+        detections=rules.predict.output.detections,
+    output:
+        task1=[
+            layout.task1(dataset.name, "{variant}") / f"Task1_{name}.txt"
+            for name in dataset.classes
+        ],
+        submission=layout.task1(dataset.name, "{variant}") / "Task1.zip",
+    log:
+        log_file("merge"),
+    benchmark:
+        benchmark_file("merge")
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        folder=lambda wildcards: layout.task1(dataset.name, wildcards.variant),
+        setting=DATASET_SETTING,
+    shell:
+        "tiltbox merge {input.detections} --out {params.folder} --dataset {params.setting} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        task1=rules.merge.output.task1,
+        tracking=rules.tracking.output if plan.workflow.track else [],
+    output:
+        metrics=layout.metrics(dataset.name, "{variant}"),
+        server=layout.metrics(dataset.name, "{variant}").with_name("dota.txt"),
+        curves=layout.metrics(dataset.name, "{variant}").with_name("pr_curves.csv"),
+    log:
+        log_file("evaluate"),
+    benchmark:
+        benchmark_file("evaluate")
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        task1=lambda wildcards: layout.task1(dataset.name, wildcards.variant),
+        raw=layout.raw(dataset.name) / dataset.test_split,
+        split=dataset.test_split,
+        setting=DATASET_SETTING,
+        track=lambda wildcards: tracked(wildcards.variant),
+    shell:
+        "tiltbox evaluate {params.task1} --labels {params.raw}/labelTxt --images {params.raw}/images"
+        " --split {params.split} --dataset {params.setting} --out {output.metrics} {params.track} > {log} 2>&1"
+
+
+rule complexity:
+    input:
+        tracking=rules.tracking.output if plan.workflow.track else [],
+    output:
+        counts=layout.complexity(dataset.name, "{variant}"),
+    log:
+        log_file("complexity"),
+    benchmark:
+        benchmark_file("complexity")
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        setting=DATASET_SETTING,
+        track=lambda wildcards: tracked(wildcards.variant),
+        row=lambda wildcards: fingerprint(plan.variants[wildcards.variant]),
+    shell:
+        "tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {params.setting} {params.track}"
+        " > {log} 2>&1"
