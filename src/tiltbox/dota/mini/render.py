@@ -25,14 +25,16 @@ def render_mini(out: Path, *, seed: int = 0, images: Mapping[str, int] = COUNTS,
     Args:
         out: The folder to write, whole or not at all.
         seed: Another seed gives other images of the same kind.
-        images: Number of images per split.
+        images: Number of images per split; a split without images gets no folder.
         size: Side of the square images in pixels.
     """
     with whole_folder(out) as folder:
         first = 0
         for split in SPLITS:
-            _render_split(folder / split, seed, first, images[split], size, labelled=split != "test")
-            first += images[split]
+            count = images.get(split, 0)
+            if count:
+                _render_split(folder / split, seed, first, count, size, labelled=split != "test")
+            first += count
 
 
 def render_image(seed: int, split: str, number: int, size: int = 256) -> tuple[np.ndarray, list[Thing]]:

@@ -1,0 +1,226 @@
+"""Where images and labels come from and how they are used: typed files of ``configs/datasets/``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.errors import SettingsError
+from tiltbox.settings.base import CONFIGS, Settings, known_name, load
+
+COUNTS = {"train": 72, "val": 24, "test": 8}
+
+Split = Literal["train", "val", "test"]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise ValueError(f"'{path}' leads out of its folder; give a relative path without '..'")
+    return path
+
+
+def _require_once(values: tuple | list, key: str) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"{key} names '{twice[0]}' twice; remove one")
+
+
+InnerPath = Annotated[str, AfterValidator(_inside)]
+
+
+class Render(Settings):
+    """The synthetic set that is rendered on the spot."""
+
+    scenes: Literal["mini"] = "mini"
+    seed: int = Field(0, ge=0)
+    size: int = Field(256, ge=128, description="side of the square images in pixels")
+    images: dict[Split, Annotated[int, Field(ge=0)]] = Field(
+        {"train": 72, "val": 24, "test": 8}, min_length=1
+    )
+
+
+class Archive(Settings):
+    """One archive and where its files belong, whichever folder they lie in inside it."""
+
+    file: InnerPath = Field(description="its path in the folder of archives")
+    into: Literal[
+        "train/images", "train/labelTxt", "val/images", "val/labelTxt", "test/images", "test/labelTxt"
+    ]
+    url: str | None = Field(None, description="its address, where that is not base_url/file")
+    by_hand: bool = Field(False, description="only a person can fetch it")
+    md5: Annotated[Hex, Field(min_length=32, max_length=32)] | None = None
+    sha256: Annotated[Hex, Field(min_length=64, max_length=64)] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.md5 and self.sha256:
+            raise ValueError("has both md5 and sha256; keep one")
+        if self.by_hand and self.url:
+            raise ValueError("has a url although it is fetched by_hand; remove one of them")
+        return self
+
+    @property
+    def split(self) -> Split:
+        return self.into.split("/")[0]
+
+    @property
+    def checksum(self) -> str | None:
+        """``md5:...`` or ``sha256:...``, where one is known."""
+        if self.md5:
+            return f"md5:{self.md5}"
+        return self.sha256 and f"sha256:{self.sha256}"
+
+
+class Archives(Settings):
+    """Published archives, and the page on which people find those that no program can fetch."""
+
+    page: str
+    base_url: str | None = None
+    files: tuple[Archive, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _files_can_be_had(self) -> Self:
+        for archive in self.files:
+            if not archive.by_hand and self.url(archive) is None:
+                raise ValueError(f"{archive.file} has no url; give one, or base_url, or by_hand: true")
+        _require_once([archive.file for archive in self.files], "files")
+        return self
+
+    def url(self, archive: Archive) -> str | None:
+        """The full address of an archive, None where a person has to fetch it."""
+        if archive.by_hand:
+            return None
+        return archive.url or (self.base_url and f"{self.base_url.rstrip('/')}/{archive.file}")
+
+
+class Source(Settings):
+    """Where the images come from: exactly one of the three."""
+
+    render: Render | None = None
+    folder: Path | None = Field(None, description="in DOTA format; relative to the dataset file")
+    archives: Archives | None = None
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            says = f"gives {' and '.join(given)}" if given else "gives nothing"
+            raise ValueError(f"{says}; give exactly one of render, folder, archives")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return "render" if self.render else "folder" if self.folder else "archives"
+
+
+class SplitFolders(Settings):
+    """The folders of one split, relative to the source folder; ``labels: null`` where there are none."""
+
+    images: InnerPath
+    labels: InnerPath | None
+
+
+class Patch(Settings):
+    """How images are cut: windows of ``size`` pixels, at every rate by which the image is resized."""
+
+    size: int = Field(1024, ge=32)
+    overlap: int = Field(200, ge=0)
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
+    iof: float = Field(0.7, ge=0, le=1, description="share of an object that a window must hold to keep it")
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> Self:
+        if self.overlap >= self.size:
+            problem = f"overlap {self.overlap} is not smaller than size {self.size}"
+            raise ValueError(f"{problem}; lower overlap or raise size")
+        _require_once(self.rates, "rates")
+        return self
+
+
+class Expected(Settings):
+    """The published counts of a split; ``objects: null`` where its labels are not public."""
+
+    images: int = Field(ge=1)
+    objects: int | None = Field(None, ge=0)
+
+
+class Dataset(Settings):
+    """One set of images: its source, which splits train and which are predicted, and how it is cut."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="names its folders under data and results")
+    title: str
+    source: Source
+    splits: dict[Split, SplitFolders] | None = Field(
+        None, description="of a folder; by default <split>/images and <split>/labelTxt, where they exist"
+    )
+    train_splits: tuple[Split, ...] = Field(("train",), min_length=1)
+    test_split: Split = Field("val", description="the split to predict")
+    test_labelled: bool = Field(True, description="whether the test split has labels, so can be evaluated")
+    classes: tuple[Annotated[str, Field(pattern=r"^\S+$")], ...] = Field(DOTA_V1_CLASSES, min_length=1)
+    patch: Patch = Patch()
+    schedule: str = Field(description="the training schedule, unless another is asked for")
+    expected: dict[Split, Expected] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        _require_once(self.classes, "classes")
+        _require_once(self.train_splits, "train_splits")
+        if self.splits is not None and self.source.folder is None:
+            raise ValueError("splits belongs to a folder source; remove it")
+        labelled = self._declared()
+        if labelled is not None:
+            self._check_splits(labelled)
+        return self
+
+    def _declared(self) -> dict[str, bool] | None:
+        """Whether each split has labels, as far as the settings tell before there are data."""
+        if self.source.render:
+            return {name: name != "test" for name, count in self.source.render.images.items() if count}
+        if self.source.archives:
+            targets = {archive.into for archive in self.source.archives.files}
+            return {into.split("/")[0]: into.replace("images", "labelTxt") in targets for into in targets}
+        return self.splits and {name: folders.labels is not None for name, folders in self.splits.items()}
+
+    def _check_splits(self, labelled: dict[str, bool]) -> None:
+        choice = f"choose from {', '.join(labelled)}"
+        for split in self.train_splits:
+            if not labelled.get(split):
+                lacks = "labels" if split in labelled else "images"
+                raise ValueError(
+                    f"train_splits names '{split}', for which the source has no {lacks}; {choice}"
+                )
+        if self.test_split not in labelled:
+            problem = f"test_split is '{self.test_split}', for which the source has no images"
+            raise ValueError(f"{problem}; {choice}")
+        if self.test_labelled and not labelled[self.test_split]:
+            raise ValueError(f"test_labelled is true, but '{self.test_split}' has no labels; set it to false")
+
+
+def find_dataset(name_or_path: str, configs: Path = CONFIGS) -> Dataset:
+    """A dataset by the name of a file in ``configs/datasets`` or by the path of a file of its own.
+
+    A relative ``source.folder`` is resolved against the folder of that file.
+    """
+    if name_or_path.endswith((".yaml", ".yml")):
+        return _load(Path(name_or_path))
+    folder = configs / "datasets"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    dataset = _load(folder / f"{known_name(name_or_path, names, str(folder), 'dataset')}.yaml")
+    if dataset.name != name_or_path:
+        where = f"{folder / name_or_path}.yaml: name"
+        raise SettingsError(where, f"'{dataset.name}' is not the name of the file", f"write '{name_or_path}'")
+    return dataset
+
+
+def _load(path: Path) -> Dataset:
+    dataset = load(Dataset, path)
+    if dataset.source.folder is None:
+        return dataset
+    folder = (path.parent / dataset.source.folder.expanduser()).resolve()
+    return dataset.model_copy(update={"source": Source(folder=folder)})

@@ -1,0 +1,230 @@
+"""Fetch and verify archives, link a folder of the user's, or render the synthetic mini set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tiltbox.dota.archives import IMAGES, LABELS, unpack
+from tiltbox.dota.images import list_images
+from tiltbox.dota.labels import read_labels
+from tiltbox.dota.mini import render_mini
+from tiltbox.dota.transfer import transfer
+from tiltbox.errors import DataError, OutputError
+from tiltbox.files import require_space, whole_folder, write_json, write_text
+from tiltbox.settings.base import fingerprint
+from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
+
+SPLITS = ("train", "val", "test")
+MARK = ".tiltbox"  # tells a folder made here, which may be replaced, from one of the user's
+MARK_TEXT = "Written by 'tiltbox download', which may replace this folder.\n"
+
+
+class SplitFolders(NamedTuple):
+    """Where the images and labels of a split lie; ``labels`` is None where there are none."""
+
+    images: Path
+    labels: Path | None
+
+
+def download(dataset: Dataset, out: Path, *, archives: Path | None = None) -> dict:
+    """Provide ``out/{train,val,test}/{images,labelTxt}`` and ``out/manifest.json``.
+
+    A folder of the user's is linked, never copied or changed. What is there already and complete stays.
+
+    Args:
+        dataset: What to provide.
+        out: The folder to write, whole or not at all.
+        archives: A folder that holds the archives, or some of them, already. The others are fetched to
+            ``archives`` beside ``out``.
+
+    Returns:
+        The manifest: ``dataset``, ``source`` (its kind), ``fingerprint`` of the settings behind it,
+        ``splits`` with the counts of ``images`` and ``objects`` (None without labels), ``archives`` with the
+        checksums that were verified (None where none is known).
+
+    Raises:
+        DataError: Something is missing, malformed, corrupt or not what it should be.
+        OutputError: ``out`` cannot be written or holds something else.
+    """
+    out = Path(out)
+    _require_ours(out, dataset.source.folder)
+    manifest = _present(dataset, out)
+    if manifest is not None:
+        return manifest
+    files = _archive_files(dataset, out.parent / "archives", archives)
+    with whole_folder(out) as folder:
+        _fill(dataset, folder, files)
+        manifest = _manifest(dataset, _checked(dataset, folder, shown_as=out))
+        write_text(folder / MARK, MARK_TEXT)
+        write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _require_ours(out: Path, source: Path | None) -> None:
+    """Refuse to put the output where it would take the place of anything not written by this stage."""
+    remedy = "choose another folder with --out"
+    if source is not None and source.resolve().is_relative_to(out.resolve()):
+        raise OutputError(out, f"holds the source folder {source}", remedy)
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OutputError(out, "is not a folder of its own", remedy)
+    if out.is_dir() and not (out / MARK).is_file() and any(out.iterdir()):
+        raise OutputError(out, "holds something else than a download", remedy)
+
+
+def _present(dataset: Dataset, out: Path) -> dict | None:
+    """The manifest of an earlier download of the same settings, if everything it counts is still there."""
+    try:
+        known = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        return known if known == _manifest(dataset, _checked(dataset, out, shown_as=out)) else None
+    except (OSError, ValueError, DataError):
+        return None
+
+
+def _manifest(dataset: Dataset, splits: dict[str, dict]) -> dict:
+    archives = dataset.source.archives.files if dataset.source.archives else ()
+    return {
+        "dataset": dataset.name,
+        "source": dataset.source.kind,
+        "fingerprint": _fingerprint(dataset),
+        "splits": splits,
+        "archives": {archive.file: archive.checksum for archive in archives},
+    }
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    keys = ("source", "splits", "classes", "train_splits", "test_split", "test_labelled", "expected")
+    return fingerprint({key: value for key, value in dataset.model_dump(mode="json").items() if key in keys})
+
+
+def _fill(dataset: Dataset, folder: Path, files: list[tuple[Archive, Path]]) -> None:
+    if dataset.source.render:
+        _render(dataset.source.render, folder)
+    elif dataset.source.folder:
+        _link(_split_folders(dataset, folder), folder)
+    else:
+        _unpack(files, folder)
+
+
+def _render(render: Render, folder: Path) -> None:
+    render_mini(folder, seed=render.seed, images=render.images, size=render.size)
+
+
+def _link(splits: dict[str, SplitFolders], folder: Path) -> None:
+    for name, (images, labels) in splits.items():
+        (folder / name).mkdir()
+        (folder / name / "images").symlink_to(images.resolve(), target_is_directory=True)
+        if labels is not None:
+            (folder / name / "labelTxt").symlink_to(labels.resolve(), target_is_directory=True)
+
+
+def _unpack(files: list[tuple[Archive, Path]], folder: Path) -> None:
+    require_space(folder, sum(path.stat().st_size for _, path in files))
+    for archive, path in files:
+        unpack(path, folder / archive.into, IMAGES if archive.into.endswith("images") else LABELS)
+
+
+def _archive_files(dataset: Dataset, fetched: Path, own: Path | None) -> list[tuple[Archive, Path]]:
+    """Every archive and where it lies, fetched if need be: nothing large before all can be had."""
+    source = dataset.source.archives
+    if source is None:
+        return []
+    if own is not None and not own.is_dir():
+        raise DataError(own, "there is no such folder", "give the folder of the archives")
+    places = {archive: _place(archive.file, fetched, own) for archive in source.files}
+    for archive, place in places.items():
+        if archive.by_hand and not place.is_file():
+            remedy = f"get it from {source.page} and put it there"
+            raise DataError(place, "is missing, and no program can fetch it", remedy)
+    return [
+        (archive, _have(place, source.url(archive), archive, fetched)) for archive, place in places.items()
+    ]
+
+
+def _place(file: str, fetched: Path, own: Path | None) -> Path:
+    """Where the archive lies or, if it is nowhere, where it should."""
+    if own is not None and ((own / file).is_file() or not (fetched / file).is_file()):
+        return own / file
+    return fetched / file
+
+
+def _have(place: Path, url: str | None, archive: Archive, fetched: Path) -> Path:
+    # What the user has put there is verified in place; only what lies with the fetched ones may be replaced.
+    if url is None or (place != fetched / archive.file and place.is_file()):
+        return transfer(place, place, checksum=archive.checksum)
+    return transfer(url, fetched / archive.file, checksum=archive.checksum)
+
+
+def _checked(dataset: Dataset, folder: Path, *, shown_as: Path) -> dict[str, dict]:
+    """Count images and objects of all splits, and raise DataError for whatever does not fit together."""
+    splits = _split_folders(dataset, folder)
+    try:
+        _require_splits(dataset, splits, folder)
+        counts = {name: _counts(folders, dataset.classes) for name, folders in splits.items()}
+    except DataError as error:  # name the files by the folder that the user knows
+        where = error.where.replace(str(folder), str(shown_as))
+        raise DataError(where, error.problem.replace(str(folder), str(shown_as)), error.remedy) from None
+    for name, expected in dataset.expected.items():
+        _require_expected(counts.get(name), expected, f"{dataset.name}: expected.{name}")
+    return counts
+
+
+def _split_folders(dataset: Dataset, folder: Path) -> dict[str, SplitFolders]:
+    """The folders of every split: the user's own, or those in ``folder``."""
+    root = dataset.source.folder or folder
+    if not root.is_dir():
+        raise DataError(root, "there is no such folder", "correct source.folder of the dataset file")
+    if dataset.splits:
+        given = dataset.splits.items()
+        return {name: SplitFolders(root / s.images, s.labels and root / s.labels) for name, s in given}
+    found = {}
+    for name in SPLITS:
+        images, labels = root / name / "images", root / name / "labelTxt"
+        if images.is_dir() or labels.is_dir():
+            found[name] = SplitFolders(images, labels if labels.is_dir() else None)
+    return found
+
+
+def _require_splits(dataset: Dataset, splits: dict[str, SplitFolders], folder: Path) -> None:
+    root = dataset.source.folder or folder
+    remedy = "add it, or name it under splits"
+    for name in dict.fromkeys([*dataset.train_splits, dataset.test_split]):
+        if name not in splits:
+            raise DataError(root / name / "images", "there is no such folder", remedy)
+        needs_labels = name in dataset.train_splits or dataset.test_labelled
+        if needs_labels and splits[name].labels is None:
+            problem = f"there is no such folder, but {name} needs labels"
+            raise DataError(root / name / "labelTxt", problem, remedy)
+
+
+def _counts(folders: SplitFolders, classes: tuple[str, ...]) -> dict:
+    images = list_images(folders.images)
+    if not images:
+        raise DataError(folders.images, "holds no image", "check that it is the right folder")
+    if folders.labels is None:
+        return {"images": len(images), "objects": None}
+    if not folders.labels.is_dir():
+        raise DataError(folders.labels, "there is no such folder", "correct splits of the dataset file")
+    files = {path.stem: path for path in folders.labels.glob("*.txt") if not path.name.startswith(".")}
+    names = [path.stem for path in images]
+    _require_none(sorted(set(names) - set(files)), folders.labels, "no label file for", "image")
+    _require_none(sorted(set(files) - set(names)), folders.images, "no image for", "label file")
+    return {"images": len(images), "objects": sum(len(read_labels(files[name], classes)) for name in names)}
+
+
+def _require_none(names: Iterable[str], folder: Path, problem: str, kind: str) -> None:
+    names = list(names)
+    if names:
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        problem = f"there is {problem} {len(names)} {kind}{'s' * (len(names) > 1)}: {shown}"
+        raise DataError(folder, problem, "add what is missing or remove the rest")
+
+
+def _require_expected(found: dict | None, expected: Expected, where: str) -> None:
+    for key, number in expected.model_dump(exclude_none=True).items():
+        count = found[key] if found else 0
+        if count != number:
+            problem = f"there are {count or 'no'} {key} where {number} should be"
+            raise DataError(where, problem, "fetch the missing part, or correct the dataset file")
