@@ -60,10 +60,14 @@ def test_forward_outputs(name):
 
 
 def test_another_number_of_classes():
-    scores, _, _ = build_detector("yoloms-xs-current", num_classes=3)(torch.zeros(1, 3, 64, 64), mode="tensor")
+    scores, _, _ = build_detector("yoloms-xs-current", num_classes=3)(
+        torch.zeros(1, 3, 64, 64), mode="tensor"
+    )
     assert [tuple(s.shape) for s in scores] == [(1, 3, 8, 8), (1, 3, 4, 4), (1, 3, 2, 2)]
 
 
 def test_an_unknown_variant_is_named_with_its_nearest():
-    with pytest.raises(SettingsError, match=r"unknown variant 'yoloms-xs-curent'; did you mean 'yoloms-xs-current'"):
+    with pytest.raises(
+        SettingsError, match=r"unknown variant 'yoloms-xs-curent'; did you mean 'yoloms-xs-current'"
+    ):
         build_detector("yoloms-xs-curent")

@@ -82,6 +82,7 @@ _RULES: dict[object, Callable] = {
     aten.convolution: _convolution,
     aten.native_batch_norm: _batch_norm,
     aten._native_batch_norm_legit_no_training: _batch_norm,
+    aten.addmm: lambda args, result: _matrix_product(args[1:], result),
     aten.mm: _matrix_product,
     aten.bmm: _matrix_product,
     aten._adaptive_avg_pool2d: lambda args, result: args[0].numel(),

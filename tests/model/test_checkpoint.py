@@ -1,0 +1,129 @@
+"""Checkpoints from several sources, and those that cannot be used."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+
+from tiltbox.errors import CheckpointError
+from tiltbox.model import build_detector
+from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint, start_from
+
+XS = "yoloms-xs-current"
+
+
+@pytest.fixture(scope="module")
+def coco_weights():
+    """Weights laid out as those trained on COCO: 80 classes, upright boxes."""
+    weights = build_detector(XS, num_classes=80).state_dict()
+    return {key: value for key, value in weights.items() if "rtm_ang" not in key}
+
+
+def same(first, second):
+    return all(torch.equal(first[key], second[key]) for key in first.keys() & second.keys())
+
+
+def test_round_trip(tmp_path):
+    model, other = build_detector(XS), build_detector(XS)
+    save_checkpoint(tmp_path / "a.pth", model.state_dict(), {"variant": XS})
+    load_exactly(other, tmp_path / "a.pth", XS)
+    assert same(model.state_dict(), other.state_dict())
+    assert read_checkpoint(tmp_path / "a.pth")[1] == {"variant": XS}
+
+
+def test_80_classes_start_a_15_class_training(tmp_path, coco_weights):
+    torch.save({"state_dict": coco_weights, "meta": {}}, tmp_path / "coco.pth")
+    model = build_detector(XS)
+    report = start_from(model, tmp_path / "coco.pth")
+    assert [key for key in report.left_out if "rtm_cls" not in key] == []
+    assert len(report.left_out) == 6 and len(report.random) == 6
+    assert "left out for their shape: bbox_head.rtm_cls.0.bias" in str(report)
+    assert "left at random: bbox_head.rtm_ang.0.bias" in str(report)
+    assert torch.equal(model.state_dict()["backbone.query"], coco_weights["backbone.query"])
+
+
+def test_mmyolo_names_are_understood(tmp_path, coco_weights):
+    renamed = {
+        key.replace("bbox_head.", "bbox_head.head_module."): value for key, value in coco_weights.items()
+    }
+    torch.save({"state_dict": renamed}, tmp_path / "mmyolo.pth")
+    weights, _ = read_checkpoint(tmp_path / "mmyolo.pth")
+    assert weights.keys() == coco_weights.keys() and same(weights, coco_weights)
+
+
+def test_objects_of_other_libraries_are_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "touched"), "w"))
+
+    state = {"w": torch.ones(2)}
+    content = {"state_dict": state, "meta": {}, "message_hub": Trap(), "history": np.float64(3)}
+    torch.save(content, tmp_path / "trap.pth")
+    weights, _ = read_checkpoint(tmp_path / "trap.pth")
+    assert torch.equal(weights["w"], state["w"])
+    assert not (tmp_path / "touched").exists()
+
+
+def test_another_variant(tmp_path):
+    save_checkpoint(tmp_path / "s.pth", build_detector("yoloms-s-current").state_dict(), {})
+    with pytest.raises(CheckpointError, match=r"s\.pth: does not fit yoloms-xs-current .*; name the variant"):
+        load_exactly(build_detector(XS), tmp_path / "s.pth", XS)
+    with pytest.raises(CheckpointError, match="is of another model"):
+        start_from(build_detector(XS), tmp_path / "s.pth")
+
+
+def test_another_variant_by_its_own_word(tmp_path):
+    save_checkpoint(tmp_path / "s.pth", {"w": torch.ones(1)}, {"variant": "yoloms-s-current"})
+    with pytest.raises(CheckpointError, match="was trained as yoloms-s-current, not yoloms-xs-current"):
+        load_exactly(build_detector(XS), tmp_path / "s.pth", XS)
+
+
+def test_another_number_of_classes(tmp_path):
+    save_checkpoint(tmp_path / "three.pth", build_detector(XS, num_classes=3).state_dict(), {})
+    with pytest.raises(CheckpointError, match="has 3 classes, not 15"):
+        load_exactly(build_detector(XS), tmp_path / "three.pth", XS)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<!doctype html><html>quota exceeded</html>", b"PK\x03\x04 broken"]
+)
+def test_a_file_that_is_no_checkpoint(tmp_path, content):
+    (tmp_path / "bad.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"bad\.pth: is no readable checkpoint"):
+        read_checkpoint(tmp_path / "bad.pth")
+
+
+def test_a_truncated_checkpoint(tmp_path):
+    save_checkpoint(tmp_path / "whole.pth", {"w": torch.ones(5000)}, {})
+    (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:9000])
+    with pytest.raises(CheckpointError, match="is no readable checkpoint"):
+        read_checkpoint(tmp_path / "half.pth")
+
+
+def test_a_missing_file_and_one_without_weights(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
+        read_checkpoint(tmp_path / "none.pth")
+    torch.save({"meta": {}}, tmp_path / "empty.pth")
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        read_checkpoint(tmp_path / "empty.pth")
+
+
+def test_an_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    (tmp_path / "variant").mkdir()
+    save_checkpoint(tmp_path / "variant/epoch_36.pth", {"w": torch.ones(1)}, {})
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        assert read_checkpoint(f"{base}/variant/epoch_36.pth")[0]["w"] == 1
+        with pytest.raises(CheckpointError, match="cannot be downloaded"):
+            read_checkpoint(f"{base}/variant/none.pth")
+    finally:
+        server.shutdown()

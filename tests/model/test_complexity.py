@@ -1,0 +1,57 @@
+"""Counts against the published table and against mmengine's own counter on real forward passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tiltbox.model import build_detector
+from tiltbox.model.complexity import count_complexity
+
+PUBLISHED = {  # parameters in millions, multiply-adds in billions at 1 x 3 x 1024 x 1024
+    "yoloms-xs-previous": (4.48, 22.24),
+    "yoloms-s-previous": (8.03, 39.68),
+    "yoloms-l-previous": (21.96, 102.34),
+    "yoloms-xs-current": (5.09, 22.02),
+    "yoloms-s-current": (8.72, 38.07),
+    "yoloms-l-current": (23.12, 98.47),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures(name):
+    found = count_complexity(build_detector(name))
+    params, flops = PUBLISHED[name]
+    assert round(found.params / 1e6, 2) == params
+    assert found.flops / 1e9 == pytest.approx(flops, rel=5e-4)
+
+
+def test_mmengine_counts_the_same():
+    from mmengine.analysis import FlopAnalyzer
+
+    model = build_detector("yoloms-xs-previous").eval()
+    analyzer = FlopAnalyzer(model, torch.zeros(1, 3, 64, 64)).unsupported_ops_warnings(False)
+    expected = analyzer.total()
+    assert count_complexity(model, 64, 64).flops == expected
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, groups=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.up = nn.Upsample(scale_factor=2)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x, mode):
+        x = self.up(self.norm(self.conv(x)).relu())
+        return self.linear(x.mean((2, 3)))
+
+
+def test_a_count_by_hand():
+    found = count_complexity(Tiny(), height=4, width=6)
+    convolution, norm, up, linear = 4 * 6 * 8 * 27, 2 * 8 * 24, 8 * 4 * 24, 8 * 5
+    assert found.flops == convolution + norm + up + linear
+    assert found.params == 8 * 27 + 8 + 16 + 45
+    assert "relu" in found.uncounted and "convolution" not in found.uncounted
