@@ -57,6 +57,11 @@ def _gpus(verb: ArgumentParser, default: str) -> None:
     )
 
 
+def _schedule_option(verb: ArgumentParser) -> None:
+    help = "of configs/schedules (default: the dataset's own, dota-2gpu without --dataset)"
+    verb.add_argument("--schedule", metavar="NAME_OR_FILE", help=help)
+
+
 # download ---------------------------------------------------------------------------------------------
 
 
@@ -126,12 +131,7 @@ def _train(verbs) -> None:
     _out(verb, "DIR", "folder for checkpoint.pth, config.py, history.csv and train.json")
     _gpus(verb, "the schedule's number where there are as many, else 0")
     verb.add_argument("--processes", type=int, metavar="N", help="training processes on the CPU (default: 1)")
-    verb.add_argument(
-        "--schedule",
-        default="dota-2gpu",
-        metavar="NAME_OR_FILE",
-        help="of configs/schedules (default: dota-2gpu)",
-    )
+    _schedule_option(verb)
     verb.add_argument(
         "--start", metavar="FILE_OR_URL", help="weights to start from, instead of the variant's own"
     )
@@ -184,15 +184,16 @@ def _predict(verbs) -> None:
     )
     verb.add_argument("--patches", type=Path, required=True, metavar="DIR", help="patches from split")
     _out(verb, "FILE.parquet", "detections, in pixels of the patches")
-    verb.add_argument(
-        "--image-size", type=int, default=1024, metavar="PX", help="side to resize patches to (default: 1024)"
-    )
+    help = "side to resize patches to (default: the schedule's)"
+    verb.add_argument("--image-size", type=int, metavar="PX", help=help)
+    _schedule_option(verb)
     verb.add_argument("--batch", type=int, default=8, metavar="N", help="patches at a time (default: 8)")
     _gpus(verb, "all there are")
     _dataset(verb)
 
 
 def _run_predict(options: Namespace) -> None:
+    from tiltbox.settings.schedules import find_schedule
     from tiltbox.settings.variants import find_variant
     from tiltbox.stages.predict import predict
 
@@ -203,7 +204,7 @@ def _run_predict(options: Namespace) -> None:
         options.patches,
         options.out,
         classes=_classes(options.dataset),
-        image_size=options.image_size,
+        image_size=options.image_size or find_schedule(_schedule(options)).image_size,
         gpus=options.gpus,
         batch=options.batch,
     )

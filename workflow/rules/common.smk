@@ -5,7 +5,7 @@ import sys
 from tiltbox import layout
 from tiltbox.errors import TiltboxError
 from tiltbox.settings.base import fingerprint
-from tiltbox.settings.workflow import resolve
+from tiltbox.settings.workflow import gpus_here, resolve
 
 try:
     plan = resolve(config)
@@ -17,8 +17,17 @@ DATASET_SETTING = plan.workflow.dataset
 CPU_TRAINING_THREADS = 2
 
 
+# Without a limit Snakemake ignores GPUs when it runs jobs itself; `--resources gpu=N` sets another.
+workflow.global_resources.setdefault("gpu", gpus_here())
+
+
 wildcard_constraints:
     variant="|".join(plan.variants),
+
+
+def sources(splits):
+    """The folders of raw images and labels that are cut together."""
+    return [layout.raw(dataset.name) / split for split in splits]
 
 
 def results_of(variant):

@@ -8,6 +8,8 @@ rule download:
         layout.LOGS / dataset.name / "download.log",
     benchmark:
         layout.BENCHMARKS / dataset.name / "download.tsv"
+    conda:
+        "../envs/tiltbox.yaml"
     resources:
         mem_mb=2000,
         runtime=720,
@@ -17,10 +19,6 @@ rule download:
         source=fingerprint(dataset.source),
     shell:
         "tiltbox download {params.setting} --out {params.folder} > {log} 2>&1"
-
-
-def sources(splits):
-    return [layout.raw(dataset.name) / split for split in splits]
 
 
 for role, splits in {
@@ -39,6 +37,8 @@ for role, splits in {
             layout.LOGS / dataset.name / f"split_{role}.log",
         benchmark:
             layout.BENCHMARKS / dataset.name / f"split_{role}.tsv"
+        conda:
+            "../envs/tiltbox.yaml"
         threads: workflow.cores
         resources:
             mem_mb=8000,

@@ -18,6 +18,8 @@ rule report:
         layout.LOGS / dataset.name / "report.log",
     benchmark:
         layout.BENCHMARKS / dataset.name / "report.tsv"
+    conda:
+        "../envs/tiltbox.yaml"
     resources:
         mem_mb=2000,
         runtime=30,

@@ -11,6 +11,8 @@ rule predict:
         log_file("predict"),
     benchmark:
         benchmark_file("predict")
+    conda:
+        "../envs/tiltbox.yaml"
     threads: plan.gpus * 4 or CPU_TRAINING_THREADS
     resources:
         gpu=plan.gpus,
@@ -19,11 +21,11 @@ rule predict:
     params:
         patches=plan.test_patches,
         setting=DATASET_SETTING,
-        image_size=plan.schedule.image_size,
+        schedule=plan.schedule_name,
         gpus=plan.gpus,
     shell:
         "tiltbox predict {wildcards.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
-        " --out {output.detections} --dataset {params.setting} --image-size {params.image_size}"
+        " --out {output.detections} --dataset {params.setting} --schedule {params.schedule}"
         " --gpus {params.gpus} > {log} 2>&1"
 
 
@@ -40,6 +42,8 @@ rule merge:
         log_file("merge"),
     benchmark:
         benchmark_file("merge")
+    conda:
+        "../envs/tiltbox.yaml"
     resources:
         mem_mb=4000,
         runtime=60,
@@ -62,6 +66,8 @@ rule evaluate:
         log_file("evaluate"),
     benchmark:
         benchmark_file("evaluate")
+    conda:
+        "../envs/tiltbox.yaml"
     resources:
         mem_mb=4000,
         runtime=60,
@@ -85,6 +91,8 @@ rule complexity:
         log_file("complexity"),
     benchmark:
         benchmark_file("complexity")
+    conda:
+        "../envs/tiltbox.yaml"
     resources:
         mem_mb=2000,
         runtime=30,

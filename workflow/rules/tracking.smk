@@ -8,6 +8,8 @@ rule tracking:
         layout.LOGS / dataset.name / "tracking.log",
     benchmark:
         layout.BENCHMARKS / dataset.name / "tracking.tsv"
+    conda:
+        "../envs/tiltbox.yaml"
     resources:
         mem_mb=1000,
         runtime=10,

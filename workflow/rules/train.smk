@@ -15,6 +15,8 @@ rule train:
         log_file("train"),
     benchmark:
         benchmark_file("train")
+    conda:
+        "../envs/tiltbox.yaml"
     threads: plan.gpus * (plan.schedule.workers + 1) or CPU_TRAINING_THREADS
     resources:
         gpu=plan.gpus,

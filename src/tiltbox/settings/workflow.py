@@ -20,11 +20,9 @@ class Workflow(Settings):
 
     dataset: str = Field(description="a name in configs/datasets or the path of such a file")
     variants: tuple[str, ...] = Field(min_length=1, description="rows of configs/variants.yaml")
-    schedule: str | None = Field(
-        None, description="a name in configs/schedules or a path; null: the dataset's"
-    )
-    gpus: int | None = Field(
-        None, ge=0, description="GPUs per training; null: as the schedule says, if there"
+    schedule: str = Field("auto", description="a name in configs/schedules or a path; auto: the dataset's")
+    gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="per training; auto: as the schedule says where there are as many, else none"
     )
     track: bool = Field(True, description="whether to log to MLflow")
 
@@ -44,8 +42,7 @@ class Plan:
         """GPUs per training."""
         if self.workflow.gpus != "auto":
             return self.workflow.gpus
-        here = len(list(Path("/dev").glob("nvidia[0-9]*")))  # asking torch would cost seconds per dry run
-        return self.schedule.processes if here >= self.schedule.processes else 0
+        return self.schedule.processes if gpus_here() >= self.schedule.processes else 0
 
     @property
     def train_patches(self) -> Path:
@@ -58,6 +55,11 @@ class Plan:
     def depends_on(self, name: str) -> str:
         """A hash of all settings that the training of a variant depends on."""
         return fingerprint(self.variants[name], self.schedule, self.dataset.patch, {"gpus": self.gpus})
+
+
+def gpus_here() -> int:
+    """GPUs of this machine, from its device files: asking torch would cost seconds per dry run."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def resolve(config: dict[str, Any], where: str = str(CONFIGS / "config.yaml")) -> Plan:
