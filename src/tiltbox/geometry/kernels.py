@@ -1,0 +1,242 @@
+"""Compiled float64 kernels on quads: IoU and suppression.
+
+They stand in one file because numba's cache on disk notices changes of the file that a kernel stands in,
+but not of the files that it calls into.
+
+What the intersection of two quads means where edges cross is what the DOTA devkit's ``iou_poly`` computes
+by summing over signed triangles: the integral, over the plane, of the product of both winding numbers. For
+convex quads that is the area they share. Clipping a closed polygon at the edges of a convex one (Sutherland
+and Hodgman) keeps the winding numbers inside, whatever the clipped polygon looks like, so only a second quad
+that is not convex has to be taken apart, into two signed triangles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+ZERO_AREA = 1e-6  # square pixels; below lies the rounding error of areas at image coordinates
+ROUNDING = 1e-9  # of an IoU
+_MOST_CORNERS = 20  # four cuts make of 4 corners at most 6, 9, 13, 19
+
+
+def compiled(function: Callable) -> Callable:
+    """``function`` compiled, kept on disk where numba finds a folder it may write to."""
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError:  # every place for the cache is read-only
+        return njit(function)
+
+
+@compiled
+def _signed_area(polygon, count):
+    total = 0.0
+    for i in range(1, count - 1):  # a fan from the first corner, so that only differences count
+        ax, ay = polygon[i, 0] - polygon[0, 0], polygon[i, 1] - polygon[0, 1]
+        bx, by = polygon[i + 1, 0] - polygon[0, 0], polygon[i + 1, 1] - polygon[0, 1]
+        total += ax * by - ay * bx
+    return total / 2
+
+
+@compiled
+def _is_convex(quad):
+    """Whether a quad of positive area turns left, or straight on, at every corner."""
+    for i in range(4):
+        a, b, c = quad[i], quad[(i + 1) % 4], quad[(i + 2) % 4]
+        if (b[0] - a[0]) * (c[1] - b[1]) < (b[1] - a[1]) * (c[0] - b[0]):
+            return False
+    return True
+
+
+@compiled
+def prepare(qboxes):
+    """Of qboxes (n, 8): corners (n, 4, 2), positively oriented; areas (n,); whether convex (n,); horizontal
+    boxes x0 y0 x1 y1 (n, 4).
+    """
+    count = len(qboxes)
+    quads, areas = np.empty((count, 4, 2)), np.empty(count)
+    convex, horizontal = np.empty(count, np.bool_), np.empty((count, 4))
+    for i in range(count):
+        for k in range(4):
+            quads[i, k, 0], quads[i, k, 1] = qboxes[i, 2 * k], qboxes[i, 2 * k + 1]
+        area = _signed_area(quads[i], 4)
+        if area < 0:
+            quads[i] = quads[i, ::-1].copy()
+        areas[i] = abs(area)
+        convex[i] = _is_convex(quads[i])
+        horizontal[i, 0], horizontal[i, 1] = quads[i, :, 0].min(), quads[i, :, 1].min()
+        horizontal[i, 2], horizontal[i, 3] = quads[i, :, 0].max(), quads[i, :, 1].max()
+    return quads, areas, convex, horizontal
+
+
+@compiled
+def _cut(polygon, count, start, end, result):
+    """Write the part of ``polygon`` left of the line from ``start`` to ``end``; returns its corner count."""
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    px, py = polygon[count - 1, 0], polygon[count - 1, 1]
+    p_side = dx * (py - start[1]) - dy * (px - start[0])
+    kept = 0
+    for i in range(count):
+        qx, qy = polygon[i, 0], polygon[i, 1]
+        q_side = dx * (qy - start[1]) - dy * (qx - start[0])
+        if p_side * q_side < 0:
+            share = p_side / (p_side - q_side)
+            result[kept, 0], result[kept, 1] = px + share * (qx - px), py + share * (qy - py)
+            kept += 1
+        if q_side >= 0:
+            result[kept, 0], result[kept, 1] = qx, qy
+            kept += 1
+        px, py, p_side = qx, qy, q_side
+    return kept
+
+
+@compiled
+def _area_within(quad, corners, work):
+    """Signed area of the part of ``quad`` within the convex polygon ``corners`` of positive orientation."""
+    source, target, count = work[0], work[1], 4
+    for i in range(4):
+        source[i, 0], source[i, 1] = quad[i, 0], quad[i, 1]
+    for i in range(len(corners)):
+        count = _cut(source, count, corners[i], corners[(i + 1) % len(corners)], target)
+        if count < 3:
+            return 0.0
+        source, target = target, source
+    return _signed_area(source, count)
+
+
+@compiled
+def _area_within_triangle(quad, a, b, c, work):
+    triangle = work[2, :3]
+    triangle[0], triangle[1], triangle[2] = a, b, c
+    if _signed_area(triangle, 3) >= 0:
+        return _area_within(quad, triangle, work)
+    triangle[1], triangle[2] = c, b
+    return -_area_within(quad, triangle, work)
+
+
+@compiled
+def _shared_area(first, second, second_convex, work):
+    if second_convex:
+        return _area_within(first, second, work)
+    return _area_within_triangle(first, second[0], second[1], second[2], work) + _area_within_triangle(
+        first, second[0], second[2], second[3], work
+    )
+
+
+@compiled
+def _pair_iou(first, i, second, j, work):
+    """IoU of quad ``i`` of ``first`` and quad ``j`` of ``second``, both from ``prepare``."""
+    a, b = first[3][i], second[3][j]
+    if not (a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]):
+        return 0.0
+    both_convex = first[2][i] and second[2][j]
+    if both_convex and not (first[1][i] > ZERO_AREA and second[1][j] > ZERO_AREA):
+        return 0.0
+    shared = _shared_area(first[0][i], second[0][j], second[2][j], work)
+    union = first[1][i] + second[1][j] - shared
+    if not ZERO_AREA < union < np.inf:  # also where a coordinate is not finite
+        return 0.0
+    return min(shared / union, 1.0) if both_convex else shared / union
+
+
+@compiled
+def _scratch():
+    return np.empty((3, _MOST_CORNERS, 2))
+
+
+@compiled
+def iou_matrix(first, second):
+    work = _scratch()
+    result = np.empty((len(first[1]), len(second[1])))
+    for i in range(len(first[1])):
+        for j in range(len(second[1])):
+            result[i, j] = _pair_iou(first, i, second, j, work)
+    return result
+
+
+@compiled
+def iou_aligned(first, second):
+    work = _scratch()
+    result = np.empty(len(first[1]))
+    for i in range(len(result)):
+        result[i] = _pair_iou(first, i, second, i, work)
+    return result
+
+
+@compiled
+def best_match(first, second):
+    """For each quad of ``first`` the largest IoU with a quad of ``second``, and the first that has it."""
+    work = _scratch()
+    best, index = np.zeros(len(first[1])), np.full(len(first[1]), -1)
+    for i in range(len(best)):
+        for j in range(len(second[1])):
+            iou = _pair_iou(first, i, second, j, work)
+            if iou > best[i]:
+                best[i], index[i] = iou, j
+    return best, index
+
+
+@compiled
+def _may_exceed(boxes, i, j, threshold):
+    """Whether the horizontal boxes and the areas leave room for an IoU above ``threshold``."""
+    a, b = boxes[3][i], boxes[3][j]
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if not (width > 0 and height > 0):
+        return False
+    if not (boxes[2][i] and boxes[2][j]):  # crossing edges share more than their areas say
+        return True
+    most = min(width * height, boxes[1][i], boxes[1][j])
+    return most > (threshold - ROUNDING) * (boxes[1][i] + boxes[1][j] - most)
+
+
+@compiled
+def _grid(horizontal):
+    """Cells (n, 2) of the centres, and the grid's shape; boxes that overlap are at most one cell apart.
+
+    A cell is as large as the largest box, or larger where there would be more cells than boxes.
+    """
+    count = len(horizontal)
+    centres = np.empty((count, 2))
+    side = 0.0
+    for i in range(count):
+        for k in range(2):
+            centres[i, k] = (horizontal[i, k] + horizontal[i, k + 2]) / 2
+            side = max(side, horizontal[i, k + 2] - horizontal[i, k])
+    left, top = centres[:, 0].min(), centres[:, 1].min()
+    width, height = centres[:, 0].max() - left, centres[:, 1].max() - top
+    side = max(side * (1 + ROUNDING), max(width, height) / np.sqrt(count), ZERO_AREA)
+    cells = np.empty((count, 2), np.int64)
+    for i in range(count):
+        cells[i, 0], cells[i, 1] = (centres[i, 0] - left) / side, (centres[i, 1] - top) / side
+    return cells, int(width / side) + 1, int(height / side) + 1
+
+
+@compiled
+def suppress(boxes, threshold):
+    """Greedy NMS of prepared finite quads, best first: whether each is kept, (n,) bool."""
+    count = len(boxes[1])
+    kept = np.ones(count, np.bool_)
+    if count == 0:
+        return kept
+    work = _scratch()
+    cells, columns, rows = _grid(boxes[3])
+    newest = np.full((columns, rows), -1)  # in each cell, the last box kept
+    older = np.empty(count, np.int64)  # the one kept before it in the same cell
+    for i in range(count):
+        column, row = cells[i]
+        for x in range(max(column - 1, 0), min(column + 2, columns)):
+            for y in range(max(row - 1, 0), min(row + 2, rows)):
+                j = newest[x, y]
+                while j >= 0 and kept[i]:
+                    if (
+                        _may_exceed(boxes, i, j, threshold)
+                        and _pair_iou(boxes, i, boxes, j, work) > threshold
+                    ):
+                        kept[i] = False
+                    j = older[j]
+        if kept[i]:
+            older[i] = newest[column, row]
+            newest[column, row] = i
+    return kept

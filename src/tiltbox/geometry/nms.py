@@ -1,0 +1,39 @@
+"""Greedy non-maximum suppression of oriented boxes on their true polygons."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tiltbox.geometry import kernels
+from tiltbox.geometry.polygons import prepared
+
+
+def nms_quads(qboxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Rows that are kept, best first.
+
+    Boxes are taken by falling score, equal scores in input order; one is dropped if its IoU with a kept one
+    is above ``threshold`` (not if equal, as in the DOTA devkit). Boxes without area and boxes with a
+    coordinate that is not finite have IoU 0 with everything, so they are kept.
+
+    Args:
+        qboxes: Shape (n, 8), one frame.
+        scores: Shape (n,).
+        threshold: From 0 to 1.
+
+    Returns:
+        Row numbers, shape (k,).
+
+    >>> nms_quads([[0, 0, 4, 0, 4, 2, 0, 2], [1, 0, 5, 0, 5, 2, 1, 2]], [0.3, 0.4], 0.1).tolist()
+    [1]
+    """
+    qboxes, scores = np.asarray(qboxes, dtype=np.float64), np.asarray(scores)
+    if scores.shape != qboxes.shape[:1]:
+        raise ValueError(f"Expected a score for each box, but got {qboxes.shape} and {scores.shape}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"Expected a threshold from 0 to 1, but got {threshold}")
+    order = np.argsort(-scores, kind="stable")
+    ordered = qboxes[order]
+    kept = np.ones(len(order), dtype=bool)
+    finite = np.isfinite(ordered).all(axis=1)
+    kept[finite] = kernels.suppress(prepared(ordered[finite]), threshold)
+    return order[kept]

@@ -1,0 +1,51 @@
+"""Exact IoU of quads in float64, with the meaning that the DOTA devkit gives it.
+
+Quads are ``qbox`` rows x1 y1 ... x4 y4 of one frame, either way round, rectangles or not. For convex quads
+the IoU is geometry. Three cases need a definition:
+
+* A quad without area has IoU 0 with everything, itself included, and so has one with a coordinate that is
+  not finite.
+* Where the edges of a quad cross, or it has a dent, areas and intersection are the devkit's signed ones
+  (:mod:`tiltbox.geometry.kernels`). A simple quad with a dent comes out as geometry says; of a crossed one,
+  one half counts as negative, and its IoU with a box may be negative or exceed 1.
+* Where the union so computed is not positive, the IoU is 0 (the devkit divides by it).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tiltbox.geometry import kernels
+
+
+def quad_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of every quad with every other: (n, 8) and (m, 8) to (n, m), float64.
+
+    >>> quad_iou([[0, 0, 4, 0, 4, 2, 0, 2]], [[2, 0, 6, 0, 6, 2, 2, 2], [9, 9, 8, 9, 8, 8, 9, 8]]).tolist()
+    [[0.3333333333333333, 0.0]]
+    """
+    return kernels.iou_matrix(prepared(first), prepared(second))
+
+
+def aligned_quad_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of row i with row i: (n, 8) and (n, 8) to (n,), float64."""
+    first, second = prepared(first), prepared(second)
+    if len(first[1]) != len(second[1]):
+        raise ValueError(f"Expected as many quads as quads, but got {len(first[1])} and {len(second[1])}")
+    return kernels.iou_aligned(first, second)
+
+
+def best_overlaps(quads: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best candidate for each quad: (n, 8) and (m, 8) to its IoU (n,) and its row (n,).
+
+    Of several with the same IoU it is the first. Where no IoU is above 0, the IoU is 0 and the row -1.
+    """
+    return kernels.best_match(prepared(quads), prepared(candidates))
+
+
+def prepared(qboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Quads of shape (n, 8) as the kernels take them."""
+    qboxes = np.ascontiguousarray(qboxes, dtype=np.float64)
+    if qboxes.ndim != 2 or qboxes.shape[1] != 8:
+        raise ValueError(f"Expected qboxes of shape (n, 8), but got {qboxes.shape}")
+    return kernels.prepare(qboxes)

@@ -1,0 +1,31 @@
+"""Average precision as PASCAL VOC 2007 and the DOTA devkit compute it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# As the devkit has them: 3 * 0.1 is 0.30000000000000004 in floating point, and 6 * 0.1 and 7 * 0.1 lie above
+# 6/10 and 7/10 as well. A recall of exactly 3/10 misses its point there, and therefore here.
+RECALL_POINTS = np.arange(0.0, 1.1, 0.1)
+
+
+def voc07_ap(recall: np.ndarray, precision: np.ndarray) -> float:
+    """Mean over eleven recalls of the best precision at that recall or above.
+
+    Bit for bit the devkit's ``voc_ap(..., use_07_metric=True)``: it adds one eleventh after the other, and a
+    recall of exactly 3/10, 6/10 or 7/10 does not reach its point (see ``RECALL_POINTS``).
+
+    Args:
+        recall, precision: Of the detections up to each, best first; shape (n,).
+
+    Returns:
+        From 0 to 1; 0 where there is nothing.
+
+    >>> round(voc07_ap(np.array([0.5, 1.0]), np.array([1.0, 0.5])), 4)
+    0.7727
+    """
+    ap = 0.0
+    for point in RECALL_POINTS:
+        reached = precision[recall >= point]
+        ap += (reached.max() if len(reached) else 0.0) / 11
+    return float(ap)

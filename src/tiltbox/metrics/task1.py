@@ -1,0 +1,220 @@
+"""Scoring of oriented detections in whole images, Task 1 of DOTA, by the rules of its devkit.
+
+Per class, detections are taken by falling score (equal scores in input order, where the devkit leaves it to
+an unstable sort). Each is compared with the object of its image that it overlaps most, difficult ones
+included. If that IoU is above the threshold (not if equal) it is a match: of a difficult object, which counts
+neither for nor against it; of an object that no better detection has claimed, which makes it right; of any
+other, which makes it wrong, as no match does. The next best object is never tried. AP is VOC 2007's.
+
+Which object a detection overlaps most does not depend on the threshold, so one pass over the boxes serves
+all thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiltbox.dota.labels import Labels
+from tiltbox.dota.task1 import ClassDetections
+from tiltbox.errors import SettingsError
+from tiltbox.geometry.polygons import best_overlaps
+from tiltbox.metrics.ap import voc07_ap
+
+IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one class in all images: m rows.
+
+    Attributes:
+        images: Name of the image of each, m of them.
+        qboxes: Shape (m, 8), float64, pixels of the image.
+        difficult: Shape (m,), bool.
+    """
+
+    images: tuple[str, ...]
+    qboxes: np.ndarray
+    difficult: np.ndarray
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision over recall at one threshold, one point for each detection, best first; all of shape (n,).
+
+    The recall is NaN where there is no object to find.
+    """
+
+    recall: np.ndarray
+    precision: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The detections of one class by falling score, each with the object it overlaps most.
+
+    Attributes:
+        scores, ious: Shape (n,).
+        objects: Row of the object, shape (n,); -1 where no object is touched.
+        difficult: Of each object, shape (m,), bool.
+    """
+
+    scores: np.ndarray
+    ious: np.ndarray
+    objects: np.ndarray
+    difficult: np.ndarray
+
+    @property
+    def findable(self) -> int:
+        """The number of objects that count."""
+        return int((~self.difficult).sum())
+
+    def curve(self, threshold: float) -> Curve:
+        """Precision and recall where a match is an IoU above ``threshold``."""
+        matched = self.ious > threshold
+        neutral = matched.copy()
+        neutral[matched] = self.difficult[self.objects[matched]]
+        right = np.zeros(len(matched), dtype=bool)
+        claims = np.flatnonzero(matched & ~neutral)
+        _, first = np.unique(self.objects[claims], return_index=True)
+        right[claims[first]] = True
+        right_so_far, wrong_so_far = np.cumsum(right), np.cumsum(~right & ~neutral)
+        with np.errstate(invalid="ignore"):  # 0/0 where there is no object
+            recall = right_so_far / float(self.findable)
+        # The devkit's guard against 0/0 where the first detections match difficult objects.
+        judged = np.maximum(right_so_far + wrong_so_far, np.finfo(np.float64).eps)
+        return Curve(recall, right_so_far / judged, self.scores)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """The result for one class.
+
+    Attributes:
+        aps: AP at each threshold; None for a class without objects.
+        objects: How many objects there are to find; difficult ones do not count.
+        detections: How many detections there are.
+        matches: From which a curve can be had for any threshold.
+    """
+
+    aps: tuple[float, ...] | None
+    objects: int
+    detections: int
+    matches: Matches
+
+    @property
+    def mean_ap(self) -> float | None:
+        return None if self.aps is None else sum(self.aps) / len(self.aps)
+
+
+@dataclass(frozen=True)
+class Task1Score:
+    """The result for all classes.
+
+    Attributes:
+        thresholds: IoU thresholds.
+        classes: By name, in the order they were given.
+    """
+
+    thresholds: tuple[float, ...]
+    classes: dict[str, ClassScore]
+
+    def ap(self, threshold: float) -> float | None:
+        """Mean AP over the classes at one of the thresholds; None if no class has objects."""
+        at = self.thresholds.index(threshold)
+        return _mean([score.aps and score.aps[at] for score in self.classes.values()])
+
+    @property
+    def mean_ap(self) -> float | None:
+        """Mean AP over classes and thresholds."""
+        return _mean([score.mean_ap for score in self.classes.values()])
+
+
+def evaluate_task1(
+    detections: Mapping[str, ClassDetections],
+    labels: Mapping[str, Labels],
+    classes: Collection[str],
+    *,
+    thresholds: tuple[float, ...] = IOU_THRESHOLDS,
+    absent_classes: str = "null",
+) -> Task1Score:
+    """Score detections of whole images against their labels.
+
+    Args:
+        detections: By class; the images they name must be in ``labels``. A class that is not there has none.
+        labels: By image. Any difficulty other than 0 makes an object difficult, as in the devkit.
+        classes: What to score; other classes of the labels are left out.
+        thresholds: IoU thresholds.
+        absent_classes: A class without objects (or with difficult ones alone) is left out of the means with
+            ``"null"`` and has AP 0 with ``"zero"``, as in the devkit.
+
+    Raises:
+        SettingsError: ``absent_classes`` is neither.
+    """
+    if absent_classes not in ("null", "zero"):
+        raise SettingsError("absent_classes", f"'{absent_classes}' is unknown", "choose null or zero")
+    none = ClassDetections((), np.empty(0), np.empty((0, 8)))
+    scores = {
+        name: score_class(
+            detections.get(name, none), objects_of(labels, name), thresholds, absent_classes == "zero"
+        )
+        for name in classes
+    }
+    return Task1Score(tuple(thresholds), scores)
+
+
+def score_class(
+    detections: ClassDetections,
+    objects: Objects,
+    thresholds: tuple[float, ...] = IOU_THRESHOLDS,
+    absent_is_zero: bool = False,
+) -> ClassScore:
+    """Score the detections of one class; see :func:`evaluate_task1`."""
+    matches = match(detections, objects)
+    curves = [matches.curve(threshold) for threshold in thresholds]
+    scored = matches.findable > 0 or absent_is_zero
+    aps = tuple(voc07_ap(curve.recall, curve.precision) for curve in curves) if scored else None
+    return ClassScore(aps, matches.findable, len(detections), matches)
+
+
+def match(detections: ClassDetections, objects: Objects) -> Matches:
+    """Find the object that each detection overlaps most; the first of equal ones.
+
+    Boxes without area and boxes that are not finite overlap nothing (:mod:`tiltbox.geometry.polygons`).
+    """
+    ious, best = np.zeros(len(detections)), np.full(len(detections), -1)
+    rows_of_objects = _rows_by_name(objects.images)
+    for image, rows in _rows_by_name(detections.images).items():
+        candidates = rows_of_objects.get(image)
+        if candidates is not None:
+            ious[rows], index = best_overlaps(detections.qboxes[rows], objects.qboxes[candidates])
+            best[rows] = np.where(index >= 0, candidates[index], -1)
+    order = np.argsort(-detections.scores, kind="stable")
+    return Matches(detections.scores[order], ious[order], best[order], objects.difficult)
+
+
+def objects_of(labels: Mapping[str, Labels], name: str) -> Objects:
+    """The objects of one class in all images."""
+    images, qboxes, difficult = [], [np.empty((0, 8))], [np.empty(0, dtype=bool)]
+    for image, found in labels.items():
+        rows = [row for row, other in enumerate(found.classes) if other == name]
+        images += [image] * len(rows)
+        qboxes.append(found.qboxes[rows])
+        difficult.append(found.difficult[rows].astype(bool))
+    return Objects(tuple(images), np.concatenate(qboxes), np.concatenate(difficult))
+
+
+def _rows_by_name(names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
+    return {name: np.array(found) for name, found in rows.items()}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None

@@ -1,0 +1,189 @@
+"""Score merged detections against the labels, by the rules of the DOTA devkit."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.labels import Labels, read_labels
+from tiltbox.dota.task1 import ClassDetections, read_task1
+from tiltbox.errors import DataError
+from tiltbox.files import whole_file, write_json, write_text
+from tiltbox.metrics.task1 import Curve, Task1Score, evaluate_task1
+
+CURVE_THRESHOLDS = (0.5, 0.75)
+CURVE_POINTS = 200
+
+
+def evaluate(
+    task1: Path,
+    labels: Path,
+    out: Path,
+    *,
+    dataset: str = "",
+    split: str = "",
+    images: Collection[str] | None = None,
+    absent_classes: str = "null",
+    classes: Sequence[str] = DOTA_V1_CLASSES,
+) -> dict:
+    """Score Task1 files and write ``out``, and beside it ``dota.txt`` and ``pr_curves.csv``.
+
+    ``dota.txt`` is the block that the DOTA server prints. ``pr_curves.csv`` has, for each class with objects
+    and for IoU thresholds 0.5 and 0.75, at most 200 points of precision over recall.
+
+    Args:
+        task1: A folder or zip of ``Task1_<class>.txt`` of whole images.
+        labels: A labelTxt folder; there is one file for every image that counts.
+        out: The JSON file to write.
+        dataset, split: Names, for the record.
+        images: Names of the images to score on; by default, all with labels. Detections on other labelled
+            images are left out.
+        absent_classes: ``"null"`` leaves classes without objects out of the means, ``"zero"`` counts 0.
+        classes: What to score, in the order of the result.
+
+    Returns:
+        The metrics, as they are written: AP as fractions, and the objects that count (difficult ones do not).
+
+    Raises:
+        DataError: A file is missing or malformed, or detections are on an image that has no labels.
+        SettingsError: ``absent_classes`` is neither.
+        OutputError: The folder of ``out`` cannot be written.
+    """
+    out = Path(out)
+    truth = _read_label_folder(Path(labels), images, classes)
+    known = set(_label_files(Path(labels)))
+    found = {name: _on_images(part, known, truth) for name, part in read_task1(Path(task1), classes).items()}
+    score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
+    metrics = metrics_of(score, dataset, split, len(truth))
+    write_text(out.with_name("dota.txt"), server_block(metrics))
+    _write_curves(out.with_name("pr_curves.csv"), score)
+    write_json(out, metrics)
+    return metrics
+
+
+def metrics_of(score: Task1Score, dataset: str, split: str, images: int) -> dict:
+    """The content of metrics.json."""
+    return {
+        "dataset": dataset,
+        "split": split,
+        "images": images,
+        "objects": sum(each.objects for each in score.classes.values()),
+        "iou_thresholds": list(score.thresholds),
+        "AP50": score.ap(0.5),
+        "AP75": score.ap(0.75),
+        "mAP": score.mean_ap,
+        "classes": {
+            name: {
+                "AP50": each.aps and each.aps[score.thresholds.index(0.5)],
+                "AP75": each.aps and each.aps[score.thresholds.index(0.75)],
+                "mAP": each.mean_ap,
+                "objects": each.objects,
+                "detections": each.detections,
+            }
+            for name, each in score.classes.items()
+        },
+    }
+
+
+def server_block(metrics: Mapping) -> str:
+    """The text that the DOTA server prints for Task 1; ``nan`` where there is no AP."""
+    per_class = ", ".join(f"{name}:{_fraction(row['AP50'])}" for name, row in metrics["classes"].items())
+    return (
+        "This is your evaluation result for task 1 (VOC metrics):\n"
+        "\n"
+        f"mAP: {_fraction(metrics['AP50'])}\n"
+        f"ap of each class: {per_class}\n"
+        "COCO style result:\n"
+        "\n"
+        f"AP50: {_fraction(metrics['AP50'])}\n"
+        f"AP75: {_fraction(metrics['AP75'])}\n"
+        f"mAP: {_fraction(metrics['mAP'])}\n"
+    )
+
+
+def metrics_table(metrics: Mapping) -> str:
+    """The metrics as a text table, AP in percent.
+
+    >>> row = {"AP50": 0.5, "AP75": 0.25, "mAP": 0.3, "objects": 4, "detections": 9}
+    >>> print(metrics_table({"AP50": 0.5, "AP75": 0.25, "mAP": 0.3, "objects": 4, "classes": {"ship": row}}))
+    class   AP50   AP75    mAP  objects  detections
+    ship   50.00  25.00  30.00        4           9
+    mean   50.00  25.00  30.00        4           9
+    """
+    rows = metrics["classes"]
+    mean = {**metrics, "detections": sum(row["detections"] for row in rows.values())}
+    width = max(map(len, [*rows, "class"]))
+    lines = [f"{'class':<{width}}   AP50   AP75    mAP  objects  detections"]
+    for name, row in [*rows.items(), ("mean", mean)]:
+        aps = "  ".join(f"{_percent(row[key]):>5}" for key in ("AP50", "AP75", "mAP"))
+        lines.append(f"{name:<{width}}  {aps}  {row['objects']:>7}  {row['detections']:>10}")
+    return "\n".join(lines)
+
+
+def _fraction(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    """The label file of each image."""
+    if not folder.is_dir():
+        raise DataError(folder, "there is no such folder", "give the labelTxt folder with --labels")
+    files = {path.stem: path for path in sorted(folder.glob("*.txt")) if not path.name.startswith(".")}
+    if not files:
+        raise DataError(folder, "holds no label files", "give the labelTxt folder with --labels")
+    return files
+
+
+def _read_label_folder(
+    folder: Path, images: Collection[str] | None, classes: Sequence[str]
+) -> dict[str, Labels]:
+    files = _label_files(folder)
+    for name in images or ():
+        if name not in files:
+            raise DataError(
+                folder / f"{name}.txt", "there is no such file", "label the image or leave it out"
+            )
+    chosen = files if images is None else sorted(set(images))
+    return {name: read_labels(files[name], classes) for name in chosen}
+
+
+def _on_images(part: ClassDetections, known: set[str], chosen: Mapping[str, Labels]) -> ClassDetections:
+    """The detections on the chosen images; one on an image without labels is an error."""
+    for row, name in enumerate(part.images):
+        if name not in known:
+            problem = f"there are no labels of the image '{name}'"
+            raise DataError(
+                part.where(row), problem, "merge the patches first, or give the labels of all images"
+            )
+    return part if len(chosen) == len(known) else part[[name in chosen for name in part.images]]
+
+
+def _write_curves(path: Path, score: Task1Score) -> None:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["class", "threshold", "recall", "precision", "score"])
+        writer.writerows(_curve_rows(score))
+
+
+def _curve_rows(score: Task1Score) -> Iterator[Iterable[str]]:
+    for name, each in score.classes.items():
+        for threshold in CURVE_THRESHOLDS if each.objects else ():
+            for recall, precision, value in _thinned(each.matches.curve(threshold)):
+                yield name, f"{threshold:.2f}", f"{recall:.6f}", f"{precision:.6f}", f"{value:.6f}"
+
+
+def _thinned(curve: Curve) -> np.ndarray:
+    """At most 200 points (recall, precision, score): the first to reach evenly spaced recalls, and the last."""
+    points = np.stack([curve.recall, curve.precision, curve.scores], axis=1)
+    if len(points) <= CURVE_POINTS:
+        return points
+    reached = np.linspace(0, curve.recall[-1], CURVE_POINTS - 1)
+    return points[np.unique([*np.searchsorted(curve.recall, reached), len(points) - 1])]
