@@ -35,9 +35,9 @@ class YOLOMSSharedHead(RotatedRTMDetSepBNHead):
             results.bboxes.rescale_(factors)
         if with_nms:
             kept = rotated_nms(
-                results.bboxes.tensor, results.scores, results.labels, cfg.nms["iou_threshold"]
+                results.bboxes.tensor, results.scores, results.labels, cfg["nms"]["iou_threshold"]
             )
-            results = results[kept[: cfg.max_per_img]]
+            results = results[kept[: cfg["max_per_img"]]]
         return results
 
 

@@ -41,7 +41,7 @@ def detect_patches(
                 columns["patch"].append(np.full(len(instances), path.stem, dtype=object))
                 columns["label"].append(instances.labels.numpy())
                 columns["score"].append(instances.scores.numpy())
-                columns["rboxes"].append(instances.bboxes.tensor.numpy())
+                columns["rboxes"].append(instances.bboxes.numpy())
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
