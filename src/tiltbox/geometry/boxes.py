@@ -89,7 +89,7 @@ def polygon_area(polygons: np.ndarray) -> np.ndarray:
     [8.0]
     """
     polygons = np.asarray(polygons, dtype=np.float64)
-    corners = polygons.reshape(len(polygons), -1, 2)
+    corners = polygons.reshape(len(polygons), polygons.shape[-1] // 2, 2)
     corners = corners - corners[:, :1]
     following = np.roll(corners, -1, axis=1)
     return np.abs((corners[..., 0] * following[..., 1] - corners[..., 1] * following[..., 0]).sum(axis=1)) / 2
