@@ -42,7 +42,7 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
     count = 0
     try:
         for name, content in progress(_members(archive, suffixes), archive.name):
-            _write(content, folder / PurePosixPath(name).name, f"{archive}:{name}")
+            _write(content, folder / _path(name).name, f"{archive}:{name}")
             count += 1
     except _CORRUPT as error:
         if isinstance(error, OSError) and error.errno:  # the file system's, not the decompressor's
@@ -79,10 +79,13 @@ def _tar_members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str
         for member in file:
             if member.isreg() and _wanted(member.name, suffixes):
                 yield member.name, file.extractfile(member)
-        # tarfile takes a cut between two members for the end, which really is a block of zeros.
+        # tarfile takes a cut between two members for the end, which really is a block of zeros; and the
+        # checksum of a compressed archive is compared only by who reads to its last byte.
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it has no end mark")
+        while file.fileobj.read(2**20):
+            pass
 
 
 def _is_tar(archive: Path) -> bool:
@@ -93,10 +96,14 @@ def _is_tar(archive: Path) -> bool:
 
 
 def _wanted(name: str, suffixes: Collection[str]) -> bool:
-    path = PurePosixPath(name.replace("\\", "/"))
+    path = _path(name)
     horizontal = any(mark in part.lower() for part in path.parts[:-1] for mark in HORIZONTAL)
     hidden = path.name.startswith(".") or "__MACOSX" in path.parts
     return path.suffix.lower() in suffixes and not horizontal and not hidden
+
+
+def _path(name: str) -> PurePosixPath:
+    return PurePosixPath(name.replace("\\", "/"))  # some archives from Windows have backslashes
 
 
 def _write(content: IO[bytes], target: Path, where: str) -> None:

@@ -15,7 +15,7 @@ from tiltbox.errors import DataError
 from tiltbox.files import require_space, require_writable
 from tiltbox.progress import progress
 
-CHUNK = 2**20  # bytes
+CHUNK = 2**16  # bytes; what arrived of the last one is lost when a connection breaks
 ATTEMPTS = 4  # in a row that bring nothing new
 PAUSE = 0.5  # seconds before the second attempt; doubles with each
 TIMEOUT = (20, 60)  # seconds to connect, and to wait for more
@@ -77,10 +77,11 @@ def verify(path: Path, checksum: str | None, where: str | Path) -> None:
 
 
 def _local(source: str | Path) -> Path | None:
-    parts = urlsplit(str(source))
-    if parts.scheme in ("http", "https"):
+    if str(source).startswith(("http://", "https://")):
         return None
-    return Path(unquote(parts.path)) if parts.scheme == "file" else Path(source)
+    if str(source).startswith("file://"):
+        return Path(unquote(urlsplit(str(source)).path))
+    return Path(source)
 
 
 def _verified_local(path: Path, checksum: str | None) -> Path:
@@ -158,7 +159,7 @@ def _store(response: requests.Response, part: Path, offset: int, total: int | No
     if total is not None:
         require_space(part.parent, total - offset)
     chunks = None if total is None else -((offset - total) // CHUNK)
-    label = f"{part.name.removesuffix('.part')} (MiB)"
+    label = f"{part.name.removesuffix('.part')} (in 64 KiB)"
     with open(part, "ab" if offset else "wb") as file:
         for chunk in progress(response.iter_content(CHUNK), label, chunks):
             file.write(chunk)

@@ -12,8 +12,6 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.errors import SettingsError
 from tiltbox.settings.base import CONFIGS, Settings, known_name, load
 
-COUNTS = {"train": 72, "val": 24, "test": 8}
-
 Split = Literal["train", "val", "test"]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 

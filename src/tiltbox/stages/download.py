@@ -76,6 +76,8 @@ def _require_ours(out: Path, source: Path | None) -> None:
 
 def _present(dataset: Dataset, out: Path) -> dict | None:
     """The manifest of an earlier download of the same settings, if everything it counts is still there."""
+    if dataset.source.folder:
+        return None  # to link anew costs nothing, and renews links that lead nowhere
     try:
         known = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
         return known if known == _manifest(dataset, _checked(dataset, out, shown_as=out)) else None

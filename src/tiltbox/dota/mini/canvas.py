@@ -109,7 +109,8 @@ class Canvas:
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
-    return image.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+    """Every pixel as ``SCALE`` × ``SCALE`` painted ones."""
+    return cv2.resize(image, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
 
 
 def _painted(points: np.ndarray) -> np.ndarray:

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tiltbox.dota import transfer as module
+from tiltbox.dota.transfer import transfer
+from tiltbox.errors import DataError, OutputError
+
+CONTENT = os.urandom(3_000_000)
+MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
+SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+PAGE = b"\n<!DOCTYPE html><html><body>Google Drive can't scan this file for viruses</body></html>"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT in whatever way a test asks for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.kind, self.status = CONTENT, "application/gzip", None
+        self.ranges = True  # whether Range is honoured
+        self.announce = True  # whether Content-Length is sent
+        self.wrong_start = 0  # where a resumed answer starts, off what was asked for
+        self.breaks: list[int] = []  # bytes after which the next answers break off
+        self.requests: list[str | None] = []  # the Range header of each
+
+    def url(self, name: str = "a.zip") -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server: Server = self.server
+        asked = self.headers["Range"]
+        server.requests.append(asked)
+        if server.status:
+            return self.send_error(server.status)
+        start = int(re.match(r"bytes=(\d+)-$", asked)[1]) if asked and server.ranges else 0
+        total = len(server.content)
+        if start >= total > 0:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{total}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        start += server.wrong_start if start else 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", server.kind)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if server.announce:
+            self.send_header("Content-Length", str(total - start))
+        self.end_headers()
+        stop = start + server.breaks.pop(0) if server.breaks else total
+        self.wfile.write(server.content[start:stop])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE", 0.001)
+
+
+def left(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_empty_file(server, tmp_path):
+    server.content = b""
+    assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == b""
+
+
+@pytest.mark.parametrize("checksum", [None, MD5, SHA256])
+@pytest.mark.parametrize("announce", [True, False])
+def test_fetches(server, tmp_path, checksum, announce):
+    server.announce = announce
+    target = tmp_path / "new/folder/a.zip"
+    assert transfer(server.url(), target, checksum=checksum) == target
+    assert target.read_bytes() == CONTENT
+    assert left(target.parent) == ["a.zip"]
+
+
+@pytest.mark.parametrize("checksum", [None, MD5])
+def test_what_is_there_is_not_fetched_again(server, tmp_path, checksum):
+    (tmp_path / "a.zip").write_bytes(CONTENT)
+    transfer(server.url(), tmp_path / "a.zip", checksum=checksum)
+    assert server.requests == []
+
+
+def test_what_is_there_but_wrong_is_replaced(server, tmp_path):
+    (tmp_path / "a.zip").write_bytes(CONTENT[:100])
+    assert transfer(server.url(), tmp_path / "a.zip", checksum=MD5).read_bytes() == CONTENT
+
+
+def test_resumes_a_broken_connection(server, tmp_path):
+    server.breaks = [1_200_000, 700_000, 900_000]
+    transfer(server.url(), tmp_path / "a.zip", checksum=MD5)
+    starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in server.requests[1:]]
+    assert server.requests[0] is None and starts == sorted(starts) and starts[0] > 0
+    assert left(tmp_path) == ["a.zip"]
+
+
+def test_any_number_of_breaks_as_long_as_it_gets_on(server, tmp_path):
+    server.breaks = [200_000] * 3 * module.ATTEMPTS
+    assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_resumes_the_part_of_an_earlier_call(server, tmp_path):
+    (tmp_path / "a.zip.part").write_bytes(CONTENT[:1000])
+    transfer(server.url(), tmp_path / "a.zip", checksum=MD5)
+    assert server.requests == ["bytes=1000-"]
+
+
+def test_starts_over_where_the_server_cannot_resume(server, tmp_path):
+    server.ranges = False
+    (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
+    assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_starts_over_where_the_server_resumes_elsewhere(server, tmp_path):
+    server.wrong_start = 5
+    (tmp_path / "a.zip.part").write_bytes(CONTENT[:1000])
+    assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("part", [CONTENT, CONTENT + b"more"])
+def test_part_as_long_as_the_file_or_longer(server, tmp_path, part):
+    (tmp_path / "a.zip.part").write_bytes(part)
+    assert transfer(server.url(), tmp_path / "a.zip", checksum=MD5).read_bytes() == CONTENT
+
+
+def test_broken_for_good_keeps_the_part(server, tmp_path):
+    server.breaks = [100_000] + [0] * module.ATTEMPTS
+    with pytest.raises(DataError, match=r"a\.zip: broke off after 65536 bytes .*run the command again"):
+        transfer(server.url(), tmp_path / "a.zip")
+    assert left(tmp_path) == ["a.zip.part"]
+    assert transfer(server.url(), tmp_path / "a.zip", checksum=MD5).read_bytes() == CONTENT
+
+
+def test_wrong_checksum_keeps_nothing(server, tmp_path):
+    wrong = "md5:" + "0" * 32
+    with pytest.raises(DataError, match=f"has the checksum {MD5}, not {wrong}"):
+        transfer(server.url(), tmp_path / "a.zip", checksum=wrong)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/zip"])
+def test_web_page_in_place_of_a_file(server, tmp_path, kind):
+    server.content, server.kind = PAGE, kind
+    with pytest.raises(DataError, match=r"is a web page, not the file \(Google Drive"):
+        transfer(server.url(), tmp_path / "a.zip")
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_refused(server, tmp_path, status):
+    server.status = status
+    with pytest.raises(DataError, match=f"the server answers {status}"):
+        transfer(server.url(), tmp_path / "a.zip")
+    assert len(server.requests) == 1 and left(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_busy_is_tried_again(server, tmp_path, status):
+    server.status = status
+    with pytest.raises(DataError, match=f"the server answers {status}"):
+        transfer(server.url(), tmp_path / "a.zip")
+    assert len(server.requests) == module.ATTEMPTS
+
+
+def test_no_server(tmp_path):
+    with pytest.raises(DataError, match=r"the connection was lost.*check the network"):
+        transfer("http://127.0.0.1:9/a.zip", tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[::1/a.zip", "https:///a.zip"])
+def test_no_address(tmp_path, url):
+    with pytest.raises(DataError, match="address"):
+        transfer(url, tmp_path / "a.zip")
+
+
+def test_no_space(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
+    with pytest.raises(OutputError, match="needs about"):
+        transfer(server.url(), tmp_path / "a.zip")
+
+
+class Usage:
+    free = 1000
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize("name", ["a.zip", "with blank.zip"])
+def test_local_file_is_used_where_it_lies(tmp_path, scheme, name):
+    path = tmp_path / name
+    path.write_bytes(CONTENT)
+    source = f"{scheme}{path}".replace(" ", "%20" if scheme else " ")
+    assert transfer(source, tmp_path / "out/a.zip", checksum=MD5) == path
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(CONTENT[:-1], "has the checksum"), (PAGE, "is a web page"), (b"\xef\xbb\xbf<HTML>", "is a web page")],
+)
+def test_wrong_local_file_is_refused_and_kept(tmp_path, content, problem):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=problem):
+        transfer(tmp_path / "a.zip", tmp_path / "b.zip", checksum=MD5)
+    assert left(tmp_path) == ["a.zip"]
+
+
+def test_missing_local_file(tmp_path):
+    with pytest.raises(DataError, match="there is no such file"):
+        transfer(tmp_path / "a.zip", tmp_path / "b.zip")
