@@ -41,8 +41,21 @@ def _signed_area(polygon, count):
 
 
 @compiled
+def _runs_backwards(quad):
+    """Whether the devkit reverses a quad, by the sign of its area as summed in image coordinates.
+
+    Where the halves of a crossed quad cancel, rounding decides, and which half then counts as negative. Only
+    the same sum gives the same answer.
+    """
+    total = 0.0
+    for i in range(4):
+        total += quad[i, 0] * quad[(i + 1) % 4, 1] - quad[i, 1] * quad[(i + 1) % 4, 0]
+    return total < 0
+
+
+@compiled
 def _is_convex(quad):
-    """Whether a quad of positive area turns left, or straight on, at every corner."""
+    """Whether a quad of positive orientation turns left, or straight on, at every corner."""
     for i in range(4):
         a, b, c = quad[i], quad[(i + 1) % 4], quad[(i + 2) % 4]
         if (b[0] - a[0]) * (c[1] - b[1]) < (b[1] - a[1]) * (c[0] - b[0]):
@@ -61,10 +74,9 @@ def prepare(qboxes):
     for i in range(count):
         for k in range(4):
             quads[i, k, 0], quads[i, k, 1] = qboxes[i, 2 * k], qboxes[i, 2 * k + 1]
-        area = _signed_area(quads[i], 4)
-        if area < 0:
+        if _runs_backwards(quads[i]):
             quads[i] = quads[i, ::-1].copy()
-        areas[i] = abs(area)
+        areas[i] = abs(_signed_area(quads[i], 4))
         convex[i] = _is_convex(quads[i])
         horizontal[i, 0], horizontal[i, 1] = quads[i, :, 0].min(), quads[i, :, 1].min()
         horizontal[i, 2], horizontal[i, 3] = quads[i, :, 0].max(), quads[i, :, 1].max()

@@ -181,7 +181,7 @@ def _curve_rows(score: Task1Score) -> Iterator[Iterable[str]]:
 
 
 def _thinned(curve: Curve) -> np.ndarray:
-    """At most 200 points (recall, precision, score): the first to reach evenly spaced recalls, and the last."""
+    """X."""
     points = np.stack([curve.recall, curve.precision, curve.scores], axis=1)
     if len(points) <= CURVE_POINTS:
         return points
