@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         self.ranges = True  # whether Range is honoured
         self.announce = True  # whether Content-Length is sent
         self.wrong_start = 0  # where a resumed answer starts, off what was asked for
+        self.limit: int | None = None  # how many bytes a resumed answer holds at most
         self.breaks: list[int] = []  # bytes after which the next answers break off
         self.requests: list[str | None] = []  # the Range header of each
 
@@ -51,14 +52,15 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             return self.end_headers()
         start += server.wrong_start if start else 0
+        end = min(total, start + server.limit) if start and server.limit else total
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", server.kind)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{total}")
         if server.announce:
-            self.send_header("Content-Length", str(total - start))
+            self.send_header("Content-Length", str(end - start))
         self.end_headers()
-        stop = start + server.breaks.pop(0) if server.breaks else total
+        stop = start + server.breaks.pop(0) if server.breaks else end
         self.wfile.write(server.content[start:stop])
 
     def log_message(self, *args):
@@ -131,6 +133,13 @@ def test_resumes_the_part_of_an_earlier_call(server, tmp_path):
     assert server.requests == ["bytes=1000-"]
 
 
+def test_goes_on_where_the_server_gives_a_piece_at_a_time(server, tmp_path):
+    server.limit = 700_000
+    (tmp_path / "a.zip.part").write_bytes(CONTENT[:1000])
+    transfer(server.url(), tmp_path / "a.zip", checksum=MD5)
+    assert len(server.requests) == 5
+
+
 def test_starts_over_where_the_server_cannot_resume(server, tmp_path):
     server.ranges = False
     (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
@@ -147,6 +156,7 @@ def test_starts_over_where_the_server_resumes_elsewhere(server, tmp_path):
 def test_part_as_long_as_the_file_or_longer(server, tmp_path, part):
     (tmp_path / "a.zip.part").write_bytes(part)
     assert transfer(server.url(), tmp_path / "a.zip", checksum=MD5).read_bytes() == CONTENT
+    assert len(server.requests) == (1 if part == CONTENT else 2)
 
 
 def test_broken_for_good_keeps_the_part(server, tmp_path):
@@ -155,6 +165,14 @@ def test_broken_for_good_keeps_the_part(server, tmp_path):
         transfer(server.url(), tmp_path / "a.zip")
     assert left(tmp_path) == ["a.zip.part"]
     assert transfer(server.url(), tmp_path / "a.zip", checksum=MD5).read_bytes() == CONTENT
+
+
+def test_gives_up_where_it_starts_over_again_and_again(server, tmp_path):
+    server.ranges = False
+    server.breaks = [500_000, 900_000] * 3 * module.ATTEMPTS
+    with pytest.raises(DataError, match="broke off"):
+        transfer(server.url(), tmp_path / "a.zip")
+    assert len(server.requests) == module.ATTEMPTS + 1
 
 
 def test_wrong_checksum_keeps_nothing(server, tmp_path):

@@ -225,6 +225,15 @@ def test_output_over_a_folder_that_only_looks_like_ours(tmp_path, mine):
     assert everything(mine) == before
 
 
+def test_output_over_a_source_that_was_moved_into_it(tmp_path, mine):
+    download(dataset_of({"folder": str(mine)}), tmp_path / "raw")
+    moved = mine.rename(tmp_path / "raw/mine")
+    before = everything(moved)
+    with pytest.raises(OutputError, match="raw: holds the source folder"):
+        download(dataset_of({"folder": str(moved)}), tmp_path / "raw")
+    assert everything(moved) == before
+
+
 def test_output_through_a_link(tmp_path, mine):
     (tmp_path / "raw").symlink_to(mine)
     with pytest.raises(OutputError):

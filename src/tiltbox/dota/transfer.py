@@ -24,7 +24,15 @@ _RESUME = "run the command again; it goes on where it stopped"
 
 
 class _Broken(Exception):
-    """The connection broke or the server is busy: worth another attempt."""
+    """The connection broke or the server is busy."""
+
+
+_WORTH_ANOTHER = (
+    _Broken,
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
 
 
 def transfer(source: str | Path, target: Path, *, checksum: str | None = None) -> Path:
@@ -101,20 +109,16 @@ def _keep_only_right(url: str, part: Path, checksum: str | None) -> None:
 
 def _fetch(url: str, part: Path) -> None:
     """Bring ``part`` to its full length, in as many attempts as bring it further."""
-    failures = 0
+    failures, furthest = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             return _continue(url, part)
-        except (
-            _Broken,
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-        ) as e:
-            failures = 1 if _size(part) > before else failures + 1
+        except _WORTH_ANOTHER as error:
+            # Against the furthest it ever came: a server that cannot resume would let it go on for ever.
+            failures = 1 if _size(part) > furthest else failures + 1
+            furthest = max(furthest, _size(part))
             if failures >= ATTEMPTS:
-                problem = f"broke off after {_size(part)} bytes ({_reason(e)})"
+                problem = f"broke off after {_size(part)} bytes ({_reason(error)})"
                 raise DataError(url, problem, f"check the network, then {_RESUME}") from None
         time.sleep(PAUSE * 2 ** (failures - 1))
 
