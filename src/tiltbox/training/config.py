@@ -36,7 +36,7 @@ def runner_config(
                 schedule, schedule.max_steps or epochs, by_epoch=not steps_known
             ),
             "default_hooks": {
-                "logger": {"type": "LoggerHook", "interval": 50},
+                "logger": None,  # HistoryHook says what there is to say
                 "checkpoint": {
                     "type": "CheckpointHook",
                     "interval": schedule.max_steps or 1,
@@ -53,7 +53,7 @@ def runner_config(
             },
             "visualizer": {"type": "Visualizer", "vis_backends": []},
             "log_processor": {"window_size": 50, "by_epoch": not steps_known},
-            "log_level": "INFO",
+            "log_level": "ERROR",  # mmengine reports the whole configuration and environment otherwise
             "randomness": {"seed": schedule.seed},
             "launcher": "pytorch" if several else "none",
             "work_dir": str(work),

@@ -1,10 +1,12 @@
-"""Per-epoch history of a training run: a CSV file that grows row by row, and MLflow where asked."""
+"""Per-epoch history of a training run: a CSV file that grows row by row, a line on the terminal, MLflow."""
 
 from __future__ import annotations
 
 import csv
+import logging
 import time
 from collections import defaultdict
+from datetime import timedelta
 from pathlib import Path
 
 from mmengine.hooks import Hook
@@ -13,6 +15,10 @@ from mmengine.registry import HOOKS
 from tiltbox import tracking
 
 COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "seconds")
+LOSSES = COLUMNS[3:6]
+STEPS_BETWEEN_LINES = 50
+
+log = logging.getLogger("tiltbox")
 
 
 @HOOKS.register_module()
@@ -26,12 +32,15 @@ class HistoryHook(Hook):
         self._file = Path(runner.work_dir) / "history.csv"
         if runner.iter == 0:
             self._file.unlink(missing_ok=True)
+        self._first, self._begun = runner.iter, time.monotonic()
         self._start()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        for name in COLUMNS[3:6]:
+        for name in LOSSES:
             self._sums[name] += outputs[name].item()
         self._steps += 1
+        if (runner.iter + 1) % STEPS_BETWEEN_LINES == 0 and runner.rank == 0:
+            log.info("%s", self._line(runner))
 
     def after_train_epoch(self, runner) -> None:
         self._write(runner)
@@ -44,12 +53,19 @@ class HistoryHook(Hook):
         self._sums: dict[str, float] = defaultdict(float)
         self._steps, self._since = 0, time.monotonic()
 
+    def _line(self, runner) -> str:
+        step, steps = runner.iter + 1, runner.max_iters
+        pace = (time.monotonic() - self._begun) / (step - self._first)
+        left = timedelta(seconds=round(pace * (steps - step)))
+        losses = ", ".join(f"{name} {self._sums[name] / self._steps:.3f}" for name in LOSSES)
+        return f"step {step} of {steps}, epoch {runner.epoch + 1}: {losses}; {pace:.2f} s a step, {left} left"
+
     def _write(self, runner) -> None:
         if runner.rank == 0:
-            means = [f"{self._sums[name] / self._steps:.6f}" for name in COLUMNS[3:6]]
+            means = [f"{self._sums[name] / self._steps:.6f}" for name in LOSSES]
             lr = runner.optim_wrapper.get_lr()["lr"][0]
             seconds = f"{time.monotonic() - self._since:.1f}"
-            row = [runner.epoch + 1, runner.iter + 1, f"{lr:.3e}", *means, seconds]
+            row = [runner.epoch + 1, runner.iter, f"{lr:.3e}", *means, seconds]
             self._append(row)
             if run := runner.cfg.get("tracking"):
                 tracking.log_epoch(run, dict(zip(COLUMNS, map(float, row), strict=True)))

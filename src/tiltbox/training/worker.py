@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 
 from mmengine.config import Config
@@ -22,6 +23,8 @@ def run(config: Path) -> None:
     from tiltbox.model.checkpoint import start_from
     from tiltbox.training import data, history  # noqa: F401  (registers)
 
+    # Raised by mmdet's and mmrotate's own code on every run; nothing a user could act on.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|det|rotate)|torch\.functional")
     settings = Config.fromfile(config)
     runner = Runner.from_cfg(settings)
     if settings.pretrained and not settings.resume:
@@ -36,4 +39,5 @@ def _bare(model):
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     run(Path(sys.argv[1]))
