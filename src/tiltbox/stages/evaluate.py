@@ -13,7 +13,7 @@ from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.task1 import ClassDetections, read_task1
 from tiltbox.errors import DataError
 from tiltbox.files import whole_file, write_json, write_text
-from tiltbox.metrics.task1 import Curve, Task1Score, evaluate_task1
+from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 
 CURVE_THRESHOLDS = (0.5, 0.75)
 CURVE_POINTS = 200

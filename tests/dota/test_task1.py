@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from tiltbox.dota.task1 import (
+    ClassDetections,
+    format_task1,
+    no_detections,
+    parse_task1,
+    read_task1,
+    write_task1,
+)
+from tiltbox.errors import DataError
+
+CLASSES = ("plane", "large-vehicle", "ship")
+LINE = "P0006 0.25 1 2 3 4 5 6 7 8"
+
+
+def detections(*scores: float) -> ClassDetections:
+    rows = range(len(scores))
+    corners = np.arange(8 * len(scores), dtype=float).reshape(-1, 8)
+    return ClassDetections(tuple(f"P{row}" for row in rows), np.array(scores, dtype=float), corners)
+
+
+def written(folder, **found: ClassDetections):
+    folder.mkdir()
+    write_task1(folder, {name: found.get(name, no_detections()) for name in CLASSES})
+    return folder
+
+
+def test_nothing(tmp_path):
+    folder = written(tmp_path / "merge")
+    files = {path.name: path.read_bytes() for path in folder.glob("*.txt")}
+    assert files == {f"Task1_{name}.txt": b"" for name in CLASSES}
+    for source in (folder, folder / "Task1.zip"):
+        read = read_task1(source, CLASSES)
+        assert list(read) == list(CLASSES)
+        for found in read.values():
+            assert len(found) == 0 and found.qboxes.shape == (0, 8) and found.scores.shape == (0,)
+
+
+def test_written_and_read(tmp_path):
+    folder = written(tmp_path / "merge", ship=detections(0.9, 0.5), plane=detections(0.25))
+    for source in (folder, folder / "Task1.zip"):
+        read = read_task1(source, CLASSES)
+        assert {name: len(found) for name, found in read.items()} == {
+            "plane": 1,
+            "large-vehicle": 0,
+            "ship": 2,
+        }
+        assert read["ship"].images == ("P0", "P1")
+        assert read["ship"].scores.tolist() == [0.9, 0.5]
+        assert read["ship"].qboxes.tolist() == detections(0.9, 0.5).qboxes.tolist()
+
+
+def test_the_zip_holds_the_files_flat_and_is_the_same_every_time(tmp_path):
+    first = written(tmp_path / "a", ship=detections(0.5)) / "Task1.zip"
+    second = written(tmp_path / "b", ship=detections(0.5)) / "Task1.zip"
+    assert first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as archive:
+        assert archive.namelist() == [f"Task1_{name}.txt" for name in CLASSES]
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert archive.read("Task1_ship.txt") == (tmp_path / "a" / "Task1_ship.txt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0.00"),
+        (-0.0, "0.00"),
+        (-0.004, "0.00"),
+        (-0.006, "-0.01"),
+        (1.005, "1.00"),
+        (12345.678, "12345.68"),
+    ],
+)
+def test_coordinates(number, text):
+    line = format_task1(ClassDetections(("P1",), np.array([0.5]), np.full((1, 8), number)))
+    assert line == f"P1 0.500000000{f' {text}' * 8}\n".encode()
+
+
+def test_float32_scores_stay_apart():
+    low = np.nextafter(np.float32(0.05), np.float32(1), dtype=np.float32)
+    for pair in ([0.05, low], [np.nextafter(np.float32(1), np.float32(0)), 1.0]):
+        scores = np.array(pair, dtype=np.float32).astype(np.float64)
+        images, corners = ("a", "b"), np.zeros((2, 8))
+        read = parse_task1(format_task1(ClassDetections(images, scores, corners)), "x")
+        assert read.scores[0] < read.scores[1]
+        assert np.array_equal(read.scores.astype(np.float32), scores.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (LINE, [1]),
+        (f"{LINE}\n", [1]),
+        (f"{LINE}\r\n{LINE}\r\n", [1, 2]),
+        (f"\n  \n{LINE}\n\n{LINE}", [3, 5]),
+        (f"\ufeff{LINE}", [1]),
+        (f"  {LINE.replace(' ', '  ')} \t\n", [1]),
+        (LINE.replace(" ", "\t"), [1]),
+    ],
+)
+def test_layouts(content, lines):
+    found = parse_task1(content.encode(), "Task1_ship.txt")
+    assert found.lines.tolist() == lines
+    assert set(found.images) == {"P0006"} and set(found.scores.tolist()) == {0.25}
+    assert found.qboxes.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]] * len(lines)
+    assert found.where(0) == f"Task1_ship.txt:{lines[0]}"
+
+
+def test_numbers_that_are_not_finite_are_read():
+    found = parse_task1(b"P1 nan inf -inf 3 4 5 6 7 8", "x")
+    assert np.isnan(found.scores[0]) and found.qboxes[0, :2].tolist() == [np.inf, -np.inf]
+
+
+def test_some_rows():
+    found = parse_task1(f"{LINE}\n\n{LINE.replace('P0006', 'P7')}\n".encode(), "x")
+    kept = found[np.array([False, True])]
+    assert (kept.images, kept.where(0), len(kept.scores), kept.qboxes.shape) == (("P7",), "x:3", 1, (1, 8))
+    assert len(found[[]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("P0006", "has 1 words"),
+        (f"{LINE} 9", "has 11 words"),
+        ("P0006 0.5 1 2 3 4 5 6 7", "has 9 words"),
+        ("P0006 high 1 2 3 4 5 6 7 8", "'high' is no number"),
+        ("P0006 0.5 1 2 3 4 5 6 7 8,", "'8,' is no number"),
+        ("P0006 0,5 1 2 3 4 5 6 7 8", "'0,5' is no number"),
+    ],
+)
+def test_malformed_lines(tmp_path, line, problem):
+    path = tmp_path / "Task1_ship.txt"
+    for content in (f"{LINE}\n\n{line}\n{LINE}\n", f"{LINE}\n\n{line}\n{line}\n"):
+        path.write_text(content)
+        with pytest.raises(DataError, match=f"{path}:3: .*{problem}"):
+            read_task1(tmp_path, CLASSES)
+
+
+def test_not_text(tmp_path):
+    (tmp_path / "Task1_ship.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="is no UTF-8 text"):
+        read_task1(tmp_path, CLASSES)
+
+
+def test_a_class_without_a_file_has_no_detections(tmp_path):
+    (tmp_path / "Task1_ship.txt").write_text(LINE)
+    (tmp_path / "readme.txt").write_text("not a result")
+    assert [len(found) for found in read_task1(tmp_path, CLASSES).values()] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("shipp", "did you mean 'ship'"), ("x", "choose one of plane")])
+def test_unknown_classes(tmp_path, name, remedy):
+    (tmp_path / f"Task1_{name}.txt").write_text(LINE)
+    with pytest.raises(DataError, match=f"unknown class '{name}'.*{remedy}"):
+        read_task1(tmp_path, CLASSES)
+
+
+def test_sources_that_hold_nothing(tmp_path):
+    with pytest.raises(DataError, match="holds no Task1"):
+        read_task1(tmp_path, CLASSES)
+    with pytest.raises(DataError, match="there is no such folder or zip"):
+        read_task1(tmp_path / "none", CLASSES)
+    (tmp_path / "file").write_text(LINE)
+    with pytest.raises(DataError, match="neither a folder nor a zip"):
+        read_task1(tmp_path / "file", CLASSES)
+
+
+def test_a_zip_of_a_folder(tmp_path):
+    path = tmp_path / "Task1.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("Task1/", "")
+        archive.writestr("Task1/Task1_ship.txt", LINE)
+        archive.writestr("__MACOSX/Task1/._Task1_ship.txt", b"\xff")
+    assert len(read_task1(path, CLASSES)["ship"]) == 1
+
+
+def test_errors_in_a_zip(tmp_path):
+    path = tmp_path / "Task1.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("Task1_ship.txt", "P1")
+    with pytest.raises(DataError, match=r"Task1\.zip/Task1_ship\.txt:1: has 1 words"):
+        read_task1(path, CLASSES)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("Task1_ship.txt", LINE)
+        archive.writestr("old/Task1_ship.txt", LINE)
+    with pytest.raises(DataError, match="there is a second"):
+        read_task1(path, CLASSES)

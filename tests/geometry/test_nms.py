@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+
+from tiltbox.geometry.boxes import rbox_to_qbox
+from tiltbox.geometry.nms import nms_quads
+
+SQUARE = (0, 0, 4, 0, 4, 4, 0, 4)
+
+
+def brute_force(qboxes, scores, threshold: float) -> list[int]:
+    polygons = [shapely.Polygon(np.reshape(qbox, (4, 2))) for qbox in qboxes]
+
+    def iou(i: int, j: int) -> float:
+        shared = polygons[i].intersection(polygons[j]).area
+        return shared / (polygons[i].area + polygons[j].area - shared)
+
+    kept: list[int] = []
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):  # sorted() is stable
+        if all(iou(i, j) <= threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+def scene(seed: int, count: int, width: float, sides: tuple[float, float]) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(-width, width, (count, 2))
+    return rbox_to_qbox(np.c_[centres, rng.uniform(*sides, (count, 2)), rng.uniform(-4, 4, count)])
+
+
+def test_nothing():
+    assert nms_quads(np.empty((0, 8)), np.empty(0), 0.1).tolist() == []
+
+
+def test_one_box():
+    assert nms_quads([SQUARE], [0.3], 0.1).tolist() == [0]
+
+
+@pytest.mark.parametrize(("qboxes", "scores"), [([SQUARE], [0.1, 0.2]), ([SQUARE], 0.1)])
+def test_a_score_for_each_box(qboxes, scores):
+    with pytest.raises(ValueError, match="a score for each box"):
+        nms_quads(qboxes, scores, 0.1)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, np.nan])
+def test_impossible_thresholds(threshold):
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        nms_quads([SQUARE], [0.1], threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize(
+    ("count", "width", "sides"),
+    [
+        (80, 20, (1, 30)),  # crowded
+        (150, 400, (5, 40)),  # sparse
+        (100, 300, (1, 300)),  # small and very large
+        (60, 0, (5, 40)),  # all at one point
+        (60, 1e5, (5, 4000)),
+    ],
+)
+def test_as_brute_force(threshold, count, width, sides):
+    qboxes = scene(count, count, width, sides)
+    scores = np.random.default_rng(1).integers(0, 20, count) / 20  # with ties
+    assert nms_quads(qboxes, scores, threshold).tolist() == brute_force(qboxes, scores, threshold)
+
+
+def test_a_row_and_a_column_of_boxes():
+    """Grids of one cell in one direction."""
+    squares = np.tile(SQUARE, (30, 1)) + np.arange(30)[:, None] * np.tile([3, 0], 4)
+    for qboxes in (squares, squares[:, [1, 0, 3, 2, 5, 4, 7, 6]]):
+        scores = np.random.default_rng(2).random(30)
+        assert nms_quads(qboxes, scores, 0.1).tolist() == brute_force(qboxes, scores, 0.1)
+
+
+def test_equal_scores_are_taken_in_input_order():
+    shifted = np.add(SQUARE, (1, 0) * 4)
+    assert nms_quads([SQUARE, shifted], [0.5, 0.5], 0.1).tolist() == [0]
+    assert nms_quads([shifted, SQUARE], [0.5, 0.5], 0.1).tolist() == [0]
+
+
+def test_an_iou_equal_to_the_threshold_stays():
+    half = (0, 0, 4, 0, 4, 2, 0, 2)  # IoU 8/16, exact in floating point
+    assert nms_quads([SQUARE, half], [0.9, 0.8], 0.5).tolist() == [0, 1]
+    assert nms_quads([SQUARE, half], [0.9, 0.8], np.nextafter(0.5, 0)).tolist() == [0]
+    assert nms_quads([SQUARE, SQUARE], [0.9, 0.8], 1.0).tolist() == [0, 1]
+
+
+def test_a_dropped_box_drops_none():
+    chain = [np.add(SQUARE, (3 * step, 0) * 4) for step in range(3)]  # IoU 1/7 with the next one only
+    assert nms_quads(chain, [0.9, 0.8, 0.7], 0.1).tolist() == [0, 2]
+
+
+def test_boxes_without_area_and_not_finite_ones_stay_and_drop_none():
+    point, line = (1,) * 8, (0, 0, 4, 4, 4, 4, 0, 0)
+    broken = (0, 0, 4, 0, 4, np.nan, 0, 4)
+    endless = (0, 0, np.inf, 0, np.inf, 4, 0, 4)
+    boxes = [point, line, broken, endless, point, line, broken, SQUARE, SQUARE]
+    assert nms_quads(boxes, np.arange(9, 0, -1), 0.1).tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_crossed_boxes_follow_the_signed_iou():
+    hourglass, top = (0, 0, 4, 0, 0, 4, 4, 4), (0, 0, 4, 0, 4, 1, 0, 1)  # IoU 3
+    assert nms_quads([hourglass, SQUARE, top], [0.9, 0.8, 0.7], 0.1).tolist() == [0, 1]
+
+
+def test_either_way_round():
+    boxes = scene(9, 60, 20, (5, 30)).reshape(-1, 4, 2)
+    mixed = boxes.copy()
+    mixed[::2] = boxes[::2, ::-1]
+    scores = np.random.default_rng(3).random(60)
+    kept = nms_quads(boxes.reshape(-1, 8), scores, 0.1)
+    assert nms_quads(mixed.reshape(-1, 8), scores, 0.1).tolist() == kept.tolist()
