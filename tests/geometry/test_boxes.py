@@ -43,6 +43,14 @@ def test_corners(rbox, qbox):
     assert rbox_to_qbox([rbox])[0] == pytest.approx(qbox)
 
 
+@pytest.mark.parametrize("column", range(5))
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_not_finite_in_and_out(column, number):
+    rbox = np.array([[5, 5, 4, 2, 0.0]])
+    rbox[0, column] = number
+    assert not np.isfinite(rbox_to_qbox(rbox)).all()
+
+
 @pytest.mark.parametrize(
     ("qbox", "rbox"),
     [

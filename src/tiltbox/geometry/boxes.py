@@ -19,7 +19,8 @@ _PAIRS = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [0, 2], [1, 3]])  # edges fir
 def rbox_to_qbox(rboxes: np.ndarray) -> np.ndarray:
     """Corners of rboxes: (n, 5) to (n, 8), float64.
 
-    With theta 0 they run from the top left clockwise as seen in an image, where y points down.
+    With theta 0 they run from the top left clockwise as seen in an image, where y points down. A row with a
+    number that is not finite gives corners that are not finite either.
 
     >>> rbox_to_qbox([[5, 5, 4, 2, 0]]).tolist()
     [[3.0, 4.0, 7.0, 4.0, 7.0, 6.0, 3.0, 6.0]]
@@ -27,8 +28,9 @@ def rbox_to_qbox(rboxes: np.ndarray) -> np.ndarray:
     rboxes = _rows(rboxes, 5, "rboxes")
     centre, sides, theta = rboxes[:, None, :2], rboxes[:, None, 2:4], rboxes[:, 4:]
     along, across = np.moveaxis(_CORNER_SIGNS * sides, 2, 0)
-    cos, sin = np.cos(theta), np.sin(theta)
-    corners = centre + np.stack([along * cos - across * sin, along * sin + across * cos], axis=2)
+    with np.errstate(invalid="ignore"):
+        cos, sin = np.cos(theta), np.sin(theta)
+        corners = centre + np.stack([along * cos - across * sin, along * sin + across * cos], axis=2)
     return corners.reshape(-1, 8)
 
 

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.labels import read_labels
+from tiltbox.dota.task1 import ClassDetections, no_detections, write_task1
+from tiltbox.errors import DataError, SettingsError
+from tiltbox.stages.evaluate import evaluate, metrics_table, server_block
+
+SHIP, FAR = "0 0 10 0 10 10 0 10", "90 90 99 90 99 99 90 99"
+SAMPLE = Path(__file__).resolve().parents[2] / "../shared/dota-sample"
+
+# The AP50 of one published result and its means, from which the server printed its block.
+PUBLISHED = (
+    0.894423, 0.842147, 0.526321, 0.740728, 0.817644, 0.825135, 0.887083, 0.909023, 0.876583, 0.865006,
+    0.630430, 0.588398, 0.765053, 0.691887, 0.521774,
+)  # fmt: skip
+PUBLISHED_BLOCK = """\
+This is your evaluation result for task 1 (VOC metrics):
+
+mAP: 0.7588
+ap of each class: plane:0.8944, baseball-diamond:0.8421, bridge:0.5263, ground-track-field:0.7407, \
+small-vehicle:0.8176, large-vehicle:0.8251, ship:0.8871, tennis-court:0.9090, basketball-court:0.8766, \
+storage-tank:0.8650, soccer-ball-field:0.6304, roundabout:0.5884, harbor:0.7651, swimming-pool:0.6919, \
+helicopter:0.5218
+COCO style result:
+
+AP50: 0.7588
+AP75: 0.5381
+mAP: 0.4930
+"""
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Two images with a ship each, one more that is difficult; one ship found, and a false plane."""
+    labels, task1 = tmp_path / "labelTxt", tmp_path / "task1"
+    labels.mkdir(), task1.mkdir()
+    (labels / "P1.txt").write_text(f"imagesource:GoogleEarth\ngsd:0.5\n{SHIP} ship 0\n{FAR} ship 1\n")
+    (labels / "P2.txt").write_text(f"{SHIP} ship 0\n")
+    (labels / "P3.txt").write_text("")
+    for name in DOTA_V1_CLASSES:
+        (task1 / f"Task1_{name}.txt").write_text("")
+    (task1 / "Task1_ship.txt").write_text(f"P1 0.9 {SHIP}\nP1 0.8 {FAR}\n")
+    (task1 / "Task1_plane.txt").write_text(f"P3 0.9 {SHIP}\n")
+    return tmp_path
+
+
+def run(scene, **options) -> dict:
+    return evaluate(scene / "task1", scene / "labelTxt", scene / "evaluate" / "metrics.json", **options)
+
+
+def test_the_metrics(scene):
+    metrics = run(scene, dataset="mini", split="test")
+    ap = pytest.approx(6 / 11)  # all precise up to a recall of 1/2
+    ship = {"AP50": ap, "AP75": ap, "mAP": ap, "objects": 2, "detections": 2}
+    none = {"AP50": None, "AP75": None, "mAP": None, "objects": 0, "detections": 0}
+    assert metrics == {
+        "dataset": "mini",
+        "split": "test",
+        "images": 3,
+        "objects": 2,
+        "iou_thresholds": [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95],
+        "AP50": ap,
+        "AP75": ap,
+        "mAP": ap,
+        "classes": {**dict.fromkeys(DOTA_V1_CLASSES, none), "ship": ship, "plane": {**none, "detections": 1}},
+    }
+    assert list(metrics["classes"]) == list(DOTA_V1_CLASSES)
+    assert json.loads((scene / "evaluate" / "metrics.json").read_text()) == metrics
+
+
+def test_the_files(scene):
+    run(scene)
+    assert sorted(path.name for path in (scene / "evaluate").iterdir()) == [
+        "dota.txt",
+        "metrics.json",
+        "pr_curves.csv",
+    ]
+
+
+def test_nothing_found(scene):
+    for path in (scene / "task1").iterdir():
+        path.write_text("")
+    metrics = run(scene)
+    assert (metrics["AP50"], metrics["mAP"], metrics["objects"]) == (0, 0, 2)
+    assert (scene / "evaluate" / "pr_curves.csv").read_text() == "class,threshold,recall,precision,score\n"
+
+
+def test_nothing_to_find(scene):
+    for path in (scene / "labelTxt").iterdir():
+        path.write_text("")
+    metrics = run(scene)
+    assert (metrics["AP50"], metrics["AP75"], metrics["mAP"], metrics["objects"]) == (None, None, None, 0)
+    assert "mAP: nan\n" in (scene / "evaluate" / "dota.txt").read_text()
+
+
+def test_absent_classes(scene):
+    metrics = run(scene, absent_classes="zero")
+    assert metrics["classes"]["plane"]["AP50"] == metrics["classes"]["harbor"]["mAP"] == 0
+    assert metrics["AP50"] == pytest.approx(6 / 11 / 15)
+    with pytest.raises(SettingsError, match="'skip' is unknown"):
+        run(scene, absent_classes="skip")
+
+
+def test_some_images(scene):
+    metrics = run(scene, images=["P1"])
+    assert (metrics["images"], metrics["objects"], metrics["AP50"]) == (1, 1, pytest.approx(1))
+    assert metrics["classes"]["plane"]["detections"] == 0
+    assert run(scene, images=[])["objects"] == 0
+    with pytest.raises(DataError, match=r"P4\.txt: there is no such file"):
+        run(scene, images=["P1", "P4"])
+
+
+def test_a_zip(scene):
+    found = {name: no_detections() for name in DOTA_V1_CLASSES}
+    corners = np.array([SHIP.split()], dtype=float)
+    write_task1(scene, {**found, "ship": ClassDetections(("P1",), np.array([0.9]), corners)})
+    metrics = evaluate(scene / "Task1.zip", scene / "labelTxt", scene / "m.json")
+    assert metrics["AP50"] == pytest.approx(6 / 11)
+
+
+def test_the_servers_block():
+    rows = {name: {"AP50": ap} for name, ap in zip(DOTA_V1_CLASSES, PUBLISHED, strict=True)}
+    metrics = {"AP50": sum(PUBLISHED) / 15, "AP75": 0.538087, "mAP": 0.492985, "classes": rows}
+    assert server_block(metrics) == PUBLISHED_BLOCK
+
+
+def test_curves(scene):
+    rng = np.random.default_rng(0)
+    squares = [f"{20 * i} 0 {20 * i + 10} 0 {20 * i + 10} 10 {20 * i} 10" for i in range(600)]
+    (scene / "labelTxt" / "P1.txt").write_text("".join(f"{square} plane 0\n" for square in squares))
+    lines = [f"P1 {0.99 - i / 1000:.6f} {square}" for i, square in enumerate(squares) if rng.random() < 0.7]
+    lines += [f"P3 {0.99 - i / 1000:.6f} {FAR}" for i in range(900)]
+    (scene / "task1" / "Task1_plane.txt").write_text("".join(f"{line}\n" for line in lines))
+    metrics = run(scene)
+    with (scene / "evaluate" / "pr_curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    planes = [row for row in rows if row["class"] == "plane" and row["threshold"] == "0.50"]
+    assert {(row["class"], row["threshold"]) for row in rows} == {
+        (name, threshold) for name in ("plane", "ship") for threshold in ("0.50", "0.75")
+    }
+    assert 150 < len(planes) <= 200
+    recall, precision, score = (
+        np.array([row[key] for row in planes], dtype=float) for key in ("recall", "precision", "score")
+    )
+    assert (np.diff(recall) >= 0).all() and (np.diff(score) <= 0).all()
+    ap = sum(max(precision[recall >= point], default=0) / 11 for point in np.arange(0, 1.1, 0.1))
+    assert ap == pytest.approx(metrics["classes"]["plane"]["AP50"], abs=0.01)
+
+
+def test_the_table(scene):
+    table = metrics_table(run(scene)).splitlines()
+    assert table[0].split() == ["class", "AP50", "AP75", "mAP", "objects", "detections"]
+    assert table[1].split() == ["plane", "–", "–", "–", "0", "1"]
+    assert table[-1].split() == ["mean", "54.55", "54.55", "54.55", "2", "3"]
+    assert len(table) == 17 and len({len(line) for line in table}) == 1
+
+
+def test_an_image_without_labels(scene):
+    (scene / "task1" / "Task1_ship.txt").write_text(f"P1 0.9 {SHIP}\n\nP4 0.8 {FAR}\n")
+    with pytest.raises(DataError, match=r"Task1_ship\.txt:3: there are no labels of the image 'P4'"):
+        run(scene)
+    assert not (scene / "evaluate").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("task1/Task1_ship.txt", "P1 0.9 1 2\n", r"Task1_ship\.txt:1: has 4 words"),
+        ("labelTxt/P1.txt", f"\n{SHIP}\n", r"P1\.txt:2: has 8 words"),
+        ("labelTxt/P1.txt", f"{SHIP} shipp 0\n", r"P1\.txt:1: unknown class 'shipp'"),
+    ],
+)
+def test_malformed_files(scene, file, content, message):
+    (scene / file).write_text(content)
+    with pytest.raises(DataError, match=message):
+        run(scene)
+
+
+def test_missing_folders(scene):
+    with pytest.raises(DataError, match="there is no such folder"):
+        evaluate(scene / "task1", scene / "labels", scene / "m.json")
+    with pytest.raises(DataError, match="there is no such folder or zip"):
+        evaluate(scene / "none", scene / "labelTxt", scene / "m.json")
+    with pytest.raises(DataError, match="holds no label files"):
+        evaluate(scene / "task1", scene / "task1" / "..", scene / "m.json")
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the DOTA sample images are not here")
+def test_the_labels_of_dota_found_as_they_are(tmp_path):
+    """Labels as detections: every ordinary object is found, and difficult ones do no harm."""
+    folder = SAMPLE / "train" / "labelTxt"
+    labels = {path.stem: read_labels(path) for path in folder.glob("*.txt")}
+    found = {}
+    for name in DOTA_V1_CLASSES:
+        rows = [
+            (image, qbox)
+            for image, each in labels.items()
+            for qbox, other in zip(each.qboxes, each.classes, strict=True)
+            if other == name
+        ]
+        qboxes = np.array([qbox for _, qbox in rows]).reshape(-1, 8)
+        found[name] = ClassDetections(tuple(image for image, _ in rows), np.full(len(rows), 0.5), qboxes)
+    write_task1(tmp_path, found)
+    metrics = evaluate(tmp_path, folder, tmp_path / "metrics.json")
+    assert metrics["mAP"] == pytest.approx(1)
+    assert metrics["objects"] == sum(int((each.difficult == 0).sum()) for each in labels.values())
