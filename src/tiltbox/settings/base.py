@@ -35,7 +35,9 @@ def read_yaml(path: Path) -> Any:
         raise SettingsError(path, "there is no such file", "check the spelling") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SettingsError(f"{path}:{line}", f"is not valid YAML ({error.problem})", "correct the line") from None
+        raise SettingsError(
+            f"{path}:{line}", f"is not valid YAML ({error.problem})", "correct the line"
+        ) from None
 
 
 def validated(model: type[S], content: Any, where: str | Path) -> S:
@@ -84,7 +86,9 @@ def _readable(error: ValidationError, model: type[Settings], where: str | Path) 
     if first["type"] == "value_error":
         problem, _, remedy = message.partition("; ")
         return SettingsError(f"{where}: {key}", problem, remedy or "correct it")
-    return SettingsError(f"{where}: {key}", f"{first['input']!r} is not accepted ({message})", "correct the value")
+    return SettingsError(
+        f"{where}: {key}", f"{first['input']!r} is not accepted ({message})", "correct the value"
+    )
 
 
 def _owner(model: type[Settings], location: tuple) -> type[Settings] | None:

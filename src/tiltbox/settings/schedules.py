@@ -37,7 +37,9 @@ class Schedule(Settings):
     warmup_start: float = Field(1e-5, gt=0, le=1, description="share of the learning rate at step 0")
     constant_share: float = Field(ge=0, le=1, description="share of the epochs before the cosine sets in")
     final_share: float = Field(0.05, gt=0, le=1, description="share of the learning rate at the end")
-    ema_momentum: float | None = Field(0.0002, gt=0, lt=1, description="of the averaged weights; null for none")
+    ema_momentum: float | None = Field(
+        0.0002, gt=0, lt=1, description="of the averaged weights; null for none"
+    )
     flip: float = Field(0.75, ge=0, le=1, description="probability, shared by three directions")
     rotate: float = Field(0.5, ge=0, le=1, description="probability of a random rotation")
     pretrained: bool = Field(True, description="start from the variant's COCO weights")
