@@ -29,7 +29,9 @@ def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bo
     Args:
         variant: A name such as ``yoloms-xs-current``, or a row of settings.
         num_classes: Classes of the head.
-        sync_bn: Whether the head's batch norm is shared between GPUs (the backbone's and neck's never is).
+        sync_bn: Whether all batch norm is shared between GPUs in parallel training. The published
+            detectors were trained so: their configs name it for the head alone, but mmdet's RTMDet
+            converts the backbone and the neck as well.
 
     Returns:
         An mmdet detector: ``model(x, mode="tensor")`` on (b, 3, h, w) gives three tuples, ``cls_score``
@@ -93,7 +95,8 @@ def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False
             "top_down_kernels": variant.top_down_kernels,
             "bottom_up_kernels": variant.bottom_up_kernels,
         },
-        "bbox_head": _head_config(variant, num_classes, channels, sync_bn),
+        "bbox_head": _head_config(variant, num_classes, channels),
+        "use_syncbn": sync_bn,
         "train_cfg": {
             "assigner": {
                 "type": "mmdet.DynamicSoftLabelAssigner",
@@ -114,7 +117,7 @@ def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False
     }
 
 
-def _head_config(variant: Variant, num_classes: int, channels: int, sync_bn: bool) -> dict:
+def _head_config(variant: Variant, num_classes: int, channels: int) -> dict:
     if variant.head == "shared":
         kind = {"type": "YOLOMSSharedHead", "share_conv": True}
     else:
@@ -136,6 +139,6 @@ def _head_config(variant: Variant, num_classes: int, channels: int, sync_bn: boo
         "use_hbbox_loss": False,
         "scale_angle": False,
         "loss_angle": None,
-        "norm_cfg": {"type": "SyncBN" if sync_bn else "BN"},
+        "norm_cfg": {"type": "BN"},
         "act_cfg": {"type": "LeakyReLU", "inplace": True},
     }

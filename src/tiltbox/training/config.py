@@ -12,6 +12,7 @@ from tiltbox.settings.variants import Variant
 from tiltbox.training.data import train_pipeline
 
 CHECKPOINTS_KEPT = 2
+_CPU_WRAPPER = {"type": "MMDistributedDataParallel", "broadcast_buffers": False, "device_ids": None}
 
 
 def runner_config(
@@ -56,6 +57,8 @@ def runner_config(
             "log_level": "ERROR",  # mmengine reports the whole configuration and environment otherwise
             "randomness": {"seed": schedule.seed},
             "launcher": "pytorch" if several else "none",
+            # Spelled out because mmengine's own choice assumes a GPU.
+            "model_wrapper_cfg": None if cuda else _CPU_WRAPPER,
             "work_dir": str(work),
         }
     )
@@ -104,7 +107,8 @@ def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[d
         "by_epoch": by_epoch,
         "convert_to_iter_based": by_epoch,
     }
-    return [*[warmup][: schedule.warmup_steps], *([cosine] if begin < length else [])]
+    # A warm-up of one step would never end: mmengine reaches the full rate at the last of its steps.
+    return [*([warmup] if schedule.warmup_steps > 1 else []), *([cosine] if begin < length else [])]
 
 
 def _averaging(schedule: Schedule) -> list[dict]:

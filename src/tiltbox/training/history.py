@@ -9,6 +9,8 @@ from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
 
+import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -39,8 +41,8 @@ class HistoryHook(Hook):
         for name in LOSSES:
             self._sums[name] += outputs[name].item()
         self._steps += 1
-        if (runner.iter + 1) % STEPS_BETWEEN_LINES == 0 and runner.rank == 0:
-            log.info("%s", self._line(runner))
+        if (runner.iter + 1) % STEPS_BETWEEN_LINES == 0:
+            self._say(runner)
 
     def after_train_epoch(self, runner) -> None:
         self._write(runner)
@@ -53,16 +55,24 @@ class HistoryHook(Hook):
         self._sums: dict[str, float] = defaultdict(float)
         self._steps, self._since = 0, time.monotonic()
 
-    def _line(self, runner) -> str:
+    def _means(self) -> dict[str, float]:
+        """Losses since the epoch began, over all steps and processes; to be called in all processes."""
+        means = torch.tensor([self._sums[name] / self._steps for name in LOSSES])
+        all_reduce(means, "mean")
+        return dict(zip(LOSSES, means.tolist(), strict=True))
+
+    def _say(self, runner) -> None:
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in self._means().items())
         step, steps = runner.iter + 1, runner.max_iters
         pace = (time.monotonic() - self._begun) / (step - self._first)
         left = timedelta(seconds=round(pace * (steps - step)))
-        losses = ", ".join(f"{name} {self._sums[name] / self._steps:.3f}" for name in LOSSES)
-        return f"step {step} of {steps}, epoch {runner.epoch + 1}: {losses}; {pace:.2f} s a step, {left} left"
+        if runner.rank == 0:
+            epoch = runner.epoch + 1
+            log.info(f"step {step} of {steps}, epoch {epoch}: {losses}; {pace:.2f} s a step, {left} left")
 
     def _write(self, runner) -> None:
+        means = [f"{value:.6f}" for value in self._means().values()]
         if runner.rank == 0:
-            means = [f"{self._sums[name] / self._steps:.6f}" for name in LOSSES]
             lr = runner.optim_wrapper.get_lr()["lr"][0]
             seconds = f"{time.monotonic() - self._since:.1f}"
             row = [runner.epoch + 1, runner.iter, f"{lr:.3e}", *means, seconds]

@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
 from tiltbox.model.compat import import_openmmlab
@@ -26,6 +27,8 @@ def run(config: Path) -> None:
     # Raised by mmdet's and mmrotate's own code on every run; nothing a user could act on.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|det|rotate)|torch\.functional")
     settings = Config.fromfile(config)
+    if settings.launcher == "pytorch" and settings.env_cfg.dist_cfg.backend == "gloo":
+        torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
     runner = Runner.from_cfg(settings)
     if settings.pretrained and not settings.resume:
         report = start_from(_bare(runner.model), settings.pretrained)

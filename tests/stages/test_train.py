@@ -1,0 +1,170 @@
+"""Training as a stage: outputs, resuming, starting weights, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+
+from tiltbox.dota.mini import render_mini
+from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError
+from tiltbox.model import build_detector
+from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint
+from tiltbox.settings.schedules import find_schedule
+from tiltbox.settings.variants import find_variant
+from tiltbox.stages.split import split
+from tiltbox.stages.train import train
+
+NAME = "yoloms-xs-current"
+VARIANT = find_variant(NAME)
+SMOKE = find_schedule("smoke")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mini")
+    render_mini(folder / "raw", images={"train": 1, "val": 0, "test": 1})
+    for name in ("train", "test"):
+        split([folder / "raw" / name], folder / name, size=128, overlap=24, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    train(NAME, VARIANT, SMOKE, folder / "train", folder / "out", gpus=0)
+    return folder / "out"
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_outputs(trained):
+    assert {path.name for path in trained.iterdir()} - {".training.lock"} == {
+        "checkpoint.pth",
+        "config.py",
+        "history.csv",
+        "train.json",
+    }
+    (row,) = rows(trained / "history.csv")
+    assert (row["epoch"], row["step"]) == ("1", "2")
+    assert float(row["loss"]) == pytest.approx(float(row["loss_cls"]) + float(row["loss_bbox"]), abs=1e-5)
+    facts = json.loads((trained / "train.json").read_text())
+    assert (facts["variant"], facts["steps"], facts["images_per_step"], facts["device"]) == (
+        NAME,
+        2,
+        2,
+        "CPU",
+    )
+
+
+def test_the_checkpoint_loads_and_differs_from_a_fresh_detector(trained):
+    model = build_detector(NAME)
+    load_exactly(model, trained / "checkpoint.pth", NAME)
+    _, meta = read_checkpoint(trained / "checkpoint.pth")
+    assert meta["variant"] == NAME and len(meta["classes"]) == 15
+
+
+def test_starting_weights_are_used(folder, tmp_path):
+    weights = build_detector(NAME, num_classes=80).state_dict()
+    save_checkpoint(tmp_path / "coco.pth", weights, {})
+    still = SMOKE.model_copy(update={"base_lr": 1e-12, "max_steps": 1, "ema_momentum": None})
+    train(NAME, VARIANT, still, folder / "train", tmp_path / "out", gpus=0, start=str(tmp_path / "coco.pth"))
+    found, _ = read_checkpoint(tmp_path / "out/checkpoint.pth")
+    key = "backbone.stem.0.conv.weight"
+    torch.testing.assert_close(found[key], weights[key])
+
+
+def test_starting_weights_of_another_model(folder, tmp_path):
+    save_checkpoint(tmp_path / "s.pth", build_detector("yoloms-s-current").state_dict(), {})
+    with pytest.raises(CheckpointError, match="is of another model"):
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=0, start=str(tmp_path / "s.pth"))
+
+
+def long_schedule(folder: Path, seed: int = 0) -> Path:
+    settings = SMOKE.model_dump(mode="json") | {"max_steps": None, "epochs": {"xs": 3, "s": 3, "l": 3}}
+    path = folder / "schedule.yaml"
+    path.write_text(yaml.safe_dump(settings | {"seed": seed}))
+    return path
+
+
+def start_training(folder: Path, out: Path, schedule: Path) -> subprocess.Popen:
+    arguments = [
+        "train",
+        NAME,
+        "--patches",
+        folder / "train",
+        "--out",
+        out,
+        "--schedule",
+        schedule,
+        "--gpus",
+        0,
+    ]
+    command = [sys.executable, "-m", "tiltbox", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_training_resumes(folder, tmp_path):
+    out, schedule = tmp_path / "out", long_schedule(tmp_path)
+    killed = start_training(folder, out, schedule)
+    while not (out / "work/last_checkpoint").exists():
+        assert killed.poll() is None, killed.stderr.read()
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (out / "checkpoint.pth").exists()
+    before = len(rows(out / "work/history.csv"))
+
+    finished = start_training(folder, out, schedule)
+    _, said = finished.communicate()
+    assert finished.returncode == 0, said
+    assert "resuming from the last epoch" in said
+    history = rows(out / "history.csv")
+    assert [row["epoch"] for row in history] == ["1", "2", "3"] and 1 <= before < 3
+    assert not (out / "work").exists()
+
+
+def test_another_configuration_starts_over(folder, tmp_path):
+    out = tmp_path / "out"
+    killed = start_training(folder, out, long_schedule(tmp_path))
+    while not (out / "work/last_checkpoint").exists():
+        assert killed.poll() is None, killed.stderr.read()
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    other = SMOKE.model_copy(update={"seed": 7})
+    train(NAME, VARIANT, other, folder / "train", out, gpus=0)
+    assert [row["step"] for row in rows(out / "history.csv")] == ["2"]
+
+
+def test_only_one_training_at_a_time(folder, tmp_path):
+    with (
+        FileLock(tmp_path / ".training.lock"),
+        pytest.raises(OutputError, match="another process is training here"),
+    ):
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("patches", "message"),
+    [("none", "there is no manifest; cut the images"), ("test", "has no labels to learn from")],
+)
+def test_unusable_patches(folder, tmp_path, patches, message):
+    with pytest.raises(DataError, match=message):
+        train(NAME, VARIANT, SMOKE, folder / patches, tmp_path / "out", gpus=0)
+
+
+def test_more_gpus_than_there_are(folder, tmp_path):
+    with pytest.raises(SettingsError, match=r"--gpus: asks for 99, but this machine has \d+; ask for fewer"):
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=99)
