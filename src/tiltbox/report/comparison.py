@@ -1,0 +1,103 @@
+"""What may be compared with what, in sentences that stand below the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tiltbox.report.collect import Row
+from tiltbox.report.records import Training
+from tiltbox.settings.published import Conditions, Published
+
+STANDARD_INPUT = (1, 3, 1024, 1024)
+
+
+def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Every previous row with every current row of the same size, in the order of the previous ones."""
+    return [
+        (previous, current)
+        for previous in rows
+        for current in rows
+        if previous.size == current.size is not None
+        and (previous.generation, current.generation) == ("previous", "current")
+    ]
+
+
+def same_test_set(row: Row, published: Published) -> bool:
+    """Whether the row was scored on what the published numbers were scored on."""
+    theirs = published.conditions
+    return row.metrics is not None and (row.dataset, row.metrics.split) == (theirs.dataset, theirs.split)
+
+
+def accuracy_note(rows: Sequence[Row]) -> str | None:
+    """What accuracy was measured on, or why there is none."""
+    test_sets = _unique(_test_set(row) for row in rows if row.metrics)
+    if test_sets:
+        return f"Accuracy was measured on {_listed(test_sets)}."
+    return (
+        "There is no accuracy yet: evaluation has not run, or the test split has no labels here. "
+        "For DOTA's own test set, hand each variant's merge/Task1.zip to the evaluation server."
+    )
+
+
+def input_note(rows: Sequence[Row]) -> str | None:
+    """The input size of the FLOPs."""
+    inputs = _unique(" × ".join(map(str, row.complexity.input)) for row in rows if row.complexity)
+    return f"FLOPs are multiply-adds at an input of {_listed(inputs)}." if inputs else None
+
+
+def recipe_notes(rows: Sequence[Row], published: Published) -> tuple[str, ...]:
+    """Conditions of the published numbers, and in what ours differ from them."""
+    notes = [_conditions(published.conditions)]
+    foreign = _unique(_test_set(row) for row in rows if row.metrics and not same_test_set(row, published))
+    if foreign:
+        notes.append(
+            f"Accuracy measured on {_listed(foreign)} is not comparable with the published one; "
+            "parameters and FLOPs are."
+        )
+    departures = _departures([row.training for row in rows if row.training], published.conditions)
+    if departures:
+        notes.append(f"Trained otherwise here: {', '.join(departures)}.")
+    if any(row.complexity and row.complexity.input != STANDARD_INPUT for row in rows):
+        notes.append("Published FLOPs are at 1 × 3 × 1024 × 1024, ours are not; they are not comparable.")
+    return tuple(notes)
+
+
+def _conditions(theirs: Conditions) -> str:
+    return (
+        f"Published: {theirs.title} {theirs.split} set, {theirs.pretraining} pretraining, "
+        f"{theirs.augmentation}, {theirs.epochs} epochs, {theirs.image_size} px, "
+        f"{theirs.images_per_step} images per step."
+    )
+
+
+def _test_set(row: Row) -> str:
+    split = row.metrics.split
+    counts = f"{row.metrics.images} images, {row.metrics.objects} objects"
+    return f"{row.dataset} {split} ({counts})" if split else f"{row.dataset} ({counts})"
+
+
+def _departures(ours: Sequence[Training], theirs: Conditions) -> list[str]:
+    """In what any of our trainings differs from the published ones."""
+    found = []
+    if any(theirs.pretraining.lower() not in (each.pretrained or "").lower() for each in ours):
+        found.append(f"no {theirs.pretraining} pretraining")
+    if any(theirs.augmentation not in each.augmentation for each in ours):
+        found.append(f"no {theirs.augmentation}")
+    units = {"epochs": "epochs", "image_size": "px", "images_per_step": "images per step"}
+    for key, unit in units.items():
+        values = sorted({getattr(each, key) for each in ours})
+        if values and values != [getattr(theirs, key)]:
+            found.append(f"{_listed(list(map(str, values)))} {unit}")
+    return found
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """
+    >>> _listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))

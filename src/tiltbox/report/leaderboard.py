@@ -1,0 +1,41 @@
+"""The whole leaderboard as titled sections of tables, the same for Markdown and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiltbox.report.collect import Row
+from tiltbox.report.table import Table
+from tiltbox.report.tables import class_table, generation_table, model_table, published_table, training_table
+from tiltbox.settings.published import Published
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it; ``key`` names its place in the page."""
+
+    key: str
+    title: str
+    table: Table
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    title: str
+    sections: tuple[Section, ...]
+
+
+def leaderboard(rows: Sequence[Row], out: Path, published: Published) -> Leaderboard:
+    """Make all sections that there is something to say in; links are relative to the folder ``out``."""
+    tables = {
+        ("models", "Models"): model_table(rows, out),
+        ("generations", "Previous against current"): generation_table(rows),
+        ("published", "Published numbers beside ours"): published_table(rows, published),
+        ("classes", "AP50 by class"): class_table(rows, published),
+        ("training", "Training"): training_table(rows),
+    }
+    sections = tuple(Section(*names, table) for names, table in tables.items() if table)
+    names = dict.fromkeys(row.dataset for row in rows)
+    return Leaderboard(f"Leaderboard: {', '.join(names)}", sections)

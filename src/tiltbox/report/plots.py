@@ -1,0 +1,137 @@
+"""Plots as SVG text to be set into the page; colours and fonts are the page's own, light or dark.
+
+Matplotlib draws with stand-in colours that are then replaced by the page's CSS variables. The same rows give
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from tiltbox.report.collect import Row
+
+# Stand-in colour: what takes its place in the page.
+INK, MUTED, GRID = "#010101", "#020202", "#030303"
+SERIES = {"previous": "#040404", "current": "#050505", None: MUTED}
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    SERIES["previous"]: "var(--previous)",
+    SERIES["current"]: "var(--current)",
+}
+_MARKERS = {"previous": "o", "current": "D", None: "s"}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read aloud
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 7,
+}
+
+
+def accuracy_plot(rows: Sequence[Row]) -> str | None:
+    """AP50 over FLOPs, a line for each generation; None where no row has both."""
+    rows = [row for row in rows if None not in (row.figure("AP50"), row.figure("flops"))]
+    if not rows:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 3.7), layout="constrained")
+        axes = figure.subplots()
+        for generation in SERIES:
+            _generation_line(axes, generation, [row for row in rows if row.generation == generation])
+        axes.set(xlabel="multiply-adds (G)", ylabel="AP50 (%)")
+        axes.margins(x=0.08, y=0.18)
+        axes.legend(labelcolor=INK, loc="best")
+        return _svg(figure, "accuracy")
+
+
+def loss_plot(rows: Sequence[Row]) -> str | None:
+    """Training loss over epochs, side by side for each size; None before any training."""
+    rows = [row for row in rows if row.history]
+    if not rows:
+        return None
+    sizes = list(dict.fromkeys(row.size for row in rows))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 2.9), layout="constrained")
+        panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+        for size, axes in zip(sizes, panels, strict=True):
+            _loss_panel(axes, size, [row for row in rows if row.size == size])
+        panels[0].set_ylabel("loss, mean of the epoch")
+        return _svg(figure, "loss")
+
+
+def _generation_line(axes: Axes, generation: str | None, rows: list[Row]) -> None:
+    if not rows:
+        return
+    rows = sorted(rows, key=lambda row: row.figure("flops"))
+    flops = [row.figure("flops") / 1e9 for row in rows]
+    ap50 = [100 * row.figure("AP50") for row in rows]
+    line = "-" if generation else ""
+    axes.plot(
+        flops, ap50, line, color=SERIES[generation], marker=_MARKERS[generation], label=generation or "other"
+    )
+    for row, x, y in zip(rows, flops, ap50, strict=True):
+        offset = (0, 8) if generation == "current" else (0, -16)
+        axes.annotate(_label(row), (x, y), offset, textcoords="offset points", ha="center", color=INK)
+
+
+def _label(row: Row) -> str:
+    standard = f"yoloms-{row.size}-{row.generation}"
+    return row.size.upper() if row.name == standard else row.name
+
+
+def _loss_panel(axes: Axes, size: str | None, rows: list[Row]) -> None:
+    for row in rows:
+        epochs, losses = [each.epoch for each in row.history], [each.loss for each in row.history]
+        axes.plot(
+            epochs,
+            losses,
+            color=SERIES[row.generation],
+            marker=_MARKERS[row.generation],
+            markersize=0 if len(epochs) > 12 else 4,
+            label=row.generation if _label(row) == str(size).upper() else row.name,
+        )
+    axes.set_title((size or "other").upper())
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(labelcolor=INK, fontsize=9, handlelength=1.2)
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an ``<svg>`` element that scales with the page; ids begin with ``name``."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg [^>]*?) width="[^"]*pt" height="[^"]*pt"', r"\1", svg, count=1)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", svg)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", svg)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(stand_in, variable)
+    return svg

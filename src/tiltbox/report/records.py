@@ -1,0 +1,150 @@
+"""What the stages leave behind, as typed records: train.json, history.csv, metrics.json, complexity.json.
+
+A file that is not there yet is None; one that is there and malformed is a DataError with its key.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tiltbox.errors import DataError
+
+# The eleven summands of a perfect AP may add up to a hair more than 1.
+Fraction = Annotated[float, Field(ge=0, le=1 + 1e-9)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Frozen; keys that the report has no use for are passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class Training(Record):
+    """train.json: how a variant was trained."""
+
+    size: str
+    generation: Literal["previous", "current"]
+    pretrained: str | None
+    augmentation: tuple[str, ...]
+    epochs: Count
+    steps: Count
+    images_per_step: Annotated[int, Field(ge=1)]
+    processes: Annotated[int, Field(ge=1)]
+    learning_rate: float
+    image_size: Count
+    seed: int
+    device: str
+    seconds: Annotated[float, Field(ge=0)]
+    config_hash: str
+    git_commit: str
+    versions: dict[str, str]
+
+
+class ClassMetrics(Record):
+    """One class in metrics.json; AP is None where the class has no objects."""
+
+    AP50: Fraction | None
+    AP75: Fraction | None
+    mAP: Fraction | None
+    objects: Count
+    detections: Count
+
+
+class Metrics(Record):
+    """metrics.json: accuracy as fractions."""
+
+    dataset: str
+    split: str
+    images: Count
+    objects: Count
+    AP50: Fraction | None
+    AP75: Fraction | None
+    mAP: Fraction | None
+    classes: dict[str, ClassMetrics]
+
+
+class Complexity(Record):
+    """complexity.json: parameters, and multiply-adds at an input of that shape."""
+
+    input: tuple[int, int, int, int]
+    params: Count
+    flops: Count
+
+
+class Epoch(Record):
+    """One row of history.csv; a training that diverged has a loss of NaN."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=True)
+
+    epoch: Count
+    loss: float
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read_record(kind: type[R], path: Path) -> R | None:
+    """Read a JSON file as ``kind``, or return None where there is no such file.
+
+    Raises:
+        DataError: The file is no JSON, or a key is missing or of the wrong type.
+    """
+    text = _text(path)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}", f"is not valid JSON ({error.msg})", _again(path)) from None
+    if not isinstance(content, dict):
+        raise DataError(path, "holds no keys", _again(path))
+    return _checked(kind, content, str(path))
+
+
+def read_history(path: Path) -> tuple[Epoch, ...]:
+    """Read history.csv; without the file there are no epochs.
+
+    Raises:
+        DataError: A column is missing or a value is no number (with its line).
+    """
+    text = _text(path)
+    if text is None:
+        return ()
+    rows = csv.DictReader(text.splitlines())
+    for column in Epoch.model_fields:
+        if column not in (rows.fieldnames or ()):
+            raise DataError(f"{path}: {column}", "there is no such column", _again(path))
+    return tuple(_checked(Epoch, row, f"{path}:{number}") for number, row in enumerate(rows, start=2))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise DataError(path, "is no UTF-8 text", _again(path)) from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
+
+
+def _checked(kind: type[R], content: dict, where: str) -> R:
+    try:
+        return kind(**content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        missing = first["type"] == "missing"
+        problem = "is missing" if missing else f"{first['input']!r} is not accepted ({first['msg']})"
+        raise DataError(f"{where}: {key}", problem, _again(where)) from None
+
+
+def _again(path: Path | str) -> str:
+    """The remedy: the stage that writes a file is the folder it lies in."""
+    return f"run 'tiltbox {Path(path).parent.name}' again"

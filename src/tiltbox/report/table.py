@@ -1,0 +1,109 @@
+"""Tables as data, and figures as text; Markdown, the page and the terminal all show the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        link: A file, relative to the leaderboard.
+        kind: ``best`` of its column; a difference for ``better`` or ``worse``.
+        share: From 0 to 1, shown as the strength of a shade.
+    """
+
+    text: str
+    link: str | None = None
+    kind: Literal["", "best", "better", "worse"] = ""
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, column names and rows of as many cells; the first cell of a row names it.
+
+    Attributes:
+        words: The number of leading columns that hold words rather than figures.
+        notes: Sentences to stand below it.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    words: int = 1
+    notes: tuple[str, ...] = ()
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent.
+
+    >>> percent(0.75877), percent(None)
+    ('75.88', '–')
+    """
+    return MISSING if value is None else f"{100 * value:.2f}"
+
+
+def scaled(value: float | None, unit: float) -> str:
+    """
+    >>> scaled(4479830, 1e6)
+    '4.48'
+    """
+    return MISSING if value is None else f"{value / unit:.2f}"
+
+
+def signed(value: float | None, decimals: int = 2) -> str:
+    """A difference with its sign.
+
+    >>> signed(0.774), signed(-1.5), signed(0.0), signed(None)
+    ('+0.77', '−1.50', '±0.00', '–')
+    """
+    if value is None:
+        return MISSING
+    text = f"{abs(value):.{decimals}f}"
+    sign = "±" if not float(text) else "+" if value > 0 else "−"
+    return sign + text
+
+
+def difference(value: float | None, *, better: Literal["more", "less"], scale: float = 1.0) -> Cell:
+    """A cell with ``value / scale`` and whether that is for the better."""
+    text = signed(None if value is None else value / scale)
+    if text[0] not in "+−":
+        return Cell(text)
+    return Cell(text, kind="better" if (text[0] == "+") == (better == "more") else "worse")
+
+
+def mark_best(rows: list[tuple[Cell, ...]], column: int) -> list[tuple[Cell, ...]]:
+    """Mark the largest figure of a column, ties included, where there are two or more to compare."""
+    figures = [float(row[column].text) for row in rows if row[column].text != MISSING]
+    if len(figures) < 2:
+        return rows
+    best = f"{max(figures):.2f}"
+    return [
+        tuple(
+            replace(cell, kind="best") if at == column and cell.text == best else cell
+            for at, cell in enumerate(row)
+        )
+        for row in rows
+    ]
+
+
+def aligned(columns: tuple[str, ...], rows: list[tuple[str, ...]], words: int = 1) -> list[str]:
+    """Lines of a plain text table: words to the left, figures to the right.
+
+    >>> aligned(("model", "AP50"), [("xs", "41.20"), ("s", "–")])
+    ['model   AP50', 'xs     41.20', 's          –']
+    """
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if at < words else text.rjust(width)
+            for at, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [columns, *rows]
+    ]

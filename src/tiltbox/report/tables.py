@@ -1,0 +1,214 @@
+"""The tables of the leaderboard, from collected rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from tiltbox.report.collect import Figure, Row, class_names
+from tiltbox.report.comparison import accuracy_note, input_note, pairs, recipe_notes, same_test_set
+from tiltbox.report.records import Training
+from tiltbox.report.table import MISSING, Cell, Table, aligned, difference, mark_best, percent, scaled
+from tiltbox.settings.published import Published
+
+ACCURACIES: tuple[Figure, ...] = ("mAP", "AP50", "AP75")
+COSTS: dict[Figure, tuple[str, float]] = {"params": ("params (M)", 1e6), "flops": ("FLOPs (G)", 1e9)}
+
+
+def model_table(rows: Sequence[Row], out: Path) -> Table:
+    """The columns of the published model table; files are linked relative to the folder ``out``."""
+    cells = [_model_row(row, out) for row in rows]
+    for column in (3, 4, 5):
+        cells = mark_best(cells, column)
+    return Table(
+        "Accuracy in percent, parameters in millions, multiply-adds in billions",
+        ("model", "pretrain", "aug", *ACCURACIES, "params (M)", "FLOPs (G)", "batch", "config", "checkpoint"),
+        tuple(cells),
+        words=3,
+        notes=tuple(filter(None, (accuracy_note(rows), input_note(rows)))),
+    )
+
+
+def published_table(rows: Sequence[Row], published: Published) -> Table | None:
+    """Published numbers beside ours; None where none of the variants was published."""
+    known = [row for row in rows if row.name in published.variants]
+    if not known:
+        return None
+    names = [name for name, _ in COSTS.values()] + list(ACCURACIES)
+    return Table(
+        "Each figure as measured here and as published",
+        ("model", *(f"{name}, {source}" for name in names for source in ("ours", "published"))),
+        tuple(_published_row(row, published) for row in known),
+        notes=recipe_notes(known, published),
+    )
+
+
+def generation_table(rows: Sequence[Row]) -> Table | None:
+    """Current minus previous for each size; None where there is no pair."""
+    found = pairs(rows)
+    if not found:
+        return None
+    return Table(
+        "Previous and current generation, and current − previous",
+        ("model", "AP50", "mAP", "params (M)", "FLOPs (G)"),
+        tuple(line for pair in found for line in _pair_rows(*pair)),
+        notes=("Differences of accuracy are in percentage points.",),
+    )
+
+
+def class_table(rows: Sequence[Row], published: Published) -> Table | None:
+    """AP50 of each class, published columns too where they are comparable; None before any score."""
+    scored = [row for row in rows if row.metrics]
+    if not scored:
+        return None
+    compared = [row.name for row in scored if row.name in published.classes and same_test_set(row, published)]
+    columns = [(row.name, row.class_ap50) for row in scored]
+    columns += [(f"{name}, published", published.classes[name].get) for name in compared]
+    lines = [_class_row(name, [ap50(name) for _, ap50 in columns]) for name in class_names(rows)]
+    means = [row.figure("AP50") for row in scored] + [_fraction(published, name) for name in compared]
+    return Table(
+        "AP50 in percent",
+        ("class", *(name for name, _ in columns)),
+        (*lines, _class_row("mean", means)),
+        notes=(f"{MISSING}: no objects of that class.",) if _absent(scored) else (),
+    )
+
+
+def training_table(rows: Sequence[Row]) -> Table | None:
+    """How each variant was trained, one column per variant; None before any training."""
+    trained = [row for row in rows if row.training]
+    if not trained:
+        return None
+    lines = [
+        (Cell(label), *(Cell(fact(row.training)) for row in trained))
+        for label, fact in TRAINING_FACTS.items()
+    ]
+    return Table("How each variant was trained", ("", *(row.name for row in trained)), tuple(lines))
+
+
+def terminal_table(rows: Sequence[Row]) -> str:
+    """The figures in plain text: all variants, then current − previous for each pair."""
+    figures: tuple[Figure, ...] = ("AP50", "AP75", "mAP", "params", "flops")
+    columns = ("model", "AP50", "AP75", "mAP", "params (M)", "FLOPs (G)")
+    models = [(row.name, *(_shown(row, key) for key in figures)) for row in rows]
+    changes = [(label, *(_change(*pair, key).text for key in figures)) for label, pair in _labelled(rows)]
+    header, *lines = aligned(columns, models + changes)
+    rule = "─" * max(map(len, [header, *lines]))
+    blocks = [[header], lines[: len(models)], lines[len(models) :]]
+    return f"\n{rule}\n".join("\n".join(block) for block in blocks if block)
+
+
+def pretraining(training: Training) -> str:
+    """``COCO`` for weights that say so, else the name of their file."""
+    if training.pretrained is None:
+        return "none"
+    return "COCO" if "coco" in training.pretrained.lower() else Path(training.pretrained).name
+
+
+def augmentation(training: Training) -> str:
+    return ", ".join(training.augmentation) or "none"
+
+
+def relative(path: Path | None, out: Path) -> str | None:
+    """``path`` as seen from the folder ``out``, with forward slashes; None stays None."""
+    return None if path is None else Path(os.path.relpath(path.resolve(), Path(out).resolve())).as_posix()
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(42.4), duration(754), duration(93784)
+    ('42 s', '12 min 34 s', '26 h 3 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+TRAINING_FACTS: dict[str, Callable[[Training], str]] = {
+    "pretraining": pretraining,
+    "augmentation": augmentation,
+    "epochs": lambda t: str(t.epochs),
+    "steps": lambda t: f"{t.steps:,}".replace(",", "\u202f"),
+    "images per step": lambda t: str(t.images_per_step),
+    "processes": lambda t: str(t.processes),
+    "learning rate": lambda t: f"{t.learning_rate:g}",
+    "image size": lambda t: f"{t.image_size} px",
+    "seed": lambda t: str(t.seed),
+    "device": lambda t: t.device,
+    "time": lambda t: duration(t.seconds),
+    "torch": lambda t: t.versions.get("torch", MISSING),
+    "settings": lambda t: t.config_hash,
+    "commit": lambda t: t.git_commit,
+}
+
+
+def _model_row(row: Row, out: Path) -> tuple[Cell, ...]:
+    t = row.training
+    return (
+        Cell(row.name),
+        Cell(pretraining(t) if t else MISSING),
+        Cell(augmentation(t) if t else MISSING),
+        *(Cell(_shown(row, key)) for key in (*ACCURACIES, *COSTS)),
+        Cell(f"{t.processes} × {t.images_per_step // t.processes}" if t else MISSING),
+        _link(row.config, out),
+        _link(row.checkpoint, out),
+    )
+
+
+def _link(path: Path | None, out: Path) -> Cell:
+    return Cell(MISSING) if path is None else Cell(path.name, link=quote(relative(path, out)))
+
+
+def _published_row(row: Row, published: Published) -> tuple[Cell, ...]:
+    theirs = published.variants[row.name]
+    cells = [Cell(row.name)]
+    for key in (*COSTS, *ACCURACIES):
+        value = getattr(theirs, key)
+        cells += [Cell(_shown(row, key)), Cell(MISSING if value is None else f"{value:.2f}")]
+    return tuple(cells)
+
+
+def _pair_rows(previous: Row, current: Row) -> list[tuple[Cell, ...]]:
+    figures: tuple[Figure, ...] = ("AP50", "mAP", "params", "flops")
+    lines = [(Cell(row.name), *(Cell(_shown(row, key)) for key in figures)) for row in (previous, current)]
+    return [*lines, (Cell("difference"), *(_change(previous, current, key) for key in figures))]
+
+
+def _labelled(rows: Sequence[Row]) -> list[tuple[str, tuple[Row, Row]]]:
+    """Each pair under its size or, where a size has several, under both names."""
+    found = pairs(rows)
+    sizes = [previous.size for previous, _ in found]
+    return [
+        (f"{p.size}: current − previous" if sizes.count(p.size) == 1 else f"{c.name} − {p.name}", (p, c))
+        for p, c in found
+    ]
+
+
+def _class_row(name: str, values: list[float | None]) -> tuple[Cell, ...]:
+    return Cell(name), *(Cell(percent(value), share=value) for value in values)
+
+
+def _absent(rows: Sequence[Row]) -> bool:
+    return any(each.AP50 is None for row in rows for each in row.metrics.classes.values())
+
+
+def _fraction(published: Published, name: str) -> float | None:
+    value = published.variants[name].AP50
+    return None if value is None else value / 100
+
+
+def _shown(row: Row, key: Figure) -> str:
+    value = row.figure(key)
+    return scaled(value, COSTS[key][1]) if key in COSTS else percent(value)
+
+
+def _change(previous: Row, current: Row, key: Figure) -> Cell:
+    before, after = previous.figure(key), current.figure(key)
+    change = None if before is None or after is None else after - before
+    if key in COSTS:
+        return difference(change, better="less", scale=COSTS[key][1])
+    return difference(change, better="more", scale=0.01)
