@@ -12,8 +12,6 @@ from mmengine.config import Config
 
 from tiltbox.model.compat import import_openmmlab
 
-log = logging.getLogger("tiltbox")
-
 
 def run(config: Path) -> None:
     """Train as the resolved configuration says; checkpoints and history go to its work folder."""
@@ -21,8 +19,8 @@ def run(config: Path) -> None:
     from mmengine.runner import Runner
 
     from tiltbox.model import modules  # noqa: F401  (registers)
-    from tiltbox.model.checkpoint import start_from
     from tiltbox.training import data, history  # noqa: F401  (registers)
+    from tiltbox.training.start import StartFromHook
 
     # Raised by mmdet's and mmrotate's own code on every run; nothing a user could act on.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|det|rotate)|torch\.functional")
@@ -31,14 +29,8 @@ def run(config: Path) -> None:
         torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
     runner = Runner.from_cfg(settings)
     if settings.pretrained and not settings.resume:
-        report = start_from(_bare(runner.model), settings.pretrained)
-        if runner.rank == 0:
-            log.info("%s: %s", settings.pretrained, report)
+        runner.register_hook(StartFromHook(settings.pretrained))
     runner.train()
-
-
-def _bare(model):
-    return getattr(model, "module", model)
 
 
 if __name__ == "__main__":
