@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,17 +27,34 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice: YAML forbids it, and PyYAML would take the last in silence."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"'{key.value}' is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file; a missing or malformed one is a SettingsError with its line."""
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise SettingsError(path, "there is no such file", "check the spelling") from None
+    except OSError as error:
+        raise SettingsError(path, f"cannot be read ({error.strerror})", "give a readable file") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SettingsError(
             f"{path}:{line}", f"is not valid YAML ({error.problem})", "correct the line"
         ) from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise SettingsError(path, "is no text in UTF-8", "save it as UTF-8") from None
 
 
 def validated(model: type[S], content: Any, where: str | Path) -> S:
@@ -45,9 +62,9 @@ def validated(model: type[S], content: Any, where: str | Path) -> S:
     if not isinstance(content, dict):
         raise SettingsError(where, "holds no keys", f"give {', '.join(model.model_fields)}")
     try:
-        return model(**content)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise _readable(error, model, where) from None
+        raise _readable(error, model, content, where) from None
 
 
 def load(model: type[S], path: Path) -> S:
@@ -73,30 +90,49 @@ def _suggestion(name: str, names: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(names)}"
 
 
-def _readable(error: ValidationError, model: type[Settings], where: str | Path) -> SettingsError:
+def _readable(
+    error: ValidationError, model: type[Settings], content: dict, where: str | Path
+) -> SettingsError:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
-    if first["type"] == "extra_forbidden":
-        owner = _owner(model, first["loc"][:-1])
-        remedy = _suggestion(str(first["loc"][-1]), list(owner.model_fields)) if owner else "remove it"
-        return SettingsError(f"{where}: {key}", "unknown key", remedy)
     if first["type"] == "missing":
-        return SettingsError(f"{where}: {key}", "is missing", "add it")
-    message = first["msg"].removeprefix("Value error, ")
+        return SettingsError(_place(where, first["loc"]), "is missing", "add it")
+    path = _path(first["loc"], content)
+    place = _place(where, path)
+    if first["type"] == "extra_forbidden":
+        known = list(_owner(model, path[:-1]).model_fields)
+        return SettingsError(place, "unknown key", _suggestion(str(path[-1]), known))
     if first["type"] == "value_error":
-        problem, _, remedy = message.partition("; ")
-        return SettingsError(f"{where}: {key}", problem, remedy or "correct it")
-    return SettingsError(
-        f"{where}: {key}", f"{first['input']!r} is not accepted ({message})", "correct the value"
-    )
+        problem, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
+        return SettingsError(place, problem, remedy or "correct it")
+    # Each branch of a union has its own complaint.
+    messages = [each["msg"] for each in error.errors() if _path(each["loc"], content) == path]
+    problem = f"{first['input']!r} is not accepted ({', or '.join(messages)})"
+    return SettingsError(place, problem, "correct the value")
 
 
-def _owner(model: type[Settings], location: tuple) -> type[Settings] | None:
-    """The settings class that holds the key at ``location``, where it can be told."""
+def _place(where: str | Path, path: tuple) -> str:
+    return f"{where}: {'.'.join(map(str, path))}" if path else str(where)
+
+
+def _path(location: tuple, content: Any) -> tuple:
+    """The keys of ``location`` that lead somewhere in ``content``: pydantic adds names of union branches."""
+    for depth, part in enumerate(location):
+        try:
+            content = content[part]
+        except (LookupError, TypeError):
+            return location[:depth]
+    return location
+
+
+def _owner(model: type[Settings], location: tuple) -> type[Settings]:
+    """The settings class at ``location``; keys of dicts and places in lists lead to their values' class."""
     for part in location:
-        field = getattr(model, "model_fields", {}).get(part)
-        candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Settings)), None)
-        if model is None:
-            return None
+        if part in model.model_fields:
+            model = _settings_in(model.model_fields[part].annotation)
     return model
+
+
+def _settings_in(annotation: Any) -> type[Settings] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next(filter(None, map(_settings_in, get_args(annotation))), None)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tiltbox.settings.base import CONFIGS, Settings, known_name, load
 
-Kernels = tuple[tuple[int, int], tuple[int, int]]
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"a kernel of {size} has no middle; give an odd number")
+    return size
+
+
+Kernel = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+Kernels = tuple[tuple[Kernel, Kernel], tuple[Kernel, Kernel]]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # of folders, runs and Snakemake rules
 LayerType = Literal["bottleneck", "kxk_1x1"]
 
 
@@ -25,10 +34,10 @@ class Variant(Settings):
     neck_layer: LayerType
     top_down_kernels: Kernels
     bottom_up_kernels: Kernels
-    attention: tuple[int, ...]
-    query_size: int | None
+    attention: tuple[Annotated[int, Field(ge=1, le=4)], ...]
+    query_size: int | None = Field(ge=1)
     head: Literal["shared", "unshared"]
-    head_groups: int | None
+    head_groups: int | None = Field(ge=1)
     pretrained: str | None
     checkpoint: str | None
 
@@ -45,7 +54,7 @@ class VariantTable(Settings):
     """The whole file."""
 
     weights: str
-    variants: dict[str, Variant]
+    variants: dict[Name, Variant] = Field(min_length=1)
 
     def url(self, path: str | None) -> str | None:
         """The full address of a weights file named in a row."""

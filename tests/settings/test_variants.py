@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from tiltbox.errors import SettingsError
+from tiltbox.settings.variants import find_variant, load_variants
+
+# layers, width, backbone layer, query size: the design's table, resolved from the public configs.
+TABLE = {
+    "yoloms-xs-previous": (1, 0.40, "bottleneck", None),
+    "yoloms-s-previous": (1, 0.54, "bottleneck", None),
+    "yoloms-l-previous": (2, 0.80, "bottleneck", None),
+    "yoloms-xs-current": (1, 0.42, "kxk_1x1", 4),
+    "yoloms-s-current": (1, 0.55, "kxk_1x1", 5),
+    "yoloms-l-current": (1, 0.87, "bottleneck", 4),
+}
+# neck layer, start branch, attention, kernels top-down, kernels bottom-up, head, groups
+GENERATIONS = {
+    "previous": ("bottleneck", 1, (), ((3, 3), (3, 3)), ((3, 3), (3, 3)), "shared", None),
+    "current": ("kxk_1x1", 2, (2, 3, 4), ((3, 3), (5, 5)), ((5, 5), (7, 7)), "unshared", 4),
+}
+
+
+def row_of(name: str) -> dict:
+    return load_variants().variants[name].model_dump(mode="json")
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(row: dict, name: str = "mine"):
+        path = tmp_path / "variants.yaml"
+        path.write_text(yaml.safe_dump({"weights": "https://example.org", "variants": {name: row}}))
+        return path
+
+    return write
+
+
+def test_no_row(tmp_path):
+    path = tmp_path / "variants.yaml"
+    path.write_text("weights: https://example.org\nvariants: {}\n")
+    with pytest.raises(SettingsError, match=r"variants: \{\} is not accepted"):
+        load_variants(path)
+
+
+def test_there_are_these_six():
+    assert list(load_variants().variants) == list(TABLE)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_row(name):
+    row = find_variant(name)
+    assert (row.layers, row.width, row.backbone_layer, row.query_size) == TABLE[name]
+    assert name == f"yoloms-{row.size}-{row.generation}"
+    assert GENERATIONS[row.generation] == (
+        row.neck_layer,
+        row.start_branch,
+        row.attention,
+        row.top_down_kernels,
+        row.bottom_up_kernels,
+        row.head,
+        row.head_groups,
+    )
+
+
+def test_unknown_variant():
+    with pytest.raises(SettingsError, match="unknown variant 'yoloms-xs'; did you mean 'yoloms-xs-"):
+        find_variant("yoloms-xs")
+
+
+def test_url():
+    table = load_variants()
+    assert table.url(None) is None
+    assert table.url("a/b.pth") == f"{table.weights}/a/b.pth"
+
+
+@pytest.mark.parametrize(
+    ("of", "change", "message"),
+    [
+        ("previous", {"query_size": 4}, "variants.mine: attention and query_size go together"),
+        ("previous", {"attention": [2]}, "variants.mine: attention and query_size go together"),
+        ("current", {"query_size": None}, "variants.mine: attention and query_size go together"),
+        ("current", {"attention": []}, "variants.mine: attention and query_size go together"),
+        ("current", {"attention": [5]}, "variants.mine.attention.0: 5 is not accepted"),
+        ("current", {"query_size": 0}, "variants.mine.query_size: 0 is not accepted"),
+        ("current", {"head_groups": None}, "variants.mine: head_groups belongs to the unshared head"),
+        ("current", {"head": "shared"}, "variants.mine: head_groups belongs to the unshared head"),
+        ("previous", {"head_groups": 4}, "variants.mine: head_groups belongs to the unshared head"),
+        ("previous", {"head": "split"}, "variants.mine.head: 'split' is not accepted"),
+        ("current", {"size": "m"}, "variants.mine.size: 'm' is not accepted"),
+        ("current", {"width": 0}, "variants.mine.width: 0 is not accepted"),
+        ("current", {"layers": 0}, "variants.mine.layers: 0 is not accepted"),
+        ("current", {"start_branch": 3}, "variants.mine.start_branch: 3 is not accepted"),
+        (
+            "current",
+            {"top_down_kernels": [[3, 4], [3, 3]]},
+            "variants.mine.top_down_kernels.0.1: a kernel of 4 has no middle; give an odd number",
+        ),
+        ("current", {"top_down_kernels": [[3, 3]]}, "variants.mine.top_down_kernels.1: is missing"),
+        ("current", {"widht": 1}, "variants.mine.widht: unknown key; did you mean 'width'?"),
+    ],
+)
+def test_refused_row(table, of, change, message):
+    with pytest.raises(SettingsError) as error:
+        load_variants(table(row_of(f"yoloms-s-{of}") | change))
+    assert message in str(error.value)
+
+
+def test_every_key_is_needed(table):
+    """A row states its detector in full: nothing is inherited or assumed."""
+    row = row_of("yoloms-s-current")
+    for key in row:
+        with pytest.raises(SettingsError, match=f"variants.mine.{key}: is missing; add it"):
+            load_variants(table({other: value for other, value in row.items() if other != key}))
+
+
+@pytest.mark.parametrize("name", ["", "Mine", "a/b", "a b", "a'b", "-a"])
+def test_a_name_that_no_folder_or_rule_can_have(table, name):
+    with pytest.raises(SettingsError, match="is not accepted"):
+        load_variants(table(row_of("yoloms-s-current"), name))
