@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiltbox.errors import SettingsError
+from tiltbox.settings.schedules import find_schedule
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SHIPPED = sorted(path.stem for path in (CONFIGS / "schedules").glob("*.yaml"))
+LEAST = {
+    "processes": 1,
+    "batch": 2,
+    "epochs": {"xs": 1, "s": 2, "l": 3},
+    "base_lr": 0.001,
+    "base_batch": 8,
+    "warmup_steps": 0,
+    "constant_share": 0.5,
+}
+
+
+def find(tmp_path: Path, content: dict):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return find_schedule(str(path))
+
+
+def test_nothing(tmp_path):
+    with pytest.raises(SettingsError, match="processes: is missing"):
+        find(tmp_path, {"seed": 1})
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped(name):
+    assert find_schedule(name, CONFIGS) == find_schedule(str(CONFIGS / "schedules" / f"{name}.yaml"))
+
+
+def test_shipped_are_those_that_datasets_and_documents_name():
+    assert {"dota-2gpu", "dota-1gpu", "dota-cpu", "mini", "smoke"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch", "rate"),
+    [(1, 8, 0.001), (2, 4, 0.001), (1, 4, 0.0005), (4, 8, 0.004), (1, 1, 0.000125)],
+)
+def test_learning_rate_grows_with_the_images_of_a_step(tmp_path, processes, batch, rate):
+    schedule = find(tmp_path, LEAST | {"processes": processes, "batch": batch})
+    assert schedule.learning_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("dota-2gpu", 0.004 / 16), ("dota-1gpu", 0.004 / 32), ("dota-cpu", 0.004 / 64)]
+)
+def test_learning_rate_of_the_published_recipe(name, rate):
+    """0.004 at 16 times the batch, on two GPUs; by the rule elsewhere."""
+    assert find_schedule(name, CONFIGS).learning_rate == pytest.approx(rate)
+
+
+def test_published_recipe():
+    schedule = find_schedule("dota-2gpu", CONFIGS)
+    assert (schedule.processes, schedule.batch, schedule.image_size) == (2, 4, 1024)
+    assert set(schedule.epochs.model_dump().values()) == {36}
+    assert (schedule.weight_decay, schedule.ema_momentum, schedule.final_share) == (0.05, 0.0002, 0.05)
+    assert schedule.pretrained and schedule.flip == 0.75 and schedule.rotate == 0.5
+
+
+@pytest.mark.parametrize("name", ["dota-1gpu", "dota-cpu"])
+def test_smaller_machines_warm_up_over_as_many_images(name):
+    full, small = find_schedule("dota-2gpu", CONFIGS), find_schedule(name, CONFIGS)
+    images = [each.warmup_steps * each.processes * each.batch for each in (full, small)]
+    assert images[0] == images[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_steps": 5, "warmup_steps": 6}, "warmup_steps is larger than max_steps"),
+        ({"max_steps": 0}, "max_steps: 0 is not accepted"),
+        ({"image_size": 100}, "image_size: 100 is not accepted"),
+        ({"epochs": {"xs": 1, "s": 1}}, "epochs.l: is missing"),
+        ({"epochs": {"xs": 1, "s": 1, "l": 1, "m": 1}}, "epochs.m: unknown key"),
+        ({"epochs": {"xs": 0, "s": 1, "l": 1}}, "epochs.xs: 0 is not accepted"),
+        ({"base_lr": -1}, "base_lr: -1 is not accepted"),
+        ({"base_lr": "fast"}, "base_lr: 'fast' is not accepted"),
+        ({"constant_share": 1.5}, "constant_share: 1.5 is not accepted"),
+        ({"ema_momentum": 1}, "ema_momentum: 1 is not accepted"),
+        ({"batchsize": 4}, "batchsize: unknown key; did you mean 'batch'?"),
+    ],
+)
+def test_refused(tmp_path, change, message):
+    with pytest.raises(SettingsError) as error:
+        find(tmp_path, LEAST | change)
+    assert f"mine.yaml: {message}" in str(error.value)
+
+
+def test_warm_up_may_take_all_steps(tmp_path):
+    assert find(tmp_path, LEAST | {"max_steps": 5, "warmup_steps": 5}).max_steps == 5
+
+
+def test_unknown():
+    with pytest.raises(SettingsError, match=r"unknown schedule 'smok'; did you mean 'smoke'\?"):
+        find_schedule("smok", CONFIGS)
+    with pytest.raises(SettingsError, match=r"nowhere/mine\.yaml: there is no such file"):
+        find_schedule("nowhere/mine.yaml")
