@@ -14,7 +14,8 @@ except TiltboxError as error:
 
 dataset = plan.dataset
 DATASET_SETTING = plan.workflow.dataset
-CPU_TRAINING_THREADS = 2
+# Without GPUs the variants share the cores: one thread each wastes least. `--set-threads train=N` overrules.
+CPU_THREADS = max(1, workflow.cores // len(plan.variants))
 
 
 # Without a limit Snakemake ignores GPUs when it runs jobs itself; `--resources gpu=N` sets another.
