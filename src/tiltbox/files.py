@@ -24,6 +24,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to ``path`` when the block succeeds."""
     path = Path(path)
     require_writable(path.parent)
+    if path.is_dir():
+        raise OutputError(path, "is a folder", "name a file with --out")
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
@@ -40,6 +42,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling folder; it takes the place of ``path`` when the block succeeds."""
     path = Path(path)
     require_writable(path.parent)
+    if path.exists() and not path.is_dir():
+        raise OutputError(path, "is a file", "name a folder with --out")
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
