@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError, TiltboxError
+
+KINDS = [TiltboxError, SettingsError, DataError, CheckpointError, OutputError]
+
+
+def fail(kind: type[TiltboxError]) -> None:
+    raise kind(Path("labels/P1.txt"), "is malformed", "correct it")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_says_where_what_and_what_to_do(kind):
+    error = kind(Path("labels/P1.txt"), "is malformed", "correct it")
+    assert str(error) == "labels/P1.txt: is malformed; correct it"
+    assert (error.where, error.problem, error.remedy) == ("labels/P1.txt", "is malformed", "correct it")
+    assert isinstance(error, TiltboxError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pickles(kind):
+    error = pickle.loads(pickle.dumps(kind("a.yaml: key", "is wrong", "mend it")))
+    assert type(error) is kind
+    assert str(error) == "a.yaml: key: is wrong; mend it"
+    assert error.remedy == "mend it"
+
+
+def test_comes_through_a_process_pool():
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(DataError, match="correct it"):
+        pool.apply(fail, (DataError,))
