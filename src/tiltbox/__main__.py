@@ -1,4 +1,4 @@
-"""The ``tiltbox`` command: catches what the library raises, prints one line, and sets the exit code."""
+"""The ``tiltbox`` command: catches every error, prints one line, and sets the exit code."""
 
 from __future__ import annotations
 
@@ -16,15 +16,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         options.run(options)
-    except TiltboxError as error:
+    except KeyboardInterrupt:
+        return _failed(options.stage, "interrupted", 130)
+    except Exception as error:
         if options.debug:
             raise
-        print(f"tiltbox {options.stage}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"tiltbox {options.stage}: interrupted", file=sys.stderr)
-        return 130
+        return _failed(options.stage, _line(error), 1)
     return 0
+
+
+def _failed(stage: str, message: str, code: int) -> int:
+    print(f"tiltbox {stage}: {message}", file=sys.stderr)
+    return code
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, TiltboxError):
+        return str(error)
+    problem = " ".join(str(error).split())
+    return f"{type(error).__name__}: {problem}; this was not foreseen, --debug shows where it happened"
 
 
 if __name__ == "__main__":
