@@ -37,9 +37,9 @@ class Render(Settings):
 
     scenes: Literal["mini"] = "mini"
     seed: int = Field(0, ge=0)
-    size: int = Field(256, ge=128, description="side of the square images in pixels")
+    size: int = Field(232, ge=128, description="side of the square images in pixels")
     images: dict[Split, Annotated[int, Field(ge=0)]] = Field(
-        {"train": 72, "val": 24, "test": 8}, min_length=1
+        {"train": 150, "val": 40, "test": 8}, min_length=1
     )
 
 

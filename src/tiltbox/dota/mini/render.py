@@ -13,11 +13,10 @@ from tiltbox.dota.mini.scenes import Thing, scene
 from tiltbox.files import whole_folder
 
 SPLITS = ("train", "val", "test")
-COUNTS = {"train": 72, "val": 24, "test": 8}
 HEADER = ("imagesource:mini", "gsd:0.5")
 
 
-def render_mini(out: Path, *, seed: int = 0, images: Mapping[str, int] = COUNTS, size: int = 256) -> None:
+def render_mini(out: Path, *, seed: int = 0, images: Mapping[str, int], size: int = 256) -> None:
     """Render the mini set: ``out/{train,val,test}/{images,labelTxt}``, test without labels.
 
     The same seed, counts and size give the same pixels and labels on every machine.
