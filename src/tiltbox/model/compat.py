@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
@@ -21,6 +22,8 @@ from types import ModuleType
 @cache
 def import_openmmlab() -> None:
     """Import mmdet's and mmrotate's model, data and structure registries; call before using either."""
+    # Raised by their own code on every run; nothing a user could act on.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|det|rotate)|torch\.functional")
     if not _is_installed("mmcv._ext"):
         stand_in = _MissingOps("mmcv._ext")
         stand_in.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # mmengine looks for it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from pathlib import Path
 
 import torch
@@ -22,8 +21,6 @@ def run(config: Path) -> None:
     from tiltbox.training import data, history  # noqa: F401  (registers)
     from tiltbox.training.start import StartFromHook
 
-    # Raised by mmdet's and mmrotate's own code on every run; nothing a user could act on.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|det|rotate)|torch\.functional")
     settings = Config.fromfile(config)
     if settings.launcher == "pytorch" and settings.env_cfg.dist_cfg.backend == "gloo":
         torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
