@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tiltbox import __version__
+
+log = logging.getLogger("tiltbox")
 
 
 def parser() -> ArgumentParser:
@@ -163,6 +166,21 @@ def _run_train(options: Namespace) -> None:
         resume=options.resume,
         track=options.track,
     )
+    if options.track:
+        try:
+            _track_training(options)
+        except Exception as error:  # were this to fail the stage, Snakemake would delete the weights
+            log.warning("the training is complete, but MLflow has no record of its end: %s", error)
+
+
+def _track_training(options: Namespace) -> None:
+    from tiltbox import tracking
+    from tiltbox.model import build_detector
+    from tiltbox.model.complexity import count_complexity
+    from tiltbox.settings.variants import find_variant
+
+    model = build_detector(find_variant(options.variant), num_classes=len(_classes(options.dataset)))
+    tracking.log_training(options.track, options.out, vars(count_complexity(model)))
 
 
 def _schedule(options: Namespace) -> str:
@@ -348,10 +366,6 @@ def _run_tracking(options: Namespace) -> None:
     from tiltbox import tracking
 
     tracking.prepare(options.experiment)
-
-
-def _number_or_auto(text: str) -> int | None:
-    return None if text == "auto" else int(text)
 
 
 def _classes(dataset: str | None) -> tuple[str, ...]:

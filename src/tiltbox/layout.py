@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 DATA, RESULTS, LOGS, BENCHMARKS = Path("data"), Path("results"), Path("logs"), Path("logs/benchmarks")
-TRACKING_DATABASE = Path("mlflow.db")
+# Where `mlflow ui` without arguments looks for its records and for the files that belong to them.
+TRACKING_DATABASE, TRACKING_FILES = Path("mlflow.db"), Path("mlartifacts")
 
 
 def raw(dataset: str) -> Path:

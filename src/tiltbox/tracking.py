@@ -1,24 +1,29 @@
 """MLflow: one experiment per dataset, one run per variant, shared by the stages.
 
 A run is found by its tags, so stages need not pass it on. Training with other settings begins a new
-run; the older one stays for comparison. The database (``mlflow.db`` in the current folder, where
-``mlflow ui`` looks by itself, or whatever MLFLOW_TRACKING_URI names) is created once by
-:func:`prepare` before stages write in parallel: several processes that create it at once break it.
+run; the older one stays for comparison. Everything goes to ``mlflow.db`` and ``mlartifacts/`` in the
+current folder, where ``mlflow ui`` looks by itself, or to the server that MLFLOW_TRACKING_URI names. The
+database is created once by :func:`prepare` before stages write in parallel: several processes that
+create it at once break it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
 from tiltbox.errors import SettingsError
-from tiltbox.layout import TRACKING_DATABASE
+from tiltbox.files import whole_file
+from tiltbox.layout import TRACKING_DATABASE, TRACKING_FILES
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
 
@@ -30,11 +35,13 @@ _VARIANT = "variant"
 
 
 def prepare(experiment: str) -> str:
-    """Create the database and the experiment where they are missing; returns the experiment's id."""
-    with FileLock(f"{TRACKING_DATABASE}.lock"):
-        client = _client()
-        found = client.get_experiment_by_name(experiment)
-        return found.experiment_id if found else client.create_experiment(experiment)
+    """Create the database and the experiment where they are missing; returns the experiment's id.
+
+    Raises:
+        SettingsError: The experiment was deleted in MLflow.
+    """
+    with _alone():
+        return _experiment(_client(), experiment)
 
 
 def begin_training(track: str, variant: Variant, schedule: Schedule, config_hash: str) -> str:
@@ -46,9 +53,7 @@ def begin_training(track: str, variant: Variant, schedule: Schedule, config_hash
     Returns:
         The run's id, for :func:`log_epoch`.
     """
-    client, run = _client(), _latest_run(track)
-    if run is None or run.data.tags.get(_CONFIG_HASH, config_hash) != config_hash:
-        run = _new_run(track)
+    client, run = _client(), _run(track, config_hash)
     tags = {
         _CONFIG_HASH: config_hash,
         "size": variant.size,
@@ -94,11 +99,25 @@ def _size_metrics(counts: Mapping) -> dict[str, float]:
 
 
 def _log_results(track: str, metrics: Mapping[str, float | None], artifacts: Iterable[Path] = ()) -> None:
-    run_id = (_latest_run(track) or _new_run(track)).info.run_id
-    _log_metrics(run_id, {key: value for key, value in metrics.items() if value is not None}, step=0)
-    client = _client()
+    run = _run(track)
+    known = {key: value for key, value in metrics.items() if value is not None}
+    _log_metrics(run.info.run_id, known, step=0)
     for path in artifacts:
-        client.log_artifact(run_id, str(path))
+        _log_artifact(run, path)
+
+
+def _log_artifact(run, path: Path) -> None:
+    """Put a file where the server that shows the run will look for it.
+
+    The server keeps files of ``mlflow-artifacts:`` addresses in its own folder, so they are found again
+    when the project has moved; without a server MLflow's client cannot write to such addresses.
+    """
+    address = urlsplit(run.info.artifact_uri)
+    if _server() or address.scheme != "mlflow-artifacts":
+        _client().log_artifact(run.info.run_id, str(path))
+        return
+    with whole_file(TRACKING_FILES / address.path.lstrip("/") / path.name) as temporary:
+        shutil.copyfile(path, temporary)
 
 
 def _log_metrics(run_id: str, metrics: Mapping[str, float], step: int) -> None:
@@ -106,28 +125,49 @@ def _log_metrics(run_id: str, metrics: Mapping[str, float], step: int) -> None:
     from mlflow.utils.time import get_current_time_millis
 
     now = get_current_time_millis()
-    # One batch: a hundred times faster than value by value.
-    _client().log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+    logged = [Metric(_metric_name(key), value, now, step) for key, value in metrics.items()]
+    _client().log_batch(run_id, metrics=logged)  # a hundred times faster than value by value
 
 
-def _latest_run(track: str):
+def _metric_name(name: str) -> str:
+    """MLflow takes letters, digits and ``_-. :/``; classes may have other signs in their names.
+
+    >>> _metric_name("AP50/car (parked)")
+    'AP50/car _parked_'
+    """
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def _run(track: str, config_hash: str | None = None):
+    """The variant's latest run; a new one if there is none or, given a hash, if its settings were others."""
     experiment, name = _target(track)
-    query = f"tags.{_VARIANT} = '{name}'"
-    runs = _client().search_runs([prepare(experiment)], query, order_by=["start_time DESC"], max_results=1)
-    return runs[0] if runs else None
+    with _alone():  # a variant's first stages may come at the same time
+        client = _client()
+        place = _experiment(client, experiment)
+        query = f"tags.{_VARIANT} = '{name}'"
+        found = client.search_runs([place], query, order_by=["start_time DESC"], max_results=1)
+        if found and config_hash in (None, found[0].data.tags.get(_CONFIG_HASH, config_hash)):
+            return found[0]
+        # Complete from the start: stages come and go, and in between nothing is running.
+        run = client.create_run(place, tags={_VARIANT: name}, run_name=name)
+        client.set_terminated(run.info.run_id)
+        return client.get_run(run.info.run_id)
 
 
-def _new_run(track: str):
-    experiment, name = _target(track)
-    client = _client()
-    run = client.create_run(prepare(experiment), tags={_VARIANT: name}, run_name=name)
-    client.set_terminated(run.info.run_id)  # stages come and go; in between nothing is running
-    return client.get_run(run.info.run_id)
+def _experiment(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = None if _server() else f"mlflow-artifacts:/{quote(name)}"
+        return client.create_experiment(name, artifact_location=place)
+    if found.lifecycle_stage != "active":
+        remedy = f"mlflow experiments restore --experiment-id {found.experiment_id} brings it back"
+        raise SettingsError(f"experiment '{name}'", "was deleted in MLflow", remedy)
+    return found.experiment_id
 
 
 def _target(track: str) -> tuple[str, str]:
     experiment, slash, name = track.partition("/")
-    if not (experiment and slash and name):
+    if not (experiment and slash and name) or "'" in name:
         raise SettingsError(
             "--track", f"'{track}' names no run", "give EXPERIMENT/RUN, such as mini/yoloms-xs-current"
         )
@@ -141,15 +181,25 @@ def _parameters(variant: Variant, schedule: Schedule) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
 
 
+def _alone() -> FileLock:
+    return FileLock(f"{TRACKING_DATABASE}.lock")
+
+
+def _server() -> str | None:
+    return os.environ.get("MLFLOW_TRACKING_URI")
+
+
 def _client() -> MlflowClient:
     from mlflow import MlflowClient
 
-    return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{TRACKING_DATABASE}"))
+    return MlflowClient(_server() or f"sqlite:///{TRACKING_DATABASE.absolute()}")
 
 
 def git_commit() -> str:
     """The commit of the current folder, short, or ``unknown``."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return "unknown"
     return asked.stdout.strip() or "unknown"
