@@ -1,0 +1,164 @@
+"""A real `mlflow ui`, started without arguments in the folder that the stages wrote to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import requests
+
+from tiltbox import tracking
+from tiltbox.settings.schedules import find_schedule
+from tiltbox.settings.variants import find_variant
+
+MLFLOW = Path(sys.executable).parent / "mlflow"
+AP50 = {"yoloms-xs-previous": 0.25, "yoloms-xs-current": 0.5}
+VARIANTS = {name: find_variant(name) for name in AP50}
+SCHEDULE = find_schedule("smoke")
+API = "api/2.0/mlflow"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A folder in which two variants were trained and evaluated, and which was moved since."""
+    before = tmp_path_factory.mktemp("before") / "project"
+    (before / "evaluate").mkdir(parents=True)
+    (before / "evaluate" / "dota.txt").write_text("mAP: 0.5\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(before)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name, ap50 in AP50.items():
+            _log(name, ap50)
+    after = tmp_path_factory.mktemp("after") / "moved"
+    shutil.move(before, after)
+    return after
+
+
+def _log(name: str, ap50: float) -> None:
+    run = tracking.begin_training(f"mini/{name}", VARIANTS[name], SCHEDULE, f"hash-of-{name}")
+    for epoch in (1, 2):
+        tracking.log_epoch(run, {"epoch": epoch, "step": 2 * epoch, "lr": 1e-3, "loss": 4 - epoch})
+    scores = {"mAP": ap50 / 2, "AP50": ap50, "AP75": ap50 / 4, "classes": {"ship": {"AP50": ap50}}}
+    tracking.log_evaluation(f"mini/{name}", scores, [Path("evaluate/dota.txt")])
+
+
+@pytest.fixture(scope="module")
+def server(project):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    with (project / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [MLFLOW, "ui", "--port", str(port)],
+            cwd=project,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # it leaves children behind: its whole group is ended below
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(address, process, project / "server.log")
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        finally:
+            _kill_rest(process.pid)
+
+
+def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
+        try:
+            requests.get(f"{address}/health", timeout=5).raise_for_status()
+            return
+        except requests.RequestException:
+            time.sleep(0.2)
+    pytest.fail(f"no answer from the server: {log.read_text()}")
+
+
+def _kill_rest(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def ask(server: str, path: str, **content) -> dict:
+    answer = requests.post(f"{server}/{API}/{path}", json=content, timeout=60)
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+def get(server: str, path: str, /, **query) -> requests.Response:
+    answer = requests.get(f"{server}/{path}", params=query, timeout=60)
+    assert answer.ok, answer.text
+    return answer
+
+
+@pytest.fixture(scope="module")
+def runs(server) -> dict[str, dict]:
+    experiments = ask(server, "experiments/search", max_results=10)["experiments"]
+    number = next(each["experiment_id"] for each in experiments if each["name"] == "mini")
+    found = ask(server, "runs/search", experiment_ids=[number])["runs"]
+    assert len(found) == len(VARIANTS)
+    return {run["info"]["run_name"]: run for run in found}
+
+
+def as_dict(rows: list[dict]) -> dict:
+    return {row["key"]: row["value"] for row in rows}
+
+
+def test_page(server):
+    assert "<title>MLflow</title>" in get(server, "").text
+
+
+@pytest.mark.parametrize(("name", "ap50"), AP50.items())
+def test_runs_can_be_compared(runs, name, ap50):
+    data = runs[name]["data"]
+    assert as_dict(data["metrics"]) == {
+        "mAP": ap50 / 2,
+        "AP50": ap50,
+        "AP75": ap50 / 4,
+        "AP50/ship": ap50,
+        "train/lr": 1e-3,
+        "train/loss": 2.0,
+    }
+    assert as_dict(data["params"])["generation"] == name.split("-")[-1]
+    tags = as_dict(data["tags"])
+    assert {key: tags[key] for key in ("variant", "size", "config_hash")} == {
+        "variant": name,
+        "size": "xs",
+        "config_hash": f"hash-of-{name}",
+    }
+    assert runs[name]["info"]["status"] == "FINISHED"
+
+
+def test_runs_hold_the_same_keys(runs):
+    """Else the comparison of two has holes."""
+    first, second = (run["data"] for run in runs.values())
+    for kind in ("metrics", "params"):
+        assert as_dict(first[kind]).keys() == as_dict(second[kind]).keys()
+
+
+def test_curve(server, runs):
+    run_id = runs["yoloms-xs-current"]["info"]["run_id"]
+    history = get(server, f"{API}/metrics/get-history", run_id=run_id, metric_key="train/loss").json()
+    assert [(point["step"], point["value"]) for point in history["metrics"]] == [(1, 3.0), (2, 2.0)]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_files_are_listed_and_served_after_the_project_moved(server, runs, name):
+    run_id = runs[name]["info"]["run_id"]
+    listed = get(server, f"{API}/artifacts/list", run_id=run_id).json()["files"]
+    assert [(file["path"], int(file["file_size"])) for file in listed] == [("dota.txt", 9)]
+    assert get(server, "get-artifact", run_id=run_id, path="dota.txt").text == "mAP: 0.5\n"
