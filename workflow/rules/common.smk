@@ -26,6 +26,10 @@ wildcard_constraints:
     variant="|".join(plan.variants),
 
 
+def dataset_keys(*keys):
+    return dataset.model_dump(mode="json", include=set(keys))
+
+
 def sources(splits):
     """The folders of raw images and labels that are cut together."""
     return [layout.raw(dataset.name) / split for split in splits]

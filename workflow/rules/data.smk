@@ -16,9 +16,11 @@ rule download:
     params:
         setting=DATASET_SETTING,
         folder=layout.raw(dataset.name),
-        source=fingerprint(dataset.source),
+        source=fingerprint(
+            dataset.source, dataset_keys("splits", "classes", "expected")
+        ),
     shell:
-        "tiltbox download {params.setting} --out {params.folder} > {log} 2>&1"
+        "tiltbox download {params.setting:q} --out {params.folder} > {log} 2>&1"
 
 
 for role, splits in {
@@ -48,7 +50,8 @@ for role, splits in {
             folder=layout.patches(dataset.name, splits),
             patch=dataset.patch,
             setting=DATASET_SETTING,
+            classes=dataset.classes,
         shell:
-            "tiltbox split {params.sources} --out {params.folder} --dataset {params.setting}"
+            "tiltbox split {params.sources} --out {params.folder} --dataset {params.setting:q}"
             " --size {params.patch.size} --overlap {params.patch.overlap} --rates {params.patch.rates}"
             " --iof {params.patch.iof} --workers {threads} > {log} 2>&1"

@@ -25,7 +25,7 @@ rule predict:
         gpus=plan.gpus,
     shell:
         "tiltbox predict {wildcards.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
-        " --out {output.detections} --dataset {params.setting} --schedule {params.schedule}"
+        " --out {output.detections} --dataset {params.setting:q} --schedule {params.schedule:q}"
         " --gpus {params.gpus} > {log} 2>&1"
 
 
@@ -51,7 +51,7 @@ rule merge:
         folder=lambda wildcards: layout.task1(dataset.name, wildcards.variant),
         setting=DATASET_SETTING,
     shell:
-        "tiltbox merge {input.detections} --out {params.folder} --dataset {params.setting} > {log} 2>&1"
+        "tiltbox merge {input.detections} --out {params.folder} --dataset {params.setting:q} > {log} 2>&1"
 
 
 rule evaluate:
@@ -79,7 +79,7 @@ rule evaluate:
         track=lambda wildcards: tracked(wildcards.variant),
     shell:
         "tiltbox evaluate {params.task1} --labels {params.raw}/labelTxt --images {params.raw}/images"
-        " --split {params.split} --dataset {params.setting} --out {output.metrics} {params.track} > {log} 2>&1"
+        " --split {params.split} --dataset {params.setting:q} --out {output.metrics} {params.track} > {log} 2>&1"
 
 
 rule complexity:
@@ -101,5 +101,5 @@ rule complexity:
         track=lambda wildcards: tracked(wildcards.variant),
         row=lambda wildcards: fingerprint(plan.variants[wildcards.variant]),
     shell:
-        "tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {params.setting} {params.track}"
+        "tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {params.setting:q} {params.track}"
         " > {log} 2>&1"

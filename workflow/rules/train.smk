@@ -34,5 +34,5 @@ rule train:
         settings=lambda wildcards: plan.depends_on(wildcards.variant),
     shell:
         "tiltbox train {wildcards.variant} --patches {params.patches} --out {params.folder}"
-        " --dataset {params.setting} --schedule {params.schedule} --gpus {params.gpus} {params.track}"
+        " --dataset {params.setting:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.track}"
         " > {log} 2>&1"

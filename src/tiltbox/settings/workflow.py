@@ -54,7 +54,8 @@ class Plan:
 
     def depends_on(self, name: str) -> str:
         """A hash of all settings that the training of a variant depends on."""
-        return fingerprint(self.variants[name], self.schedule, self.dataset.patch, {"gpus": self.gpus})
+        others = {"gpus": self.gpus, "classes": self.dataset.classes}
+        return fingerprint(self.variants[name], self.schedule, self.dataset.patch, others)
 
 
 def gpus_here() -> int:
