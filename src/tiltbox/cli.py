@@ -32,6 +32,16 @@ def _verb(verbs, name: str, help: str, run) -> ArgumentParser:
     return verb
 
 
+def _at_least(least: int):
+    def count(text: str) -> int:
+        if int(text) < least:
+            raise ValueError
+        return int(text)
+
+    count.__name__ = f"number from {least} on"  # argparse: invalid number from 1 on value: '0'
+    return count
+
+
 def _out(verb: ArgumentParser, metavar: str, help: str) -> None:
     verb.add_argument("--out", type=Path, required=True, metavar=metavar, help=help)
 
@@ -56,7 +66,7 @@ def _track(verb: ArgumentParser) -> None:
 
 def _gpus(verb: ArgumentParser, default: str) -> None:
     verb.add_argument(
-        "--gpus", type=int, metavar="N", help=f"GPUs to use, 0 for the CPU (default: {default})"
+        "--gpus", type=_at_least(0), metavar="N", help=f"GPUs to use, 0 for the CPU (default: {default})"
     )
 
 
@@ -93,9 +103,11 @@ def _split(verbs) -> None:
         "sources", nargs="+", type=Path, metavar="SRC", help="folder with images/ and labelTxt/"
     )
     _out(verb, "DIR", "folder for images/, annfiles/ and manifest.json")
-    verb.add_argument("--size", type=int, default=1024, metavar="PX", help="side of a patch (default: 1024)")
     verb.add_argument(
-        "--overlap", type=int, default=200, metavar="PX", help="overlap of patches (default: 200)"
+        "--size", type=_at_least(1), default=1024, metavar="PX", help="side of a patch (default: 1024)"
+    )
+    verb.add_argument(
+        "--overlap", type=_at_least(0), default=200, metavar="PX", help="overlap of patches (default: 200)"
     )
     verb.add_argument(
         "--rates", nargs="+", type=float, default=[1.0], metavar="R", help="scales to cut at (default: 1.0)"
@@ -103,7 +115,7 @@ def _split(verbs) -> None:
     verb.add_argument(
         "--iof", type=float, default=0.7, metavar="F", help="share of an object to keep it (default: 0.7)"
     )
-    verb.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    verb.add_argument("--workers", type=_at_least(1), metavar="N", help="processes (default: all cores)")
     _dataset(verb)
 
 
@@ -133,7 +145,9 @@ def _train(verbs) -> None:
     )
     _out(verb, "DIR", "folder for checkpoint.pth, config.py, history.csv and train.json")
     _gpus(verb, "the schedule's number where there are as many, else 0")
-    verb.add_argument("--processes", type=int, metavar="N", help="training processes on the CPU (default: 1)")
+    verb.add_argument(
+        "--processes", type=_at_least(1), metavar="N", help="training processes on the CPU (default: 1)"
+    )
     _schedule_option(verb)
     verb.add_argument(
         "--start", metavar="FILE_OR_URL", help="weights to start from, instead of the variant's own"
@@ -203,9 +217,11 @@ def _predict(verbs) -> None:
     verb.add_argument("--patches", type=Path, required=True, metavar="DIR", help="patches from split")
     _out(verb, "FILE.parquet", "detections, in pixels of the patches")
     help = "side to resize patches to (default: the schedule's)"
-    verb.add_argument("--image-size", type=int, metavar="PX", help=help)
+    verb.add_argument("--image-size", type=_at_least(32), metavar="PX", help=help)
     _schedule_option(verb)
-    verb.add_argument("--batch", type=int, default=8, metavar="N", help="patches at a time (default: 8)")
+    verb.add_argument(
+        "--batch", type=_at_least(1), default=8, metavar="N", help="patches at a time (default: 8)"
+    )
     _gpus(verb, "all there are")
     _dataset(verb)
 
