@@ -109,18 +109,26 @@ def test_defaults_of_the_design():
     assert (train.resume, train.gpus) == (True, None)
 
 
+@pytest.mark.parametrize(("text", "count"), [("auto", None), ("0", 0), ("2", 2)])
+def test_gpus(text, count):
+    assert parser().parse_args(["train", "v", "--patches", "p", "--out", "o", "--gpus", text]).gpus == count
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         ("fly", "invalid choice: 'fly'"),
         ("split --out out", "the following arguments are required: SRC"),
         ("split src", "the following arguments are required: --out"),
-        ("split src --out out --size big", "argument --size: invalid number from 1 on value: 'big'"),
-        ("split src --out out --size 0", "argument --size: invalid number from 1 on value: '0'"),
-        ("split src --out out --workers 0", "argument --workers: invalid number from 1 on value: '0'"),
+        ("split src --out out --size big", "argument --size: 'big' is no number from 1 on"),
+        ("split src --out out --size 0", "argument --size: '0' is no number from 1 on"),
+        ("split src --out out --workers 0", "argument --workers: '0' is no number from 1 on"),
         ("split src --out out --rates", "argument --rates: expected at least one argument"),
-        ("train v --patches p --out out --gpus -1", "argument --gpus: invalid number from 0 on value: '-1'"),
-        ("train v --patches p --out out --processes 0", "argument --processes: invalid number from 1 on"),
+        (
+            "train v --patches p --out out --gpus -1",
+            "argument --gpus: '-1' is no number from 0 on",
+        ),
+        ("train v --patches p --out out --processes 0", "argument --processes: '0' is no number from 1 on"),
         ("predict v --patches p --out out", "the following arguments are required: --checkpoint"),
         ("merge d --out out --iou wide", "argument --iou: invalid float value: 'wide'"),
         ("evaluate t --labels l --out o --absent-classes some", "argument --absent-classes: invalid choice"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from tiltbox import __version__
@@ -34,12 +34,15 @@ def _verb(verbs, name: str, help: str, run) -> ArgumentParser:
 
 def _at_least(least: int):
     def count(text: str) -> int:
-        if int(text) < least:
-            raise ValueError
+        if not text.isdecimal() or int(text) < least:
+            raise ArgumentTypeError(f"'{text}' is no number from {least} on")
         return int(text)
 
-    count.__name__ = f"number from {least} on"  # argparse: invalid number from 1 on value: '0'
     return count
+
+
+def _gpu_count(text: str) -> int | None:
+    return None if text == "auto" else _at_least(0)(text)
 
 
 def _out(verb: ArgumentParser, metavar: str, help: str) -> None:
@@ -66,7 +69,7 @@ def _track(verb: ArgumentParser) -> None:
 
 def _gpus(verb: ArgumentParser, default: str) -> None:
     verb.add_argument(
-        "--gpus", type=_at_least(0), metavar="N", help=f"GPUs to use, 0 for the CPU (default: {default})"
+        "--gpus", type=_gpu_count, metavar="N", help=f"GPUs to use, 0 for the CPU (default: auto, {default})"
     )
 
 
