@@ -60,14 +60,14 @@ def _acquire(count: int, devices: list[str], locks: ExitStack) -> list[str]:
     while True:
         held: list[tuple[str, FileLock]] = []
         for device in devices:
+            if len(held) == count:
+                break
             lock = FileLock(folder / f"{device}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 continue
             held.append((device, lock))
-            if len(held) == count:
-                break
         if len(held) == count:
             for _, lock in held:
                 locks.callback(lock.release)

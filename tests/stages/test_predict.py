@@ -1,0 +1,113 @@
+"""Prediction as a stage: what it writes, in which frame, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tiltbox.dota.detections import read_detections
+from tiltbox.errors import CheckpointError, DataError
+from tiltbox.model import build_detector, inference
+from tiltbox.model.checkpoint import save_checkpoint
+from tiltbox.settings.variants import find_variant
+from tiltbox.stages.predict import predict
+
+NAME = "yoloms-xs-previous"
+VARIANT = find_variant(NAME)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A detector that finds something anywhere: random weights, with scores pushed up."""
+    torch.manual_seed(0)
+    model = build_detector(NAME)
+    for layer in model.bbox_head.rtm_cls:
+        torch.nn.init.normal_(layer.weight, std=0.3)
+        torch.nn.init.constant_(layer.bias, -2.8)
+    path = tmp_path_factory.mktemp("weights") / "checkpoint.pth"
+    save_checkpoint(path, model.state_dict(), {"variant": NAME})
+    return path
+
+
+@pytest.fixture
+def patches(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for name in ("a__b__128__0___0", "a__b__128__104___208", "c__128__0___0"):
+        image = rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), image)
+    return tmp_path
+
+
+def run(checkpoint, patches, **options):
+    out = patches / "out.parquet"
+    predict(NAME, VARIANT, checkpoint, patches, out, image_size=128, gpus=0, **options)
+    return read_detections(out)
+
+
+def test_columns_follow_the_patch_names(checkpoint, patches):
+    found = run(checkpoint, patches)
+    images = [found.image_names[index] for index in found.image]
+    columns = (images, found.x.tolist(), found.y.tolist(), found.size.tolist())
+    places = set(zip(*columns, strict=True))
+    assert places == {("a__b", 0, 0, 128), ("a__b", 104, 208, 128), ("c", 0, 0, 128)}
+    assert (found.score > 0.05).all()
+    assert (found.rboxes[:, 2] >= found.rboxes[:, 3]).all()
+    assert ((found.rboxes[:, 4] >= -np.pi / 2) & (found.rboxes[:, 4] < np.pi / 2)).all()
+
+
+def test_the_batch_size_does_not_matter(checkpoint, patches):
+    one, three = run(checkpoint, patches, batch=1), run(checkpoint, patches, batch=3)
+    np.testing.assert_allclose(one.rboxes, three.rboxes, atol=1e-3)
+
+
+def test_boxes_are_in_pixels_of_the_patch_as_it_is(checkpoint, tmp_path):
+    """A patch of another size is resized for the detector, and its boxes back."""
+    small = np.random.default_rng(1).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    large = cv2.resize(small, (256, 256), interpolation=cv2.INTER_NEAREST)
+    for size, image in ((128, small), (256, large)):
+        cv2.imwrite(str(tmp_path / f"p__{size}__0___0.png"), image)
+    model = build_detector(NAME).eval()
+    model.load_state_dict(torch.load(checkpoint)["state_dict"])
+    files = [tmp_path / "p__128__0___0.png", tmp_path / "p__256__0___0.png"]
+    as_is, halved = (inference.detect_patches(model, [file], image_size=128, batch=1) for file in files)
+    shrunk = cv2.resize(large, (128, 128), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(shrunk, small), "halving must undo the doubling for this comparison"
+    np.testing.assert_allclose(halved["rboxes"][:, :4], as_is["rboxes"][:, :4] * 2, rtol=1e-4)
+
+
+def test_no_detections_at_all(patches, tmp_path):
+    model = build_detector(NAME)
+    for layer in model.bbox_head.rtm_cls:
+        torch.nn.init.constant_(layer.bias, -20.0)
+    save_checkpoint(tmp_path / "blind.pth", model.state_dict(), {"variant": NAME})
+    assert len(run(tmp_path / "blind.pth", patches)) == 0
+
+
+def test_no_patches(checkpoint, tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="holds no patches; cut the images with `tiltbox split` first"):
+        run(checkpoint, tmp_path)
+
+
+def test_an_unreadable_patch_is_named(checkpoint, patches):
+    (patches / "images/c__128__0___0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"c__128__0___0\.png"):
+        run(checkpoint, patches)
+    assert not (patches / "out.parquet").exists()
+
+
+def test_a_file_that_is_named_as_no_patch(checkpoint, patches):
+    shutil.copy(patches / "images/c__128__0___0.png", patches / "images/photo.png")
+    with pytest.raises(DataError, match="photo"):
+        run(checkpoint, patches)
+
+
+def test_a_checkpoint_of_another_variant(patches, tmp_path):
+    save_checkpoint(tmp_path / "s.pth", build_detector("yoloms-s-previous").state_dict(), {})
+    with pytest.raises(CheckpointError, match="does not fit yoloms-xs-previous"):
+        run(tmp_path / "s.pth", patches)

@@ -1,0 +1,64 @@
+"""Leases of GPUs, with made-up devices: the locks are real, the GPUs need not be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tiltbox.training import devices
+from tiltbox.training.devices import gpu_count, leased_gpus
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(devices.tempfile, "tempdir", None)
+    monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+
+
+def test_no_gpus_hides_all():
+    with leased_gpus(0) as held:
+        assert held == [] and os.environ["CUDA_VISIBLE_DEVICES"] == "" and gpu_count() == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5,7" and gpu_count() == 3
+
+
+def test_two_leases_do_not_share():
+    with leased_gpus(2) as first:
+        assert first == ["3", "5"] and os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
+        os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"  # as another process sees it
+        with leased_gpus(1) as second:
+            assert second == ["7"]
+
+
+def test_more_than_there_are():
+    with pytest.raises(ValueError, match="4 GPUs asked for, 3 visible"), leased_gpus(4):
+        pass
+
+
+HOLD_TWO = """
+from tiltbox.training.devices import leased_gpus
+with leased_gpus(2) as held:
+    print(held, flush=True)
+    input()
+"""
+
+
+def holder() -> subprocess.Popen:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", HOLD_TWO], text=True, **pipes)
+
+
+def test_a_lease_waits_and_a_killed_process_frees_its_own():
+    first = holder()
+    assert first.stdout.readline().strip() == "['3', '5']"
+    second = holder()
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=1)
+    first.kill()
+    first.wait()
+    assert second.stdout.readline().strip() == "['3', '5']"
+    second.communicate("\n")
