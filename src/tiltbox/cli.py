@@ -318,7 +318,10 @@ def _track_evaluation(options: Namespace, metrics: dict) -> None:
     tables = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".csv")]
     pictures = []
     if options.images:
-        pictures = example_pictures(options.task1, options.labels, options.images, folder / "pictures")
+        classes = _classes(options.dataset)
+        pictures = example_pictures(
+            options.task1, options.labels, options.images, folder / "pictures", classes
+        )
     tracking.log_evaluation(options.track, metrics, [*tables, *pictures])
 
 

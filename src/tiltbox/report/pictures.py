@@ -1,0 +1,129 @@
+"""Pictures of images with their objects and detections side by side."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tiltbox.dota.images import list_images, read_image, write_png
+from tiltbox.dota.labels import Labels, read_labels
+from tiltbox.dota.task1 import ClassDetections, read_task1
+from tiltbox.files import whole_file
+
+GOLDEN_RATIO = 0.618034  # steps of it around the colour circle keep any number of hues apart
+SMALLEST_SIDE = 640  # small images are enlarged, so that lines and words stay fine
+GAP = 12
+LEGEND_LINE = 22
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+PAPER, INK = (250, 250, 250), (40, 40, 40)
+
+
+def example_pictures(
+    task1: Path,
+    labels: Path,
+    images: Path,
+    out: Path,
+    classes: Sequence[str],
+    *,
+    count: int = 4,
+    score: float = 0.3,
+) -> list[Path]:
+    """Write PNGs of the ``count`` images with the most kinds of objects: labels left, detections right.
+
+    Args:
+        task1: Folder or zip of merged detections, of which those from ``score`` on are drawn.
+        labels, images: The labelTxt and images folders of the split.
+    """
+    found = read_task1(task1, classes)
+    truth = {path.stem: read_labels(path) for path in sorted(labels.glob("*.txt"))}
+    files = {path.stem: path for path in list_images(images)}
+    chosen = sorted(files.keys() & truth.keys(), key=lambda name: (-len(set(truth[name].classes)), name))
+    out.mkdir(parents=True, exist_ok=True)
+    return [_picture(files[name], truth[name], found, classes, score, out) for name in chosen[:count]]
+
+
+def draw_boxes(
+    image: np.ndarray, qboxes: np.ndarray, names: Sequence[str], classes: Sequence[str], scale: float = 1.0
+) -> np.ndarray:
+    """A copy of ``image``, enlarged by ``scale``, with boxes in the colours of their classes.
+
+    Args:
+        image: BGR, uint8, shape (h, w, 3).
+        qboxes: Corners in pixels of the image, shape (n, 8).
+        names: The class of each box.
+        classes: All classes, which fix the colours.
+    """
+    interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
+    shift = 4  # OpenCV takes corners as integers with that many bits of fraction
+    for qbox, name in zip(qboxes, names, strict=True):
+        corners = np.rint(np.reshape(qbox, (-1, 2)) * scale * 2**shift).astype(np.int32)
+        for colour, width in ((INK, 4), (_colour(name, classes), 2)):
+            cv2.polylines(canvas, [corners], True, colour, width, cv2.LINE_AA, shift)
+    return canvas
+
+
+def _picture(
+    file: Path,
+    truth: Labels,
+    found: Mapping[str, ClassDetections],
+    classes: Sequence[str],
+    score: float,
+    out: Path,
+) -> Path:
+    image = read_image(file)
+    scale = max(1.0, SMALLEST_SIDE / min(image.shape[:2]))
+    qboxes, names = _detections_of(file.stem, found, score)
+    sides = [(f"{len(truth.classes)} objects", truth.qboxes, truth.classes)]
+    sides.append((f"{len(names)} detections (score from {score})", qboxes, names))
+    drawn = [_titled(draw_boxes(image, boxes, kinds, classes, scale), title) for title, boxes, kinds in sides]
+    gap = np.full((drawn[0].shape[0], GAP, 3), PAPER, np.uint8)
+    both = np.hstack([drawn[0], gap, drawn[1]])
+    present = [name for name in classes if name in {*truth.classes, *names}]
+    path = out / f"{file.stem}.png"
+    with whole_file(path) as temporary:
+        write_png(temporary, np.vstack([both, _legend(present, classes, both.shape[1])]))
+    return path
+
+
+def _detections_of(
+    image: str, found: Mapping[str, ClassDetections], score: float
+) -> tuple[np.ndarray, list[str]]:
+    qboxes, names = [np.zeros((0, 8))], []
+    for name, detections in found.items():
+        mine = (np.asarray(detections.images) == image) & (detections.scores >= score)
+        qboxes.append(detections.qboxes[mine])
+        names += [name] * int(mine.sum())
+    return np.concatenate(qboxes), names
+
+
+def _titled(image: np.ndarray, title: str) -> np.ndarray:
+    bar = np.full((LEGEND_LINE + 8, image.shape[1], 3), PAPER, np.uint8)
+    cv2.putText(bar, title, (4, LEGEND_LINE - 2), FONT, 0.55, INK, 1, cv2.LINE_AA)
+    return np.vstack([bar, image])
+
+
+def _legend(names: Sequence[str], classes: Sequence[str], width: int) -> np.ndarray:
+    """Colour patches with class names, in as many lines as they need."""
+    x, y, places = 4, 0, []
+    for name in names:
+        needed = 26 + cv2.getTextSize(name, FONT, 0.5, 1)[0][0] + 14
+        if x + needed > width and x > 4:
+            x, y = 4, y + LEGEND_LINE
+        places.append((name, x, y))
+        x += needed
+    legend = np.full((y + LEGEND_LINE + 8, width, 3), PAPER, np.uint8)
+    for name, x, y in places:
+        cv2.rectangle(legend, (x, y + 8), (x + 18, y + 20), _colour(name, classes), -1)
+        cv2.putText(legend, name, (x + 24, y + 19), FONT, 0.5, INK, 1, cv2.LINE_AA)
+    return legend
+
+
+def _colour(name: str, classes: Sequence[str]) -> tuple[int, int, int]:
+    hue = classes.index(name) * GOLDEN_RATIO % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
+    return round(255 * blue), round(255 * green), round(255 * red)
