@@ -45,8 +45,8 @@ def train(
     """Train ``variant`` on a folder of patches and return the path of the final checkpoint.
 
     ``out`` receives ``checkpoint.pth`` (averaged weights where the schedule averages), ``config.py``,
-    ``history.csv`` and ``train.json``. Until then epoch checkpoints live in ``out/work``; a training that was killed goes
-    on from the last of them if nothing it depends on has changed.
+    ``history.csv`` and ``train.json``. Until then epoch checkpoints live in ``out/work``; a training that
+    was killed goes on from the last of them if nothing it depends on has changed.
 
     Args:
         name: The variant's name, kept in the checkpoint.
