@@ -48,10 +48,13 @@ for role, splits in {
         params:
             sources=sources(splits),
             folder=layout.patches(dataset.name, splits),
-            patch=dataset.patch,
+            size=dataset.patch.size,
+            overlap=dataset.patch.overlap,
+            rates=dataset.patch.rates,
+            iof=dataset.patch.iof,
             setting=DATASET_SETTING,
             classes=dataset.classes,
         shell:
             "tiltbox split {params.sources} --out {params.folder} --dataset {params.setting:q}"
-            " --size {params.patch.size} --overlap {params.patch.overlap} --rates {params.patch.rates}"
-            " --iof {params.patch.iof} --workers {threads} > {log} 2>&1"
+            " --size {params.size} --overlap {params.overlap} --rates {params.rates}"
+            " --iof {params.iof} --workers {threads} > {log} 2>&1"
