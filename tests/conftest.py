@@ -1,0 +1,35 @@
+"""A copy of what makes the workflow, and a tiny dataset to run it on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = """\
+name: tiny
+title: Three scenes of one patch each
+source: {render: {size: 128, images: {train: 4, val: 1, test: 1}}}
+train_splits: [train]
+test_split: val
+patch: {size: 128, overlap: 24}
+schedule: smoke
+"""
+
+
+@pytest.fixture(scope="session")
+def copy_project() -> Callable[[Path], Path]:
+    """Copies into a folder what is named here, one by one: there need be no git, and no results come."""
+
+    def copy(folder: Path) -> Path:
+        for name in ("configs", "profiles", "workflow"):
+            shutil.copytree(ROOT / name, folder / name)
+        for name in ("Snakefile", "dvc.yaml", ".gitignore", ".dvcignore"):
+            shutil.copy(ROOT / name, folder)
+        (folder / "configs/datasets/tiny.yaml").write_text(TINY)
+        return folder
+
+    return copy
