@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import signal
@@ -146,6 +147,33 @@ def test_another_configuration_starts_over(folder, tmp_path):
     other = SMOKE.model_copy(update={"seed": 7})
     train(NAME, VARIANT, other, folder / "train", out, gpus=0)
     assert [row["step"] for row in rows(out / "history.csv")] == ["2"]
+
+
+def test_worker_processes_end_with_the_training(folder, tmp_path):
+    arguments = ["train", NAME, "--patches", folder / "train", "--out", tmp_path / "out", "--gpus", 0]
+    arguments += ["--schedule", long_schedule(tmp_path), "--processes", 2]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "tiltbox", *map(str, arguments)], stderr=subprocess.DEVNULL
+    )
+    mark = str(tmp_path / "out/work/config.py")
+    while len(processes_of(mark)) < 3:  # torchrun and its two workers
+        assert parent.poll() is None
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 60
+    while processes_of(mark):
+        assert time.monotonic() < until, "orphans train on"
+        time.sleep(0.1)
+
+
+def processes_of(mark: str) -> list[str]:
+    """The command lines of running processes that name ``mark``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if mark in line]
 
 
 def test_only_one_training_at_a_time(folder, tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import ctypes
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from tiltbox.training.config import runner_config
 from tiltbox.training.devices import gpu_count, leased_gpus
 
 log = logging.getLogger("tiltbox")
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def train(
@@ -75,12 +78,8 @@ def train(
         config.resume = _can_resume(work, config.fingerprint, resume)
         config.tracking = track and tracking.begin_training(track, variant, schedule, config.fingerprint)
         _write_config(config, work)
-        started = time.monotonic()
         _launch(work / "config.py", schedule.processes)
-        facts = _facts(name, variant, schedule, config, gpus) | {
-            "seconds": round(time.monotonic() - started, 1)
-        }
-        _publish(work, out, facts, classes)
+        _publish(work, out, _facts(name, variant, schedule, config, gpus), classes)
     return out / "checkpoint.pth"
 
 
@@ -142,10 +141,17 @@ def _launch(config: Path, processes: int) -> None:
         worker.run(config)
         return
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run([*command, "-m", "tiltbox.training.worker", str(config)], check=False)
+    command += ["-m", "tiltbox.training.worker", str(config)]
+    done = subprocess.run(command, check=False, preexec_fn=_end_with_parent)
     if done.returncode:
         remedy = "see the messages above; started again, it resumes from the last epoch"
         raise TiltboxError(config, f"training ended with exit code {done.returncode}", remedy)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end torchrun, and it its workers, should this process be killed (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -> dict:
@@ -177,8 +183,10 @@ def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> No
     weights, _ = read_checkpoint((work / "last_checkpoint").read_text().strip())
     for name in ("history.csv", "config.py"):
         write_text(out / name, (work / name).read_text())
-    steps = int((work / "history.csv").read_text().splitlines()[-1].split(",")[1])
-    write_json(out / "train.json", facts | {"steps": steps})
+    with (work / "history.csv").open(newline="") as stream:
+        epochs = list(csv.DictReader(stream))
+    seconds = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)  # over resumes, too
+    write_json(out / "train.json", facts | {"steps": int(epochs[-1]["step"]), "seconds": seconds})
     save_checkpoint(out / "checkpoint.pth", weights, {"variant": facts["variant"], "classes": list(classes)})
     shutil.rmtree(work)
 
