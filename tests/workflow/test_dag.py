@@ -204,6 +204,7 @@ def test_one_run_per_variant_in_mlflow(finished, monkeypatch):
         folder = finished / "mlartifacts" / run.info.artifact_uri.partition(":/")[2]
         kept = {path.name for path in folder.iterdir()}
         assert {"config.py", "history.csv", "train.json", "metrics.json", "dota.txt"} <= kept
+        assert any(name.endswith(".png") for name in kept)
 
 
 def test_a_second_run_has_nothing_to_do(finished):

@@ -45,7 +45,7 @@ def cloned(copy_project, tmp_path_factory) -> Path:
     call("git", "init", "--quiet", at=folder)
     call("git", "add", "--all", at=folder)
     author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-    call("git", *author, "commit", "--quiet", "--message", "clone", at=folder)
+    call("git", *author, "commit", "--quiet", "--no-gpg-sign", "--message", "clone", at=folder)
     return folder
 
 
