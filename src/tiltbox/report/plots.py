@@ -31,6 +31,8 @@ _MARKERS = {"previous": "o", "current": "D", None: "s"}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read aloud
     "font.size": 10,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,

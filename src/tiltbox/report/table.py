@@ -30,6 +30,8 @@ class Table:
 
     Attributes:
         words: The number of leading columns that hold words rather than figures.
+        group: Rows that belong together, where they come in groups.
+        total: Whether the last row sums the others up.
         notes: Sentences to stand below it.
     """
 
@@ -37,6 +39,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     words: int = 1
+    group: int | None = None
+    total: bool = False
     notes: tuple[str, ...] = ()
 
 

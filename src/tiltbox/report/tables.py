@@ -54,6 +54,7 @@ def generation_table(rows: Sequence[Row]) -> Table | None:
         "Previous and current generation, and current − previous",
         ("model", "AP50", "mAP", "params (M)", "FLOPs (G)"),
         tuple(line for pair in found for line in _pair_rows(*pair)),
+        group=3,
         notes=("Differences of accuracy are in percentage points.",),
     )
 
@@ -72,6 +73,7 @@ def class_table(rows: Sequence[Row], published: Published) -> Table | None:
         "AP50 in percent",
         ("class", *(name for name, _ in columns)),
         (*lines, _class_row("mean", means)),
+        total=True,
         notes=(f"{MISSING}: no objects of that class.",) if _absent(scored) else (),
     )
 
