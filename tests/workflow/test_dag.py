@@ -97,6 +97,14 @@ def test_without_labels_it_ends_in_the_file_to_submit(fresh):
     assert ("merge", "results/tiny/yoloms-xs-current/merge/Task1_plane.txt") in jobs
 
 
+def test_training_and_test_on_the_same_split(fresh):
+    """To see whether a detector can learn a set by heart."""
+    dataset = yaml.safe_load((fresh / "configs/datasets/tiny.yaml").read_text()) | {"test_split": "train"}
+    (fresh / "same.yaml").write_text(yaml.safe_dump(dataset))
+    jobs = dry_run(fresh, "dataset=same.yaml", *REAL[1:])
+    assert (jobs["split_train"], jobs["predict"], "split_test" in jobs) == (1, 2, False)
+
+
 def test_without_tracking(fresh):
     assert "tracking" not in dry_run(fresh, *REAL, "track=false")
 

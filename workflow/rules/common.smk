@@ -30,6 +30,12 @@ def dataset_keys(*keys):
     return dataset.model_dump(mode="json", include=set(keys))
 
 
+def cut_splits():
+    """The splits to train on and to test on; one entry where they are the same."""
+    train, test = dataset.train_splits, (dataset.test_split,)
+    return {"train": train} if train == test else {"train": train, "test": test}
+
+
 def sources(splits):
     """The folders of raw images and labels that are cut together."""
     return [layout.raw(dataset.name) / split for split in splits]

@@ -23,10 +23,7 @@ rule download:
         "tiltbox download {params.setting:q} --out {params.folder} > {log} 2>&1"
 
 
-for role, splits in {
-    "train": dataset.train_splits,
-    "test": (dataset.test_split,),
-}.items():
+for role, splits in cut_splits().items():
 
     rule:
         name:
