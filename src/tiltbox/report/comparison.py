@@ -47,19 +47,13 @@ def input_note(rows: Sequence[Row]) -> str | None:
 
 def recipe_notes(rows: Sequence[Row], published: Published) -> tuple[str, ...]:
     """Conditions of the published numbers, and in what ours differ from them."""
-    notes = [_conditions(published.conditions)]
-    foreign = _unique(_test_set(row) for row in rows if row.metrics and not same_test_set(row, published))
-    if foreign:
-        notes.append(
-            f"Accuracy measured on {_listed(foreign)} is not comparable with the published one; "
-            "parameters and FLOPs are."
-        )
-    departures = _departures([row.training for row in rows if row.training], published.conditions)
-    if departures:
-        notes.append(f"Trained otherwise here: {', '.join(departures)}.")
-    if any(row.complexity and row.complexity.input != STANDARD_INPUT for row in rows):
-        notes.append("Published FLOPs are at 1 × 3 × 1024 × 1024, ours are not; they are not comparable.")
-    return tuple(notes)
+    notes = (
+        _conditions(published.conditions),
+        _accuracy_difference(rows, published),
+        _cost_difference(rows, published),
+        _recipe_difference([row.training for row in rows if row.training], published.conditions),
+    )
+    return tuple(filter(None, notes))
 
 
 def _conditions(theirs: Conditions) -> str:
@@ -76,19 +70,41 @@ def _test_set(row: Row) -> str:
     return f"{row.dataset} {split} ({counts})" if split else f"{row.dataset} ({counts})"
 
 
-def _departures(ours: Sequence[Training], theirs: Conditions) -> list[str]:
+def _accuracy_difference(rows: Sequence[Row], published: Published) -> str | None:
+    foreign = _unique(_test_set(row) for row in rows if row.metrics and not same_test_set(row, published))
+    return (
+        f"Accuracy measured on {_listed(foreign)} is not comparable with the published." if foreign else None
+    )
+
+
+def _cost_difference(rows: Sequence[Row], published: Published) -> str | None:
+    """Whether parameters and FLOPs were counted on the same head and input."""
+    classes = {len(row.metrics.classes) for row in rows if row.metrics}
+    inputs = {row.complexity.input for row in rows if row.complexity}
+    if not inputs:
+        return None
+    reasons = []
+    if classes - {len(each) for each in published.classes.values()}:
+        reasons.append("heads for as many classes")
+    if inputs != {STANDARD_INPUT}:
+        reasons.append("the same input")
+    if reasons:
+        return f"Parameters and FLOPs compare only with {_listed(reasons)}, which ours have not."
+    return "Parameters and FLOPs are comparable."
+
+
+def _recipe_difference(ours: Sequence[Training], theirs: Conditions) -> str | None:
     """In what any of our trainings differs from the published ones."""
     found = []
     if any(theirs.pretraining.lower() not in (each.pretrained or "").lower() for each in ours):
         found.append(f"no {theirs.pretraining} pretraining")
     if any(theirs.augmentation not in each.augmentation for each in ours):
         found.append(f"no {theirs.augmentation}")
-    units = {"epochs": "epochs", "image_size": "px", "images_per_step": "images per step"}
-    for key, unit in units.items():
+    for key, unit in {"epochs": "epochs", "image_size": "px", "images_per_step": "images per step"}.items():
         values = sorted({getattr(each, key) for each in ours})
         if values and values != [getattr(theirs, key)]:
             found.append(f"{_listed(list(map(str, values)))} {unit}")
-    return found
+    return f"Trained otherwise here: {', '.join(found)}." if found else None
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

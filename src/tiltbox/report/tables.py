@@ -23,7 +23,7 @@ def model_table(rows: Sequence[Row], out: Path) -> Table:
     for column in (3, 4, 5):
         cells = mark_best(cells, column)
     return Table(
-        "Accuracy in percent, parameters in millions, multiply-adds in billions",
+        "Accuracy in percent, the best in bold; parameters in millions, multiply-adds in billions",
         ("model", "pretrain", "aug", *ACCURACIES, "params (M)", "FLOPs (G)", "batch", "config", "checkpoint"),
         tuple(cells),
         words=3,

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tiltbox.report.collect import Row
+from tiltbox.report.records import ClassMetrics, Complexity, Epoch, Metrics, Training
+from tiltbox.settings.published import Published, load_published
+
+TRAINING = {
+    "size": "xs",
+    "generation": "previous",
+    "pretrained": None,
+    "augmentation": ("flip", "RR"),
+    "epochs": 6,
+    "steps": 444,
+    "images_per_step": 8,
+    "processes": 2,
+    "learning_rate": 0.004,
+    "image_size": 128,
+    "seed": 0,
+    "device": "CPU",
+    "seconds": 754.0,
+    "config_hash": "0123456789ab",
+    "git_commit": "abc1234",
+    "versions": {"torch": "2.13.0"},
+}
+
+
+@pytest.fixture
+def make_row() -> Callable[..., Row]:
+    """A finished variant, named like ``yoloms-xs-previous``; what is given as None has not run yet."""
+
+    def make(name: str, ap50: float | None = 0.5, **changes) -> Row:
+        _, size, generation = name.split("-")[:3]
+        recipe = {**TRAINING, "size": size, "generation": generation, **changes.pop("recipe", {})}
+        scored = ClassMetrics(AP50=ap50, AP75=0.1, mAP=0.2, objects=4, detections=9)
+        absent = ClassMetrics(AP50=None, AP75=None, mAP=None, objects=0, detections=3)
+        parts = {
+            "dataset": "mini",
+            "size": size,
+            "generation": generation,
+            "training": Training(**recipe),
+            "history": (Epoch(epoch=1, loss=1.5), Epoch(epoch=2, loss=1.25)),
+            "metrics": Metrics(
+                dataset="mini",
+                split="val",
+                images=24,
+                objects=4,
+                AP50=ap50,
+                AP75=0.1,
+                mAP=0.2,
+                classes={"plane": scored, "ship": absent},
+            ),
+            "complexity": Complexity(input=(1, 3, 1024, 1024), params=4_480_000, flops=22_240_000_000),
+        }
+        return Row(name, **(parts | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def published() -> Published:
+    return load_published()

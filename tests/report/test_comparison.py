@@ -1,0 +1,99 @@
+"""What is paired with what, and the sentences about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tiltbox.report.collect import Row
+from tiltbox.report.comparison import accuracy_note, input_note, pairs, recipe_notes, same_test_set
+from tiltbox.report.records import Complexity
+
+PUBLISHED_RECIPE = {
+    "pretrained": "https://example.org/yoloms_coco/weights.pth",
+    "augmentation": ("flip", "RR"),
+    "epochs": 36,
+    "image_size": 1024,
+    "images_per_step": 8,
+}
+
+
+def on(row: Row, dataset: str, split: str) -> dict:
+    return {
+        "dataset": dataset,
+        "metrics": row.metrics.model_copy(update={"dataset": dataset, "split": split}),
+    }
+
+
+def test_pairs_are_of_one_size(make_row):
+    names = ["yoloms-xs-previous", "yoloms-s-previous", "yoloms-s-current", "yoloms-s-current-wide"]
+    found = pairs([*map(make_row, names), Row("unknown", "mini"), Row("other", "mini")])
+    assert [(p.name, c.name) for p, c in found] == [
+        ("yoloms-s-previous", "yoloms-s-current"),
+        ("yoloms-s-previous", "yoloms-s-current-wide"),
+    ]
+
+
+def test_without_scores_the_note_says_what_to_do(make_row):
+    assert "Task1.zip" in accuracy_note([make_row("yoloms-xs-previous", metrics=None)])
+    assert input_note([Row("x", "mini")]) is None
+
+
+def test_notes_name_every_test_set_and_input(make_row):
+    row = make_row("yoloms-xs-previous")
+    other = make_row("yoloms-xs-current", **on(row, "harbours", ""))
+    assert accuracy_note([row, row, other]) == (
+        "Accuracy was measured on mini val (24 images, 4 objects) and harbours (24 images, 4 objects)."
+    )
+    assert input_note([row]) == "FLOPs are multiply-adds at an input of 1 × 3 × 1024 × 1024."
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "same"),
+    [("dota", "test", True), ("dota", "val", False), ("mini", "test", False)],
+)
+def test_only_the_published_test_set_compares(make_row, published, dataset, split, same):
+    row = make_row("yoloms-xs-previous", recipe=PUBLISHED_RECIPE)
+    row = make_row("yoloms-xs-previous", recipe=PUBLISHED_RECIPE, **on(row, dataset, split))
+    assert same_test_set(row, published) is same
+    notes = " ".join(recipe_notes([row], published))
+    assert ("not comparable" in notes) is not same
+    assert "Trained otherwise" not in notes
+
+
+@pytest.mark.parametrize(
+    ("recipe", "text"),
+    [
+        ({"pretrained": None}, "no COCO pretraining"),
+        ({"augmentation": ("flip",)}, "no RR"),
+        ({"epochs": 12}, "12 epochs"),
+        ({"image_size": 512}, "512 px"),
+        ({"images_per_step": 2}, "2 images per step"),
+    ],
+)
+def test_every_departure_from_the_recipe_is_said(make_row, published, recipe, text):
+    row = make_row("yoloms-xs-previous", recipe={**PUBLISHED_RECIPE, **recipe})
+    assert recipe_notes([row], published)[-1] == f"Trained otherwise here: {text}."
+
+
+def test_departures_are_gathered_over_variants(make_row, published):
+    rows = [
+        make_row("yoloms-xs-previous", recipe={**PUBLISHED_RECIPE, "epochs": epochs}) for epochs in (6, 2, 6)
+    ]
+    assert recipe_notes(rows, published)[-1] == "Trained otherwise here: 2 and 6 epochs."
+
+
+@pytest.mark.parametrize(
+    ("classes", "size", "text"),
+    [
+        (15, 1024, "Parameters and FLOPs are comparable."),
+        (3, 1024, "Parameters and FLOPs compare only with heads for as many classes, which ours have not."),
+        (15, 512, "Parameters and FLOPs compare only with the same input, which ours have not."),
+    ],
+)
+def test_costs_compare_only_for_the_same_head_and_input(make_row, published, classes, size, text):
+    row = make_row("yoloms-xs-previous", complexity=Complexity(input=(1, 3, size, size), params=1, flops=1))
+    scores = {str(n): row.metrics.classes["plane"] for n in range(classes)}
+    metrics = row.metrics.model_copy(update={"classes": scores})
+    assert recipe_notes([replace(row, metrics=metrics)], published)[2] == text

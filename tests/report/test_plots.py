@@ -1,0 +1,71 @@
+"""Plots: well-formed SVG that takes its colours from the page."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from tiltbox.report.collect import Row
+from tiltbox.report.plots import accuracy_plot, loss_plot
+from tiltbox.report.records import Epoch
+
+PLOTS = [accuracy_plot, loss_plot]
+
+
+@pytest.fixture
+def rows(make_row) -> list[Row]:
+    names = ("xs-previous", "s-previous", "xs-current", "s-current", "s-current-wide")
+    return [make_row(f"yoloms-{name}", 0.3 + 0.05 * at) for at, name in enumerate(names)]
+
+
+def words(svg: str) -> list[str]:
+    return [each.text for each in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_nothing_to_plot(plot):
+    assert plot([]) is None and plot([Row("mine", "mini")]) is None
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_colours_are_those_of_the_page(plot, rows):
+    svg = plot(rows)
+    assert re.findall(r"(?:fill|stroke): ?#\w+", svg) == []
+    assert {"var(--previous)", "var(--current)", "var(--ink)"} <= set(re.findall(r"var\(--\w+\)", svg))
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_the_same_rows_give_the_same_bytes_without_date(plot, rows):
+    assert plot(rows) == plot(rows)
+    assert "metadata" not in plot(rows)
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_references_stay_inside(plot, rows):
+    svg = plot(rows)
+    ids = re.findall(r'\bid="([^"]*)"', svg)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', svg)) <= set(ids)
+
+
+def test_points_are_named_by_size_or_in_full(rows):
+    names = words(accuracy_plot(rows))
+    assert names.count("XS") == names.count("S") == 2 and "yoloms-s-current-wide" in names
+    assert {"previous", "current"} <= set(names)
+
+
+def test_each_size_has_a_panel(rows):
+    names = words(loss_plot(rows))
+    assert names.count("epoch") == 2 and {"XS", "S"} <= set(names)
+
+
+def test_a_variant_of_no_known_design_is_drawn_too(make_row):
+    row = make_row("yoloms-xs-previous", size=None, generation=None)
+    assert "OTHER" in words(loss_plot([row])) and "other" in words(accuracy_plot([row]))
+
+
+def test_a_training_that_diverged_is_drawn_as_far_as_it_goes(make_row):
+    history = (Epoch(epoch=1, loss=2.0), Epoch(epoch=2, loss=float("nan")))
+    assert "nan" not in loss_plot([make_row("yoloms-xs-previous", history=history)])

@@ -1,0 +1,101 @@
+"""Reading what the stages wrote: nothing there is no error, anything malformed is one with its key."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from tiltbox.errors import DataError
+from tiltbox.report.records import Complexity, Metrics, read_history, read_record
+
+COUNTS = {"variant": "x", "input": [1, 3, 1024, 1024], "params": 4, "flops": 22, "unit": "multiply-adds"}
+CLASS = {"AP50": 0.5, "AP75": None, "mAP": 0.2, "objects": 3, "detections": 9}
+METRICS = {
+    "dataset": "mini",
+    "split": "val",
+    "images": 1,
+    "objects": 3,
+    "AP50": 0.5,
+    "AP75": 0.1,
+    "mAP": 0.2,
+    "classes": {"ship": CLASS},
+}
+
+
+def test_a_missing_file_is_no_error(tmp_path):
+    assert read_record(Metrics, tmp_path / "metrics.json") is None
+    assert read_history(tmp_path / "history.csv") == ()
+
+
+def test_a_record_is_read(tmp_path):
+    path = tmp_path / "complexity.json"
+    path.write_text(json.dumps(COUNTS))
+    assert read_record(Complexity, path) == Complexity(input=(1, 3, 1024, 1024), params=4, flops=22)
+
+
+def test_a_perfect_ap_may_be_a_hair_above_one(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({**METRICS, "AP50": 1.0000000000000002}))
+    assert read_record(Metrics, path).AP50 > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"metrics.json:1: is not valid JSON .*; run 'tiltbox evaluate' again"),
+        ('{"dataset": "mini",\n oops', r"metrics.json:2: is not valid JSON"),
+        ("[]", r"metrics.json: holds no keys"),
+        (json.dumps({k: v for k, v in METRICS.items() if k != "mAP"}), r"metrics.json: mAP: is missing"),
+        (json.dumps({**METRICS, "AP50": "high"}), r"metrics.json: AP50: 'high' is not accepted"),
+        (json.dumps({**METRICS, "AP50": 53.4}), r"metrics.json: AP50: 53.4 is not accepted"),
+        (json.dumps({**METRICS, "AP50": math.nan}), r"metrics.json: AP50: nan is not accepted"),
+        (json.dumps({**METRICS, "images": -1}), r"metrics.json: images: -1 is not accepted"),
+        (
+            json.dumps({**METRICS, "classes": {"ship": {**CLASS, "objects": None}}}),
+            r"metrics.json: classes.ship.objects: None is not accepted",
+        ),
+    ],
+)
+def test_malformed_json_names_file_and_key(tmp_path, text, message):
+    path = tmp_path / "evaluate" / "metrics.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_record(Metrics, path)
+
+
+def test_history_keeps_a_loss_that_is_no_number(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,step,lr,loss\r\n1,75,0.004,1.5\r\n2,149,0.004,nan\r\n")
+    first, second = read_history(path)
+    assert (first.epoch, first.loss, second.epoch) == (1, 1.5, 2) and math.isnan(second.loss)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "history.csv: epoch: there is no such column"),
+        ("epoch,step\n1,2\n", "history.csv: loss: there is no such column"),
+        ("epoch,loss\n1,0.5\n2,low\n", "history.csv:3: loss: 'low' is not accepted"),
+        ("epoch,loss\n1\n", "history.csv:2: loss: None is not accepted"),
+    ],
+)
+def test_malformed_history_names_its_line(tmp_path, text, message):
+    path = tmp_path / "history.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_history(path)
+
+
+@pytest.mark.parametrize("reader", [read_history, lambda path: read_record(Metrics, path)])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, reader):
+    path = tmp_path / "file"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="is no UTF-8 text"):
+        reader(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match="cannot be read"):
+        reader(path)

@@ -1,0 +1,157 @@
+"""The tables: figures by hand, dashes where nothing is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tiltbox.report.collect import Row
+from tiltbox.report.records import Complexity
+from tiltbox.report.tables import (
+    class_table,
+    duration,
+    generation_table,
+    model_table,
+    published_table,
+    relative,
+    terminal_table,
+    training_table,
+)
+
+PAIR = ("yoloms-xs-previous", "yoloms-xs-current")
+
+
+def texts(row) -> list[str]:
+    return [cell.text for cell in row]
+
+
+@pytest.fixture
+def pair(make_row) -> list[Row]:
+    cheaper = Complexity(input=(1, 3, 1024, 1024), params=5_090_000, flops=22_020_000_000)
+    return [make_row(PAIR[0], 0.40), make_row(PAIR[1], 0.4554, complexity=cheaper)]
+
+
+def test_what_is_not_known_is_a_dash():
+    row = Row("mine", "mini")
+    (line,) = model_table([row], Path(".")).rows
+    assert texts(line) == ["mine", *["–"] * 10]
+
+
+def test_nothing_to_say_is_no_table(published):
+    rows = [Row("mine", "mini")]
+    assert published_table(rows, published) is None
+    assert class_table(rows, published) is None
+    assert generation_table(rows) is None
+    assert training_table(rows) is None
+
+
+def test_model_table_has_the_published_columns(make_row, tmp_path):
+    checkpoint = tmp_path / "mini" / "my net" / "checkpoint.pth"
+    recipe = {"pretrained": "https://x.org/yoloms_coco/a.pth"}
+    row = make_row(PAIR[0], 0.75877, checkpoint=checkpoint, recipe=recipe)
+    table = model_table([row], tmp_path / "out")
+    assert table.columns == (
+        *("model", "pretrain", "aug", "mAP", "AP50", "AP75"),
+        *("params (M)", "FLOPs (G)", "batch", "config", "checkpoint"),
+    )
+    (line,) = table.rows
+    assert texts(line) == [
+        *(PAIR[0], "COCO", "flip, RR", "20.00", "75.88", "10.00", "4.48", "22.24", "2 × 4"),
+        *("–", "checkpoint.pth"),
+    ]
+    assert line[-1].link == "../mini/my%20net/checkpoint.pth"
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "shown"), [(None, "none"), ("/a/COCO_xs.pth", "COCO"), ("w/mine.pth", "mine.pth")]
+)
+def test_pretraining_is_named(make_row, pretrained, shown):
+    row = make_row(PAIR[0], recipe={"pretrained": pretrained})
+    assert model_table([row], Path(".")).rows[0][1].text == shown
+
+
+def test_generations_and_their_difference(pair):
+    table = generation_table(pair)
+    assert [texts(row) for row in table.rows] == [
+        [PAIR[0], "40.00", "20.00", "4.48", "22.24"],
+        [PAIR[1], "45.54", "20.00", "5.09", "22.02"],
+        ["difference", "+5.54", "±0.00", "+0.61", "−0.22"],
+    ]
+    assert [cell.kind for cell in table.rows[2]] == ["", "better", "", "worse", "better"]
+
+
+def test_a_difference_needs_both(make_row):
+    table = generation_table([make_row(PAIR[0]), make_row(PAIR[1], metrics=None)])
+    assert texts(table.rows[2]) == ["difference", "–", "–", "±0.00", "±0.00"]
+
+
+def test_published_beside_ours(make_row, published):
+    table = published_table([make_row(PAIR[0], 0.40), Row("mine", "mini")], published)
+    assert [name.split(", ")[-1] for name in table.columns[1:3]] == ["ours", "published"]
+    assert [texts(row) for row in table.rows] == [
+        [PAIR[0], "4.48", "4.48", "22.24", "22.24", "20.00", "49.30", "40.00", "75.88", "10.00", "53.81"]
+    ]
+
+
+def test_classes_and_their_mean(make_row, published):
+    table = class_table([make_row(PAIR[0], 0.4), make_row(PAIR[1], metrics=None)], published)
+    assert table.columns == ("class", PAIR[0])
+    assert [texts(row) for row in table.rows] == [["plane", "40.00"], ["ship", "–"], ["mean", "40.00"]]
+    assert table.notes == ("–: no objects of that class.",)
+
+
+def test_published_classes_stand_beside_comparable_scores_only(make_row, published):
+    row = make_row(PAIR[0])
+    metrics = row.metrics.model_copy(update={"dataset": "dota", "split": "test"})
+    table = class_table([make_row(PAIR[0], dataset="dota", metrics=metrics)], published)
+    assert table.columns == ("class", PAIR[0], f"{PAIR[0]}, published")
+    assert [row[2].text for row in table.rows] == ["89.44", "88.71", "75.88"]
+
+
+def test_training_facts(make_row):
+    table = training_table([make_row(PAIR[0]), Row("mine", "mini")])
+    facts = {label.text: value.text for label, value in table.rows}
+    assert table.columns == ("", PAIR[0])
+    assert facts["epochs"] == "6" and facts["time"] == "12 min 34 s" and facts["torch"] == "2.13.0"
+    assert facts["settings"] == "0123456789ab" and facts["commit"] == "abc1234"
+
+
+def test_terminal_table(pair):
+    rule = "─" * 66
+    assert terminal_table(pair).splitlines() == [
+        "model                    AP50   AP75    mAP  params (M)  FLOPs (G)",
+        rule,
+        "yoloms-xs-previous      40.00  10.00  20.00        4.48      22.24",
+        "yoloms-xs-current       45.54  10.00  20.00        5.09      22.02",
+        rule,
+        "xs: current − previous  +5.54  ±0.00  ±0.00       +0.61      −0.22",
+    ]
+
+
+def test_terminal_table_without_pairs_has_no_differences():
+    assert terminal_table([Row("mine", "mini")]).splitlines()[2:] == [
+        "mine      –     –    –           –          –"
+    ]
+
+
+def test_several_pairs_of_a_size_are_told_apart(make_row):
+    rows = [make_row(name) for name in (*PAIR, "yoloms-xs-current-wide")]
+    labels = [line.split("  ")[0] for line in terminal_table(rows).splitlines()[-2:]]
+    assert labels == [
+        "yoloms-xs-current − yoloms-xs-previous",
+        "yoloms-xs-current-wide − yoloms-xs-previous",
+    ]
+
+
+def test_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert relative(None, Path(".")) is None
+    assert relative(Path("results/a.pth"), tmp_path / "results") == "a.pth"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min"), (93784, "26 h 3 min")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,130 @@
+"""The report stage on folders as the other stages leave them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tiltbox.errors import DataError, OutputError, SettingsError
+from tiltbox.stages.report import report
+
+NAMES = ("yoloms-xs-current", "yoloms-xs-previous")
+FILES = ("leaderboard.csv", "leaderboard.html", "leaderboard.md")
+TRAINING = {
+    "variant": "",
+    "size": "xs",
+    "pretrained": None,
+    "augmentation": ["flip"],
+    "epochs": 1,
+    "steps": 3,
+    "images_per_step": 2,
+    "processes": 1,
+    "learning_rate": 0.004,
+    "image_size": 128,
+    "seed": 0,
+    "device": "CPU",
+    "seconds": 4.2,
+    "config_hash": "0123456789ab",
+    "git_commit": "abc1234",
+    "versions": {"tiltbox": "0.1.0"},
+}
+CLASS = {"AP50": 0.25, "AP75": 0.1, "mAP": 0.15, "objects": 3, "detections": 9}
+METRICS = {"dataset": "mini", "split": "val", "images": 1, "objects": 3, "iou_thresholds": [0.5]}
+METRICS |= {"AP50": 0.25, "AP75": 0.1, "mAP": 0.15, "classes": {"ship": CLASS}}
+COUNTS = {"variant": "", "input": [1, 3, 1024, 1024], "params": 4478944, "flops": 22241000000}
+
+
+def write(results: Path, name: str) -> None:
+    folder = results / name
+    for stage in ("train", "evaluate", "complexity"):
+        (folder / stage).mkdir(parents=True)
+    facts = {**TRAINING, "variant": name, "generation": name.split("-")[2]}
+    (folder / "train/train.json").write_text(json.dumps(facts))
+    (folder / "train/history.csv").write_text("epoch,step,lr,loss\n1,3,0.004,1.5\n")
+    (folder / "train/config.py").touch()
+    (folder / "train/checkpoint.pth").touch()
+    (folder / "evaluate/metrics.json").write_text(json.dumps(METRICS))
+    (folder / "complexity/complexity.json").write_text(json.dumps(COUNTS))
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    for name in NAMES:
+        write(tmp_path / "mini", name)
+    return tmp_path / "mini"
+
+
+def test_all_three_files_and_the_rows(results):
+    rows = report(results, results)
+    assert [row.name for row in rows] == ["yoloms-xs-previous", "yoloms-xs-current"]
+    assert [row.figure("AP50") for row in rows] == [0.25, 0.25]
+    assert sorted(path.name for path in results.iterdir() if path.is_file()) == list(FILES)
+    for name in FILES:
+        text = (results / name).read_text()
+        assert "yoloms-xs-current" in text and "yoloms-xs-current/train/checkpoint.pth" in text
+
+
+def test_files_link_from_wherever_they_are_written(results, tmp_path):
+    report(results, tmp_path / "elsewhere" / "deep")
+    with (tmp_path / "elsewhere/deep/leaderboard.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert (tmp_path / "elsewhere/deep" / row["checkpoint"]).resolve().exists()
+
+
+def test_the_same_results_give_the_same_bytes(results, tmp_path):
+    for out in ("a", "b"):
+        report(results, tmp_path / out)
+    for name in FILES:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "train/train.json",
+        "train/history.csv",
+        "train/config.py",
+        "train/checkpoint.pth",
+        "evaluate/metrics.json",
+        "complexity/complexity.json",
+        "train",
+        "evaluate",
+        "complexity",
+    ],
+)
+def test_no_file_need_be_there(results, missing):
+    for name in NAMES:
+        path = results / name / missing
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert len(report(results, results)) == 2
+    assert "–" in (results / "leaderboard.md").read_text()
+
+
+def test_without_results_it_says_what_to_run(tmp_path):
+    with pytest.raises(DataError, match="all_variants"):
+        report(tmp_path / "nowhere", tmp_path)
+
+
+def test_a_malformed_file_leaves_the_old_leaderboard(results):
+    report(results, results)
+    before = [(results / name).read_bytes() for name in FILES]
+    (results / NAMES[0] / "train/train.json").write_text('{"size": "xs"}')
+    with pytest.raises(DataError, match=r"yoloms-xs-current/train/train.json: generation: is missing"):
+        report(results, results)
+    assert [(results / name).read_bytes() for name in FILES] == before
+
+
+def test_a_folder_that_cannot_be_written(results, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write here"):
+        report(results, tmp_path / "file")
+
+
+def test_malformed_published_numbers(results, tmp_path):
+    (tmp_path / "published.yaml").write_text("conditions: {}\n")
+    with pytest.raises(SettingsError, match=r"published.yaml: conditions.title: is missing"):
+        report(results, results, published=tmp_path / "published.yaml")
