@@ -56,6 +56,13 @@ def test_files_are_found(tmp_path):
     assert row.checkpoint == tmp_path / "mine/train/checkpoint.pth" and row.config is None
 
 
+def test_the_scores_name_the_dataset(make_row, tmp_path):
+    metrics = make_row("yoloms-xs-previous").metrics.model_copy(update={"dataset": "harbours"})
+    add(tmp_path, "mine", stage="evaluate")
+    (tmp_path / "mine/evaluate/metrics.json").write_text(metrics.model_dump_json())
+    assert [row.dataset for row in collect(tmp_path, {})] == ["harbours"]
+
+
 def test_classes_come_in_the_order_of_the_scores(make_row):
     assert class_names([Row("x", "mini")]) == []
     row = make_row("yoloms-xs-previous")

@@ -67,9 +67,9 @@ def test_only_the_published_test_set_compares(make_row, published, dataset, spli
     [
         ({"pretrained": None}, "no COCO pretraining"),
         ({"augmentation": ("flip",)}, "no RR"),
-        ({"epochs": 12}, "12 epochs"),
-        ({"image_size": 512}, "512 px"),
-        ({"images_per_step": 2}, "2 images per step"),
+        ({"epochs": 12}, "epochs 12"),
+        ({"image_size": 512}, "image size 512"),
+        ({"images_per_step": 2}, "images per step 2"),
     ],
 )
 def test_every_departure_from_the_recipe_is_said(make_row, published, recipe, text):
@@ -81,7 +81,7 @@ def test_departures_are_gathered_over_variants(make_row, published):
     rows = [
         make_row("yoloms-xs-previous", recipe={**PUBLISHED_RECIPE, "epochs": epochs}) for epochs in (6, 2, 6)
     ]
-    assert recipe_notes(rows, published)[-1] == "Trained otherwise here: 2 and 6 epochs."
+    assert recipe_notes(rows, published)[-1] == "Trained otherwise here: epochs 2 and 6."
 
 
 @pytest.mark.parametrize(

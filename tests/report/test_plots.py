@@ -66,6 +66,11 @@ def test_a_variant_of_no_known_design_is_drawn_too(make_row):
     assert "OTHER" in words(loss_plot([row])) and "other" in words(accuracy_plot([row]))
 
 
+def test_axes_of_what_cannot_be_negative_begin_at_zero(make_row):
+    svg = accuracy_plot([make_row("yoloms-xs-previous", 0.0), make_row("yoloms-xs-current", 0.0)])
+    assert words(svg).count("0") >= 1 and not [word for word in words(svg) if word[0] in "-−"]
+
+
 def test_a_training_that_diverged_is_drawn_as_far_as_it_goes(make_row):
     history = (Epoch(epoch=1, loss=2.0), Epoch(epoch=2, loss=float("nan")))
     assert "nan" not in loss_plot([make_row("yoloms-xs-previous", history=history)])

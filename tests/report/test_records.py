@@ -8,9 +8,21 @@ import math
 import pytest
 
 from tiltbox.errors import DataError
-from tiltbox.report.records import Complexity, Metrics, read_history, read_record
+from tiltbox.report.records import Complexity, Metrics, Training, read_history, read_record
 
 COUNTS = {"variant": "x", "input": [1, 3, 1024, 1024], "params": 4, "flops": 22, "unit": "multiply-adds"}
+TRAINING = {
+    **{
+        "size": "xs",
+        "generation": "current",
+        "pretrained": None,
+        "augmentation": [],
+        "epochs": 1,
+        "steps": 3,
+    },
+    **{"images_per_step": 2, "processes": 1, "learning_rate": 0.1, "image_size": 64, "seed": 0},
+    **{"device": "CPU", "seconds": 1, "config_hash": "", "git_commit": "", "versions": {}},
+}
 CLASS = {"AP50": 0.5, "AP75": None, "mAP": 0.2, "objects": 3, "detections": 9}
 METRICS = {
     "dataset": "mini",
@@ -64,6 +76,13 @@ def test_malformed_json_names_file_and_key(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_record(Metrics, path)
+
+
+def test_an_endless_training_is_refused(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({**TRAINING, "seconds": math.inf}))
+    with pytest.raises(DataError, match=r"train.json: seconds: inf is not accepted"):
+        read_record(Training, path)
 
 
 def test_history_keeps_a_loss_that_is_no_number(tmp_path):

@@ -37,11 +37,12 @@ def test_a_difference_is_judged_by_what_is_wanted(value, better, kind):
         (["–"], []),
         (["1.00"], []),
         (["1.00", "–"], []),
+        (["0.00", "0.00"], []),
         (["9.00", "10.00"], ["10.00"]),
         (["9.00", "9.00", "8.00"], ["9.00", "9.00"]),
     ],
 )
-def test_the_best_is_marked_among_two_or_more(texts, best):
+def test_the_best_is_marked_where_figures_differ(texts, best):
     rows = mark_best([(Cell("x"), Cell(text)) for text in texts], 1)
     assert [cell.text for row in rows for cell in row if cell.kind == "best"] == best
 

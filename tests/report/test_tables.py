@@ -53,7 +53,7 @@ def test_model_table_has_the_published_columns(make_row, tmp_path):
     table = model_table([row], tmp_path / "out")
     assert table.columns == (
         *("model", "pretrain", "aug", "mAP", "AP50", "AP75"),
-        *("params (M)", "FLOPs (G)", "batch", "config", "checkpoint"),
+        *("params (M)", "FLOPs (G)", "batch size", "config", "checkpoint"),
     )
     (line,) = table.rows
     assert texts(line) == [

@@ -66,7 +66,7 @@ def _conditions(theirs: Conditions) -> str:
 
 def _test_set(row: Row) -> str:
     split = row.metrics.split
-    counts = f"{row.metrics.images} images, {row.metrics.objects} objects"
+    counts = f"{_counted(row.metrics.images, 'image')}, {_counted(row.metrics.objects, 'object')}"
     return f"{row.dataset} {split} ({counts})" if split else f"{row.dataset} ({counts})"
 
 
@@ -100,11 +100,19 @@ def _recipe_difference(ours: Sequence[Training], theirs: Conditions) -> str | No
         found.append(f"no {theirs.pretraining} pretraining")
     if any(theirs.augmentation not in each.augmentation for each in ours):
         found.append(f"no {theirs.augmentation}")
-    for key, unit in {"epochs": "epochs", "image_size": "px", "images_per_step": "images per step"}.items():
+    for key in ("epochs", "image_size", "images_per_step"):
         values = sorted({getattr(each, key) for each in ours})
         if values and values != [getattr(theirs, key)]:
-            found.append(f"{_listed(list(map(str, values)))} {unit}")
-    return f"Trained otherwise here: {', '.join(found)}." if found else None
+            found.append(f"{key.replace('_', ' ')} {_listed(list(map(str, values)))}")
+    return f"Trained otherwise here: {'; '.join(found)}." if found else None
+
+
+def _counted(number: int, noun: str) -> str:
+    """
+    >>> _counted(1, "image"), _counted(0, "image")
+    ('1 image', '0 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

@@ -67,6 +67,8 @@ def accuracy_plot(rows: Sequence[Row]) -> str | None:
             _generation_line(axes, generation, [row for row in rows if row.generation == generation])
         axes.set(xlabel="multiply-adds (G)", ylabel="AP50 (%)")
         axes.margins(x=0.08, y=0.18)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=max(0, axes.get_ylim()[0]))
         axes.legend(labelcolor=INK, loc="best")
         return _svg(figure, "accuracy")
 
@@ -127,10 +129,9 @@ def _svg(figure: Figure, name: str) -> str:
     """The figure as an ``<svg>`` element that scales with the page; ids begin with ``name``."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg [^>]*?) width="[^"]*pt" height="[^"]*pt"', r"\1", svg, count=1)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", svg)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", svg)

@@ -83,9 +83,9 @@ def difference(value: float | None, *, better: Literal["more", "less"], scale: f
 
 
 def mark_best(rows: list[tuple[Cell, ...]], column: int) -> list[tuple[Cell, ...]]:
-    """Mark the largest figure of a column, ties included, where there are two or more to compare."""
+    """Mark the largest figure of a column, ties included, where not all are alike."""
     figures = [float(row[column].text) for row in rows if row[column].text != MISSING]
-    if len(figures) < 2:
+    if len(set(figures)) < 2:
         return rows
     best = f"{max(figures):.2f}"
     return [

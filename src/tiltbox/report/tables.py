@@ -24,7 +24,17 @@ def model_table(rows: Sequence[Row], out: Path) -> Table:
         cells = mark_best(cells, column)
     return Table(
         "Accuracy in percent, the best in bold; parameters in millions, multiply-adds in billions",
-        ("model", "pretrain", "aug", *ACCURACIES, "params (M)", "FLOPs (G)", "batch", "config", "checkpoint"),
+        (
+            "model",
+            "pretrain",
+            "aug",
+            *ACCURACIES,
+            "params (M)",
+            "FLOPs (G)",
+            "batch size",
+            "config",
+            "checkpoint",
+        ),
         tuple(cells),
         words=3,
         notes=tuple(filter(None, (accuracy_note(rows), input_note(rows)))),
