@@ -25,6 +25,13 @@ def test_edges_are_painted_and_the_inside_is_not():
     assert not image.any(), "the given image is not painted on"
 
 
+def test_a_box_larger_than_any_image():
+    image = np.zeros((40, 60, 3), np.uint8)
+    huge = np.array([[-1e12, 20, 1e12, 20, 1e12, 1e12, -1e12, 1e12]])
+    drawn = draw_boxes(image, huge, ["ship"], DOTA_V1_CLASSES)
+    assert (drawn[20].max(axis=1) > 100).all() and not drawn[:15].any()
+
+
 def test_classes_have_colours_of_their_own():
     image = np.zeros((40, 60, 3), np.uint8)
     colours = {tuple(draw_boxes(image, BOX, [name], DOTA_V1_CLASSES)[10, 30]) for name in DOTA_V1_CLASSES}

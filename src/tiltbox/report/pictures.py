@@ -16,6 +16,7 @@ from tiltbox.files import whole_file
 
 GOLDEN_RATIO = 0.618034  # steps of it around the colour circle keep any number of hues apart
 SMALLEST_SIDE = 640  # small images are enlarged, so that lines and words stay fine
+FAR_OUTSIDE = 1e5  # a barely trained detector can draw boxes too large for OpenCV's integers
 GAP = 12
 LEGEND_LINE = 22
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -61,7 +62,8 @@ def draw_boxes(
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
     shift = 4  # OpenCV takes corners as integers with that many bits of fraction
     for qbox, name in zip(qboxes, names, strict=True):
-        corners = np.rint(np.reshape(qbox, (-1, 2)) * scale * 2**shift).astype(np.int32)
+        corners = np.clip(np.reshape(qbox, (-1, 2)) * scale, -FAR_OUTSIDE, FAR_OUTSIDE)
+        corners = np.rint(corners * 2**shift).astype(np.int32)
         for colour, width in ((INK, 4), (_colour(name, classes), 2)):
             cv2.polylines(canvas, [corners], True, colour, width, cv2.LINE_AA, shift)
     return canvas
