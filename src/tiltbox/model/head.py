@@ -8,11 +8,14 @@ from __future__ import annotations
 from mmcv.cnn import ConvModule
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from mmrotate.models.dense_heads.rotated_rtmdet_head import RotatedRTMDetSepBNHead
 from mmrotate.registry import MODELS
 from torch import nn
 
 from tiltbox.geometry.rotated import rotated_nms
+from tiltbox.model.compat import import_openmmlab
+
+import_openmmlab()
+from mmrotate.models.dense_heads.rotated_rtmdet_head import RotatedRTMDetSepBNHead  # noqa: E402
 
 UNSHARED_KERNELS = (3, 5, 7)  # of the first convolution at strides 8, 16, 32; the second is always 3x3
 
