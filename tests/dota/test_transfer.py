@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +12,7 @@ from tiltbox.dota import transfer as module
 from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
 
-CONTENT = os.urandom(3_000_000)
+CONTENT = random.Random(0).randbytes(3_000_000)
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 PAGE = b"\n<!DOCTYPE html><html><body>Google Drive can't scan this file for viruses</body></html>"
