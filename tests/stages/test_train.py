@@ -155,7 +155,7 @@ def test_worker_processes_end_with_the_training(folder, tmp_path):
     parent = subprocess.Popen(
         [sys.executable, "-m", "tiltbox", *map(str, arguments)], stderr=subprocess.DEVNULL
     )
-    mark = str(tmp_path / "out/work/config.py")
+    mark = str(tmp_path / "out" / "work" / "config.py")
     while len(processes_of(mark)) < 3:  # torchrun and its two workers
         assert parent.poll() is None
         time.sleep(0.1)
