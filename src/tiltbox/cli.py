@@ -234,6 +234,7 @@ def _run_predict(options: Namespace) -> None:
     from tiltbox.settings.variants import find_variant
     from tiltbox.stages.predict import predict
 
+    schedule = find_schedule(_schedule(options))
     predict(
         options.variant,
         find_variant(options.variant),
@@ -241,8 +242,9 @@ def _run_predict(options: Namespace) -> None:
         options.patches,
         options.out,
         classes=_classes(options.dataset),
-        image_size=options.image_size or find_schedule(_schedule(options)).image_size,
+        image_size=options.image_size or schedule.image_size,
         gpus=options.gpus,
+        threads=schedule.threads,
         batch=options.batch,
     )
 

@@ -24,6 +24,7 @@ from tiltbox.settings.schedules import find_schedule
 from tiltbox.settings.variants import find_variant
 from tiltbox.stages.split import split
 from tiltbox.stages.train import train
+from tiltbox.training.devices import cpu_threads
 
 NAME = "yoloms-xs-current"
 VARIANT = find_variant(NAME)
@@ -74,6 +75,18 @@ def test_the_checkpoint_loads_and_differs_from_a_fresh_detector(trained):
     load_exactly(model, trained / "checkpoint.pth", NAME)
     _, meta = read_checkpoint(trained / "checkpoint.pth")
     assert meta["variant"] == NAME and len(meta["classes"]) == 15
+
+
+def test_the_same_schedule_gives_the_same_weights(folder, tmp_path):
+    """To the last bit, with random augmentation in worker processes and whatever threads there are."""
+    schedule = SMOKE.model_copy(update={"threads": 1, "workers": 2})
+    weights = []
+    for threads in (1, 2):
+        with cpu_threads(threads):
+            train(NAME, VARIANT, schedule, folder / "train", tmp_path / str(threads), gpus=0)
+        weights.append(read_checkpoint(tmp_path / str(threads) / "checkpoint.pth")[0])
+    one, two = weights
+    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_starting_weights_are_used(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Leases of GPUs, with made-up devices: the locks are real, the GPUs need not be."""
+"""CPU threads; and leases of GPUs with made-up devices: the locks are real, the GPUs need not be."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tiltbox.training import devices
-from tiltbox.training.devices import gpu_count, leased_gpus
+from tiltbox.training.devices import cpu_threads, gpu_count, leased_gpus
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,15 @@ def own_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(devices.tempfile, "tempdir", None)
     monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+
+
+def test_the_number_of_threads_is_restored():
+    before = torch.get_num_threads()
+    with cpu_threads(3):
+        assert torch.get_num_threads() == 3
+        with cpu_threads(None):
+            assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
 
 
 def test_no_gpus_hides_all():

@@ -14,7 +14,7 @@ except TiltboxError as error:
 
 dataset = plan.dataset
 DATASET_SETTING = plan.workflow.dataset
-# Without GPUs the variants share the cores: one thread each wastes least. `--set-threads train=N` overrules.
+# Without GPUs, and where the schedule does not say, the variants share the cores.
 CPU_THREADS = max(1, workflow.cores // len(plan.variants))
 
 

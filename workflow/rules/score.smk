@@ -13,7 +13,7 @@ rule predict:
         benchmark_file("predict")
     conda:
         "../envs/tiltbox.yaml"
-    threads: plan.gpus * 4 or CPU_THREADS
+    threads: plan.gpus * 4 or plan.schedule.threads or CPU_THREADS
     resources:
         gpu=plan.gpus,
         mem_mb=6000 + 6000 * plan.gpus,

@@ -17,7 +17,7 @@ rule train:
         benchmark_file("train")
     conda:
         "../envs/tiltbox.yaml"
-    threads: plan.gpus * (plan.schedule.workers + 1) or CPU_THREADS
+    threads: plan.gpus * (plan.schedule.workers + 1) or plan.schedule.threads or CPU_THREADS
     resources:
         gpu=plan.gpus,
         mem_mb=6000 + 12000 * plan.gpus,

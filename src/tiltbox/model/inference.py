@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tiltbox.dota.images import read_image
+from tiltbox.geometry.boxes import le90
 from tiltbox.progress import progress
 
 READERS = 4
@@ -41,7 +42,7 @@ def detect_patches(
                 columns["patch"].append(np.full(len(instances), path.stem, dtype=object))
                 columns["label"].append(instances.labels.numpy())
                 columns["score"].append(instances.scores.numpy())
-                columns["rboxes"].append(instances.bboxes.numpy())
+                columns["rboxes"].append(le90(instances.bboxes.numpy()).astype(np.float32))
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 

@@ -44,6 +44,9 @@ class Schedule(Settings):
     rotate: float = Field(0.5, ge=0, le=1, description="probability of a random rotation")
     pretrained: bool = Field(True, description="start from the variant's COCO weights")
     mixed_precision: bool = False
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of a process without a GPU; null for all, with results that vary"
+    )
     workers: int = Field(4, ge=0, description="data loading processes per training process")
     seed: int = 0
 

@@ -25,6 +25,7 @@ def predict(
     classes: tuple[str, ...] = DOTA_V1_CLASSES,
     image_size: int = 1024,
     gpus: int | None = None,
+    threads: int | None = None,
     batch: int = BATCH,
 ) -> int:
     """Detect on ``patches/images`` and write the detections to a parquet file; returns their number.
@@ -36,13 +37,14 @@ def predict(
         checkpoint: tiltbox's own or a published one (file or address), fitting the variant exactly.
         image_size: Side to which patches are resized for the detector.
         gpus: GPUs to share the patches between; 0 for the CPU; None for all there are.
+        threads: CPU threads without a GPU; None for all.
 
     Raises:
         CheckpointError: The checkpoint is of another variant or number of classes.
         DataError: There are no patches, or one cannot be read.
     """
     from tiltbox.dota.detections import write_detections
-    from tiltbox.training.devices import gpu_count, leased_gpus
+    from tiltbox.training.devices import cpu_threads, gpu_count, leased_gpus
 
     images = list_images(patches / "images")
     if not images:
@@ -51,7 +53,7 @@ def predict(
     gpus = available if gpus is None else gpus
     if gpus > available:
         raise SettingsError("--gpus", f"asks for {gpus}, but this machine has {available}", "ask for fewer")
-    with leased_gpus(gpus):
+    with leased_gpus(gpus), cpu_threads(None if gpus else threads):
         job = (name, variant, checkpoint, classes, image_size, batch)
         parts = _on_gpus(job, images, gpus) if gpus > 1 else [_detect(job, images, "cuda" if gpus else "cpu")]
     detections = _joined(parts, classes)

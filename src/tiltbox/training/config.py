@@ -55,6 +55,7 @@ def runner_config(
             "visualizer": {"type": "Visualizer", "vis_backends": []},
             "log_processor": {"window_size": 50, "by_epoch": not steps_known},
             "log_level": "ERROR",  # mmengine reports the whole configuration and environment otherwise
+            "cpu_threads": None if cuda else schedule.threads,
             "randomness": {"seed": schedule.seed},
             "launcher": "pytorch" if several else "none",
             # Spelled out because mmengine's own choice assumes a GPU.

@@ -1,7 +1,8 @@
-"""Leasing GPUs: two trainings on one machine never share a device by accident.
+"""What a training or a prediction computes on: leased GPUs, or a set number of CPU threads.
 
 Snakemake counts GPUs but does not say which; so each training holds a lock file per device while it
-runs. The lock goes with the process, however that ends.
+runs, and two on one machine never share a device by accident. The lock goes with the process, however
+that ends.
 """
 
 from __future__ import annotations
@@ -38,6 +39,23 @@ def leased_gpus(count: int) -> Iterator[list[str]]:
                 del os.environ["CUDA_VISIBLE_DEVICES"]
             else:
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Have torch compute with ``count`` threads; None leaves their number as it is.
+
+    The number decides how sums are split and which kernels run, so results depend on it in their last
+    digits, and a training amplifies these.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def gpu_count() -> int:

@@ -19,6 +19,7 @@ def run(config: Path) -> None:
 
     from tiltbox.model import modules  # noqa: F401  (registers)
     from tiltbox.training import data, history  # noqa: F401  (registers)
+    from tiltbox.training.devices import cpu_threads
     from tiltbox.training.start import StartFromHook
 
     settings = Config.fromfile(config)
@@ -27,7 +28,8 @@ def run(config: Path) -> None:
     runner = Runner.from_cfg(settings)
     if settings.pretrained and not settings.resume:
         runner.register_hook(StartFromHook(settings.pretrained))
-    runner.train()
+    with cpu_threads(settings.cpu_threads):
+        runner.train()
 
 
 if __name__ == "__main__":
