@@ -146,7 +146,7 @@ def test_wrong_usage(command, message, capsys):
 
 def test_split_and_evaluate(source, tmp_path, capsys):
     assert run("split {source} --out {out} --size 64 --overlap 16", source=source, out=tmp_path / "out") == 0
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("1 patch with 1 object of 1 image\n", "")
     assert (tmp_path / "out/annfiles/P1__64__0___0.txt").exists()
 
     (tmp_path / "task1").mkdir()
@@ -339,4 +339,4 @@ def test_help_loads_nothing_heavy(words):
 def test_a_progress_bar_is_for_terminals(source, tmp_path):
     command = [TILTBOX, "split", source, "--out", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
+    assert (done.stdout, done.stderr) == ("1 patch with 1 object of 1 image\n", "")

@@ -94,7 +94,10 @@ def _run_download(options: Namespace) -> None:
     from tiltbox.settings.datasets import find_dataset
     from tiltbox.stages.download import download
 
-    download(find_dataset(options.dataset), options.out, archives=options.archives)
+    manifest = download(find_dataset(options.dataset), options.out, archives=options.archives)
+    for name, counts in manifest["splits"].items():
+        objects = "no labels" if counts["objects"] is None else _number(counts["objects"], "object")
+        print(f"{name}: {_number(counts['images'], 'image')}, {objects}")
 
 
 # split ------------------------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ def _split(verbs) -> None:
 def _run_split(options: Namespace) -> None:
     from tiltbox.stages.split import split
 
-    split(
+    manifest = split(
         options.sources,
         options.out,
         size=options.size,
@@ -135,6 +138,11 @@ def _run_split(options: Namespace) -> None:
         workers=options.workers,
         classes=_classes(options.dataset),
     )
+    objects = f" with {_number(manifest['objects_in_patches'], 'object')}" if manifest["labelled"] else ""
+    print(
+        f"{_number(manifest['patches'], 'patch', 'patches')}{objects} of {_number(manifest['images'], 'image')}"
+    )
+    _warn_of(manifest["objects_without_area"], "object", "without area left out")
 
 
 # train ------------------------------------------------------------------------------------------------
@@ -235,7 +243,7 @@ def _run_predict(options: Namespace) -> None:
     from tiltbox.stages.predict import predict
 
     schedule = find_schedule(_schedule(options))
-    predict(
+    count = predict(
         options.variant,
         find_variant(options.variant),
         options.checkpoint,
@@ -247,6 +255,7 @@ def _run_predict(options: Namespace) -> None:
         threads=schedule.threads,
         batch=options.batch,
     )
+    print(_number(count, "detection"))
 
 
 # merge ------------------------------------------------------------------------------------------------
@@ -270,7 +279,10 @@ def _merge(verbs) -> None:
 def _run_merge(options: Namespace) -> None:
     from tiltbox.stages.merge import merge
 
-    merge(options.detections, options.out, iou=options.iou, classes=_classes(options.dataset))
+    counts = merge(options.detections, options.out, iou=options.iou, classes=_classes(options.dataset))
+    found, images = _number(counts["detections"], "detection"), _number(counts["images"], "image")
+    print(f"{counts['kept']:,} of {found} on {images} kept")
+    _warn_of(counts["not_finite"], "detection", "with a NaN or infinite number left out")
 
 
 # evaluate ---------------------------------------------------------------------------------------------
@@ -315,9 +327,10 @@ def _run_evaluate(options: Namespace) -> None:
 def _track_evaluation(options: Namespace, metrics: dict) -> None:
     from tiltbox import tracking
     from tiltbox.report.pictures import example_pictures
+    from tiltbox.stages.evaluate import CURVES, SERVER_BLOCK
 
     folder = options.out.parent
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".csv")]
+    tables = [options.out, folder / SERVER_BLOCK, folder / CURVES]
     pictures = []
     if options.images:
         classes = _classes(options.dataset)
@@ -390,6 +403,15 @@ def _run_tracking(options: Namespace) -> None:
     from tiltbox import tracking
 
     tracking.prepare(options.experiment)
+
+
+def _number(count: int, noun: str, plural: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def _warn_of(count: int, noun: str, what: str) -> None:
+    if count:
+        log.warning("%s %s", _number(count, noun), what)
 
 
 def _classes(dataset: str | None) -> tuple[str, ...]:

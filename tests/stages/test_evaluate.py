@@ -10,7 +10,7 @@ import pytest
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.task1 import ClassDetections, no_detections, write_task1
-from tiltbox.errors import DataError, SettingsError
+from tiltbox.errors import DataError, OutputError, SettingsError
 from tiltbox.stages.evaluate import evaluate, metrics_table, server_block
 
 SHIP, FAR = "0 0 10 0 10 10 0 10", "90 90 99 90 99 99 90 99"
@@ -109,13 +109,20 @@ def test_absent_classes(scene):
         run(scene, absent_classes="skip")
 
 
-def test_some_images(scene):
-    metrics = run(scene, images=["P1"])
-    assert (metrics["images"], metrics["objects"], metrics["AP50"]) == (1, 1, pytest.approx(1))
-    assert metrics["classes"]["plane"]["detections"] == 0
-    assert run(scene, images=[])["objects"] == 0
-    with pytest.raises(DataError, match=r"P4\.txt: there is no such file"):
-        run(scene, images=["P1", "P4"])
+@pytest.mark.parametrize(
+    ("out", "problem"),
+    [
+        ("task1", "is a folder; name a file in it"),
+        ("evaluate/dota.txt", "is the name of another result"),
+        ("evaluate/pr_curves.csv", "is the name of another result"),
+        ("labelTxt/metrics.json", r"lies among the labels, where dota\.txt would be taken for one"),
+    ],
+)
+def test_a_place_that_will_not_do(scene, out, problem):
+    before = sorted(scene.rglob("*"))
+    with pytest.raises(OutputError, match=problem):
+        evaluate(scene / "task1", scene / "labelTxt", scene / out)
+    assert sorted(scene.rglob("*")) == before
 
 
 def test_a_zip(scene):
@@ -158,7 +165,7 @@ def test_curves(scene):
 def test_the_table(scene):
     table = metrics_table(run(scene)).splitlines()
     assert table[0].split() == ["class", "AP50", "AP75", "mAP", "objects", "detections"]
-    assert table[1].split() == ["plane", "–", "–", "–", "0", "1"]
+    assert table[1].split() == ["plane", "-", "-", "-", "0", "1"]
     assert table[-1].split() == ["mean", "54.55", "54.55", "54.55", "2", "3"]
     assert len(table) == 17 and len({len(line) for line in table}) == 1
 
@@ -167,7 +174,7 @@ def test_an_image_without_labels(scene):
     (scene / "task1" / "Task1_ship.txt").write_text(f"P1 0.9 {SHIP}\n\nP4 0.8 {FAR}\n")
     with pytest.raises(DataError, match=r"Task1_ship\.txt:3: there are no labels of the image 'P4'"):
         run(scene)
-    assert not (scene / "evaluate").exists()
+    assert not any((scene / "evaluate").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tiltbox.dota.labels import Labels
-from tiltbox.dota.task1 import ClassDetections
+from tiltbox.dota.task1 import ClassDetections, no_detections
 from tiltbox.errors import SettingsError
 from tiltbox.geometry.polygons import best_overlaps
 from tiltbox.metrics.ap import voc07_ap
@@ -157,7 +157,7 @@ def evaluate_task1(
     """
     if absent_classes not in ("null", "zero"):
         raise SettingsError("absent_classes", f"'{absent_classes}' is unknown", "choose null or zero")
-    none = ClassDetections((), np.empty(0), np.empty((0, 8)))
+    none = no_detections()
     scores = {
         name: score_class(
             detections.get(name, none), objects_of(labels, name), thresholds, absent_classes == "zero"

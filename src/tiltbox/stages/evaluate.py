@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.task1 import ClassDetections, read_task1
-from tiltbox.errors import DataError
-from tiltbox.files import whole_file, write_json, write_text
+from tiltbox.errors import DataError, OutputError
+from tiltbox.files import require_writable, whole_file, write_json, write_text
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 
+SERVER_BLOCK, CURVES = "dota.txt", "pr_curves.csv"  # beside the metrics
 CURVE_THRESHOLDS = (0.5, 0.75)
 CURVE_POINTS = 200
 
@@ -26,7 +27,6 @@ def evaluate(
     *,
     dataset: str = "",
     split: str = "",
-    images: Collection[str] | None = None,
     absent_classes: str = "null",
     classes: Sequence[str] = DOTA_V1_CLASSES,
 ) -> dict:
@@ -40,8 +40,6 @@ def evaluate(
         labels: A labelTxt folder; there is one file for every image that counts.
         out: The JSON file to write.
         dataset, split: Names, for the record.
-        images: Names of the images to score on; by default, all with labels. Detections on other labelled
-            images are left out.
         absent_classes: ``"null"`` leaves classes without objects out of the means, ``"zero"`` counts 0.
         classes: What to score, in the order of the result.
 
@@ -51,16 +49,19 @@ def evaluate(
     Raises:
         DataError: A file is missing or malformed, or detections are on an image that has no labels.
         SettingsError: ``absent_classes`` is neither.
-        OutputError: The folder of ``out`` cannot be written.
+        OutputError: ``out`` cannot be written, or would overwrite or be taken for something else.
     """
-    out = Path(out)
-    truth = _read_label_folder(Path(labels), images, classes)
-    known = set(_label_files(Path(labels)))
-    found = {name: _on_images(part, known, truth) for name, part in read_task1(Path(task1), classes).items()}
+    task1, labels, out = Path(task1), Path(labels), Path(out)
+    files = _label_files(labels)
+    _require_place(out, labels)
+    truth = {name: read_labels(path, classes) for name, path in files.items()}
+    found = read_task1(task1, classes)
+    for part in found.values():
+        _require_labels(part, truth)
     score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
     metrics = metrics_of(score, dataset, split, len(truth))
-    write_text(out.with_name("dota.txt"), server_block(metrics))
-    _write_curves(out.with_name("pr_curves.csv"), score)
+    write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
+    _write_curves(out.with_name(CURVES), score)
     write_json(out, metrics)
     return metrics
 
@@ -129,7 +130,7 @@ def _fraction(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
+    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
@@ -142,28 +143,25 @@ def _label_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read_label_folder(
-    folder: Path, images: Collection[str] | None, classes: Sequence[str]
-) -> dict[str, Labels]:
-    files = _label_files(folder)
-    for name in images or ():
-        if name not in files:
-            raise DataError(
-                folder / f"{name}.txt", "there is no such file", "label the image or leave it out"
-            )
-    chosen = files if images is None else sorted(set(images))
-    return {name: read_labels(files[name], classes) for name in chosen}
-
-
-def _on_images(part: ClassDetections, known: set[str], chosen: Mapping[str, Labels]) -> ClassDetections:
-    """The detections on the chosen images; one on an image without labels is an error."""
+def _require_labels(part: ClassDetections, labelled: Container[str]) -> None:
     for row, name in enumerate(part.images):
-        if name not in known:
+        if name not in labelled:
             problem = f"there are no labels of the image '{name}'"
             raise DataError(
                 part.where(row), problem, "merge the patches first, or give the labels of all images"
             )
-    return part if len(chosen) == len(known) else part[[name in chosen for name in part.images]]
+
+
+def _require_place(out: Path, labels: Path) -> None:
+    """Refuse, before any work is done, a file that cannot be or that would spoil another."""
+    if out.is_dir():
+        raise OutputError(out, "is a folder", "name a file in it with --out, such as metrics.json")
+    if out.name in (SERVER_BLOCK, CURVES):
+        raise OutputError(out, "is the name of another result", "choose another with --out")
+    if out.parent.resolve() == labels.resolve():
+        problem = f"lies among the labels, where {SERVER_BLOCK} would be taken for one of them"
+        raise OutputError(out, problem, "choose another folder with --out")
+    require_writable(out.parent)
 
 
 def _write_curves(path: Path, score: Task1Score) -> None:
@@ -181,7 +179,7 @@ def _curve_rows(score: Task1Score) -> Iterator[Iterable[str]]:
 
 
 def _thinned(curve: Curve) -> np.ndarray:
-    """X."""
+    """At most ``CURVE_POINTS`` points (recall, precision, score), evenly over recall and with the last one."""
     points = np.stack([curve.recall, curve.precision, curve.scores], axis=1)
     if len(points) <= CURVE_POINTS:
         return points
