@@ -103,7 +103,16 @@ def test_boxes_without_area_and_not_finite_ones_stay_and_drop_none():
 
 def test_crossed_boxes_follow_the_signed_iou():
     hourglass, top = (0, 0, 4, 0, 0, 4, 4, 4), (0, 0, 4, 0, 4, 1, 0, 1)  # IoU 3
-    assert nms_quads([hourglass, SQUARE, top], [0.9, 0.8, 0.7], 0.1).tolist() == [0, 1]
+    assert nms_quads([hourglass, top], [0.9, 0.7], 0.1).tolist() == [0]
+    assert nms_quads([hourglass, SQUARE], [0.9, 0.7], 0.1).tolist() == [0, 1]  # its halves cancel
+
+
+def test_boxes_that_overlap_are_found_wherever_the_cells_of_the_grid_end():
+    """Two boxes almost as far apart as boxes that overlap can be, among many that keep the cells small."""
+    for at in np.arange(4, 12, 0.1):
+        here, there = np.add(SQUARE, (at, 0) * 4), np.add(SQUARE, (at + 3.9, 0) * 4)
+        boxes = [SQUARE, here, *[here] * 300, there]
+        assert nms_quads(boxes, np.linspace(0.9, 0.1, len(boxes)), 0.0).tolist() == [0, 1]
 
 
 def test_either_way_round():

@@ -134,6 +134,12 @@ def test_crossed_quads_as_the_devkit_has_them(quad, other, iou):
     assert quad_iou([other], [quad])[0, 0] == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_crossed_quad_without_net_area_turns_as_the_devkit_has_it():
+    """Rounding decides which half counts as negative; the value is what the devkit's iou_poly gives."""
+    crossed, box = (62, 96.6, 113, 96.6, 62, 139.7, 113, 139.7), (62, 96.6, 113, 96.6, 113, 98.6, 62, 98.6)
+    assert quad_iou([crossed], [box])[0, 0] == pytest.approx(-0.48812352, abs=1e-8)
+
+
 def winding_iou(first, second) -> float:
     """The devkit's definition, from shapely: signed triangles to the origin, each with each."""
     shared = sum(
