@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 
 from tiltbox.report.collect import Row
-from tiltbox.report.comparison import accuracy_note, input_note, pairs, recipe_notes, same_test_set
+from tiltbox.report.comparison import (
+    accuracy_note,
+    effort_note,
+    input_note,
+    pairs,
+    recipe_notes,
+    same_test_set,
+)
 from tiltbox.report.records import Complexity
 
 PUBLISHED_RECIPE = {
@@ -40,11 +47,20 @@ def test_without_scores_the_note_says_what_to_do(make_row):
     assert input_note([Row("x", "mini")]) is None
 
 
+def test_unequal_effort_is_said(make_row):
+    short, long = make_row("yoloms-xs-previous"), make_row("yoloms-s-previous")
+    assert effort_note([short, long]) is None and effort_note([Row("mine", "mini")]) is None
+    training = long.training.model_copy(update={"epochs": short.training.epochs + 5})
+    both = str(short.training.epochs), str(training.epochs)
+    assert f"{both[0]} and {both[1]} epochs" in effort_note([short, replace(long, training=training)])
+
+
 def test_notes_name_every_test_set_and_input(make_row):
     row = make_row("yoloms-xs-previous")
     other = make_row("yoloms-xs-current", **on(row, "harbours", ""))
     assert accuracy_note([row, row, other]) == (
-        "Accuracy was measured on mini val (24 images, 4 objects) and harbours (24 images, 4 objects)."
+        "Accuracy was measured on mini val (24 images, 4 objects) and harbours (24 images, 4 objects); "
+        "difficult objects do not count."
     )
     assert input_note([row]) == "FLOPs are multiply-adds at an input of 1 × 3 × 1024 × 1024."
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -24,12 +26,28 @@ QUIET = (
 )
 
 
+MEASURE = """<script>
+const boxes = [...document.querySelectorAll("table, svg")].map(each => each.getBoundingClientRect());
+const root = document.documentElement;
+document.title = JSON.stringify({
+  shown: boxes.filter(box => box.width > 100 && box.height > 50).length,
+  overflow: root.scrollWidth - root.clientWidth,
+  ground: getComputedStyle(document.body).backgroundColor,
+  ink: getComputedStyle(document.querySelector("svg text")).fill,
+});
+</script>"""
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-def test_tables_and_plots_are_shown(make_row, tmp_path):
+@pytest.mark.parametrize("width", [500, 1400])
+def test_tables_and_plots_are_laid_out(make_row, tmp_path, width):
+    """All are visible, wide ones scroll in their own frame, and text stands out from the ground."""
     rows = [make_row("yoloms-xs-previous", 0.4), make_row("yoloms-xs-current", 0.5)]
     file = tmp_path / "leaderboard.html"
-    file.write_text(page(leaderboard(rows, tmp_path, load_published()), rows), encoding="utf-8")
-    command = [BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
+    file.write_text(page(leaderboard(rows, tmp_path, load_published()), rows) + MEASURE, encoding="utf-8")
+    options = [*QUIET, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+    command = [BROWSER, *options, "--dump-dom", file.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert len(re.findall(r"<table", shown)) >= 4 and len(re.findall(r"<svg", shown)) == 2
-    assert len(re.findall(r"yoloms-xs-current", shown)) >= 3
+    found = json.loads(html.unescape(re.search("<title>(.*?)</title>", shown)[1]))
+    assert (found["shown"], found["overflow"]) == (7, 0)
+    assert found["ink"] != found["ground"]

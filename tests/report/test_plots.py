@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ from tiltbox.report.collect import Row
 from tiltbox.report.plots import accuracy_plot, loss_plot
 from tiltbox.report.records import Epoch
 
+SVG = "{http://www.w3.org/2000/svg}"
 PLOTS = [accuracy_plot, loss_plot]
 
 
@@ -21,7 +23,7 @@ def rows(make_row) -> list[Row]:
 
 
 def words(svg: str) -> list[str]:
-    return [each.text for each in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    return [each.text for each in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
 @pytest.mark.parametrize("plot", PLOTS)
@@ -54,6 +56,22 @@ def test_points_are_named_by_size_or_in_full(rows):
     names = words(accuracy_plot(rows))
     assert names.count("XS") == names.count("S") == 2 and "yoloms-s-current-wide" in names
     assert {"previous", "current"} <= set(names)
+
+
+@pytest.mark.parametrize("previous", [0.3, 0.5])
+def test_names_of_a_size_stand_on_either_side(make_row, previous):
+    """Above the better of the two and below the other, so that they never meet."""
+    rows = [make_row("yoloms-xs-previous", previous), make_row("yoloms-xs-current", 0.4)]
+    svg = ElementTree.fromstring(accuracy_plot(rows))
+    names = [place(each) for each in svg.iter(f"{SVG}text") if each.text == "XS"]
+    points = [place(each) for each in svg.iter(f"{SVG}use")]
+    points = [min(points, key=lambda point: math.dist(point, name)) for name in names]
+    high, low = sorted(range(2), key=lambda at: points[at][1])  # y points down
+    assert names[high][1] < points[high][1] < points[low][1] < names[low][1]
+
+
+def place(element: ElementTree.Element) -> tuple[float, float]:
+    return float(element.get("x")), float(element.get("y"))
 
 
 def test_each_size_has_a_panel(rows):

@@ -81,6 +81,12 @@ def test_generations_and_their_difference(pair):
     assert [cell.kind for cell in table.rows[2]] == ["", "better", "", "worse", "better"]
 
 
+def test_a_difference_is_that_of_the_figures_shown(make_row):
+    """30.344 and 25.286 are shown as 30.34 and 25.29, so their difference is 5.05, not 5.06."""
+    table = generation_table([make_row(PAIR[0], 0.30344), make_row(PAIR[1], 0.25286)])
+    assert [row[1].text for row in table.rows] == ["30.34", "25.29", "−5.05"]
+
+
 def test_a_difference_needs_both(make_row):
     table = generation_table([make_row(PAIR[0]), make_row(PAIR[1], metrics=None)])
     assert texts(table.rows[2]) == ["difference", "–", "–", "±0.00", "±0.00"]

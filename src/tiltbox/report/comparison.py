@@ -32,11 +32,19 @@ def accuracy_note(rows: Sequence[Row]) -> str | None:
     """What accuracy was measured on, or why there is none."""
     test_sets = _unique(_test_set(row) for row in rows if row.metrics)
     if test_sets:
-        return f"Accuracy was measured on {_listed(test_sets)}."
+        return f"Accuracy was measured on {_listed(test_sets)}; difficult objects do not count."
     return (
         "There is no accuracy yet: evaluation has not run, or the test split has no labels here. "
         "For DOTA's own test set, hand each variant's merge/Task1.zip to the evaluation server."
     )
+
+
+def effort_note(rows: Sequence[Row]) -> str | None:
+    """A warning where some were trained for longer than others."""
+    epochs = sorted({row.training.epochs for row in rows if row.training})
+    if len(epochs) < 2:
+        return None
+    return f"Trained for {_listed(list(map(str, epochs)))} epochs: more training may be all that sets some apart."
 
 
 def input_note(rows: Sequence[Row]) -> str | None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ImageColor
 
 from tiltbox.dota.images import list_images, read_image, write_png
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.task1 import ClassDetections, read_task1
 from tiltbox.files import whole_file
 
-GOLDEN_RATIO = 0.618034  # steps of it around the colour circle keep any number of hues apart
+# Apart from each other in hue or lightness, and from grass, water and asphalt; then they repeat.
+COLOURS = (
+    "#e6194b", "#ffe119", "#4363d8", "#3cb44b", "#f58231", "#42d4f4", "#f032e6", "#bfef45", "#fabed4",
+    "#469990", "#dcbeff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075",
+)  # fmt: skip
 SMALLEST_SIDE = 640  # small images are enlarged, so that lines and words stay fine
 FAR_OUTSIDE = 1e5  # a barely trained detector can draw boxes too large for OpenCV's integers
 GAP = 12
@@ -126,6 +130,5 @@ def _legend(names: Sequence[str], classes: Sequence[str], width: int) -> np.ndar
 
 
 def _colour(name: str, classes: Sequence[str]) -> tuple[int, int, int]:
-    hue = classes.index(name) * GOLDEN_RATIO % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
-    return round(255 * blue), round(255 * green), round(255 * red)
+    """BGR, the same for every picture of a set of classes."""
+    return ImageColor.getrgb(COLOURS[classes.index(name) % len(COLOURS)])[::-1]

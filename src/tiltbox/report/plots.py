@@ -65,6 +65,8 @@ def accuracy_plot(rows: Sequence[Row]) -> str | None:
         axes = figure.subplots()
         for generation in SERIES:
             _generation_line(axes, generation, [row for row in rows if row.generation == generation])
+        for row in rows:
+            _name_point(axes, row, rows)
         axes.set(xlabel="multiply-adds (G)", ylabel="AP50 (%)")
         axes.margins(x=0.08, y=0.18)
         axes.set_xlim(left=0)
@@ -98,9 +100,15 @@ def _generation_line(axes: Axes, generation: str | None, rows: list[Row]) -> Non
     axes.plot(
         flops, ap50, line, color=SERIES[generation], marker=_MARKERS[generation], label=generation or "other"
     )
-    for row, x, y in zip(rows, flops, ap50, strict=True):
-        offset = (0, 8) if generation == "current" else (0, -16)
-        axes.annotate(_label(row), (x, y), offset, textcoords="offset points", ha="center", color=INK)
+
+
+def _name_point(axes: Axes, row: Row, rows: Sequence[Row]) -> None:
+    """Write the row's name above its point or, where another of its size stands higher, below."""
+    place = row.figure("flops") / 1e9, 100 * row.figure("AP50")
+    others = [other for other in rows if other.size == row.size and other is not row]
+    above = all(row.figure("AP50") >= other.figure("AP50") for other in others)
+    offset = (0, 8) if above else (0, -16)
+    axes.annotate(_label(row), place, offset, textcoords="offset points", ha="center", color=INK)
 
 
 def _label(row: Row) -> str:

@@ -74,9 +74,9 @@ def signed(value: float | None, decimals: int = 2) -> str:
     return sign + text
 
 
-def difference(value: float | None, *, better: Literal["more", "less"], scale: float = 1.0) -> Cell:
-    """A cell with ``value / scale`` and whether that is for the better."""
-    text = signed(None if value is None else value / scale)
+def difference(value: float | None, *, better: Literal["more", "less"]) -> Cell:
+    """A cell with the value, signed, and whether that is for the better."""
+    text = signed(value)
     if text[0] not in "+−":
         return Cell(text)
     return Cell(text, kind="better" if (text[0] == "+") == (better == "more") else "worse")

@@ -8,7 +8,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tiltbox.report.collect import Figure, Row, class_names
-from tiltbox.report.comparison import accuracy_note, input_note, pairs, recipe_notes, same_test_set
+from tiltbox.report.comparison import (
+    accuracy_note,
+    effort_note,
+    input_note,
+    pairs,
+    recipe_notes,
+    same_test_set,
+)
 from tiltbox.report.records import Training
 from tiltbox.report.table import MISSING, Cell, Table, aligned, difference, mark_best, percent, scaled
 from tiltbox.settings.published import Published
@@ -23,7 +30,8 @@ def model_table(rows: Sequence[Row], out: Path) -> Table:
     for column in (3, 4, 5):
         cells = mark_best(cells, column)
     return Table(
-        "Accuracy in percent, the best in bold; parameters in millions, multiply-adds in billions",
+        "Accuracy in percent, the best in bold; parameters in millions, multiply-adds in billions; "
+        "batch size as processes × images",
         (
             "model",
             "pretrain",
@@ -37,7 +45,7 @@ def model_table(rows: Sequence[Row], out: Path) -> Table:
         ),
         tuple(cells),
         words=3,
-        notes=tuple(filter(None, (accuracy_note(rows), input_note(rows)))),
+        notes=tuple(filter(None, (accuracy_note(rows), effort_note(rows), input_note(rows)))),
     )
 
 
@@ -219,8 +227,7 @@ def _shown(row: Row, key: Figure) -> str:
 
 
 def _change(previous: Row, current: Row, key: Figure) -> Cell:
-    before, after = previous.figure(key), current.figure(key)
-    change = None if before is None or after is None else after - before
-    if key in COSTS:
-        return difference(change, better="less", scale=COSTS[key][1])
-    return difference(change, better="more", scale=0.01)
+    """The difference of the figures as they are shown, so that a reader who subtracts them finds the same."""
+    before, after = _shown(previous, key), _shown(current, key)
+    change = None if MISSING in (before, after) else float(after) - float(before)
+    return difference(change, better="less" if key in COSTS else "more")
