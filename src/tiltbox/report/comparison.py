@@ -44,7 +44,7 @@ def effort_note(rows: Sequence[Row]) -> str | None:
     epochs = sorted({row.training.epochs for row in rows if row.training})
     if len(epochs) < 2:
         return None
-    return f"Trained for {_listed(list(map(str, epochs)))} epochs: more training may be all that sets some apart."
+    return f"Trained for {_listed(list(map(str, epochs)))} epochs: some only learned for longer than others."
 
 
 def input_note(rows: Sequence[Row]) -> str | None:
