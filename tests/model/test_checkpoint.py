@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import pickle
+import struct
 import threading
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -67,6 +71,51 @@ def test_objects_of_other_libraries_are_not_run(tmp_path):
     weights, _ = read_checkpoint(tmp_path / "trap.pth")
     assert torch.equal(weights["w"], state["w"])
     assert not (tmp_path / "touched").exists()
+
+
+class Harmless(collections.defaultdict):
+    """A container of another library, as training histories are."""
+
+
+def test_containers_of_other_libraries_are_passed_over(tmp_path):
+    history = Harmless(list, a=[1])
+    torch.save({"state_dict": {"w": torch.ones(2)}, "meta": {"log": history}}, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth")[0]["w"].tolist() == [1, 1]
+
+
+def test_a_name_with_dots_reaches_no_other_code(tmp_path):
+    """``eval`` by way of the globals of a function that may be called."""
+    save_checkpoint(tmp_path / "plain.pth", {"w": torch.ones(2)}, {})
+    touch = f"open({str(tmp_path / 'touched')!r}, 'w')"
+    attack = (
+        pickle.PROTO
+        + b"\x04"
+        + b"".join(
+            [
+                *(_text("torch._utils"), _text("_rebuild_tensor_v2.__builtins__.__getitem__")),
+                *(pickle.STACK_GLOBAL, _text("eval"), pickle.TUPLE1, pickle.REDUCE),
+                *(_text(touch), pickle.TUPLE1, pickle.REDUCE, pickle.STOP),
+            ]
+        )
+    )
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "bad.pth", "w") as bad:
+        for name in plain.namelist():
+            bad.writestr(name, attack if name.endswith("data.pkl") else plain.read(name))
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / "bad.pth")
+    assert not (tmp_path / "touched").exists()
+
+
+def _text(text: str) -> bytes:
+    return pickle.BINUNICODE + struct.pack("<I", len(text)) + text.encode()
+
+
+def test_other_classes(tmp_path):
+    model = build_detector(XS, num_classes=2)
+    save_checkpoint(tmp_path / "a.pth", model.state_dict(), {"classes": ["car", "ship"]})
+    load_exactly(model, tmp_path / "a.pth", XS, ("car", "ship"))
+    with pytest.raises(CheckpointError, match=r"trained on other classes \(car, ship\); give the dataset"):
+        load_exactly(model, tmp_path / "a.pth", XS, ("ship", "car"))
 
 
 def test_another_variant(tmp_path):

@@ -7,7 +7,7 @@ plain containers are built, every other object is replaced by an inert stand-in.
 from __future__ import annotations
 
 import pickle
-from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from tiltbox.errors import CheckpointError
+from tiltbox.dota.transfer import transfer
+from tiltbox.errors import CheckpointError, TiltboxError
 from tiltbox.files import whole_file
 
 CLASSIFIER = "bbox_head.rtm_cls."  # depends on the number of classes
@@ -51,14 +52,15 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
     Raises:
         CheckpointError: It cannot be read, or holds no weights.
     """
-    path = _local(source)
+    path = local_copy(source)
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT_PICKLE)
     except FileNotFoundError:
         raise CheckpointError(path, "there is no such checkpoint", "check the path") from None
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, AttributeError) as error:
-        problem = f"is no readable checkpoint ({str(error).splitlines()[0]})"
-        raise CheckpointError(path, problem, "download or train it again") from None
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        remedy = "download or train it again"
+        raise CheckpointError(path, f"is no readable checkpoint ({reason})", remedy) from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(path, "holds no weights", "give a checkpoint with a 'state_dict'")
@@ -66,15 +68,23 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
     return {_own_key(key): value for key, value in weights.items()}, meta if isinstance(meta, dict) else {}
 
 
-def load_exactly(model: nn.Module, source: str | Path, variant: str) -> None:
+def load_exactly(
+    model: nn.Module, source: str | Path, variant: str, classes: Sequence[str] | None = None
+) -> None:
     """Load a checkpoint that must fit the detector in every key and shape.
 
+    Args:
+        classes: What the detector is to find; compared where the checkpoint says what it was trained on.
+
     Raises:
-        CheckpointError: It belongs to another variant or another number of classes.
+        CheckpointError: It belongs to another variant or to other classes.
     """
     weights, meta = read_checkpoint(source)
     if meta.get("variant", variant) != variant:
         raise CheckpointError(source, f"was trained as {meta['variant']}, not {variant}", "name that variant")
+    if classes is not None and list(meta.get("classes", classes)) != list(classes):
+        problem = f"was trained on other classes ({', '.join(map(str, meta['classes']))})"
+        raise CheckpointError(source, problem, "give the dataset it was trained on with --dataset")
     own = model.state_dict()
     odd = _differences(own, weights)
     if odd and all(key.startswith(CLASSIFIER) for key in odd):
@@ -128,19 +138,20 @@ def _own_key(key: str) -> str:
     return key.removeprefix("module.").replace("bbox_head.head_module.", "bbox_head.")
 
 
-def _local(source: str | Path) -> Path:
-    """The file itself, or the copy of an address in PyTorch's download cache."""
-    if not str(source).startswith(("http://", "https://")):
+def local_copy(source: str | Path) -> Path:
+    """The file itself, or the copy of an http(s) address in PyTorch's download cache, fetched if need be.
+
+    Raises:
+        CheckpointError: It cannot be downloaded.
+    """
+    if not str(source).lower().startswith(("http://", "https://")):
         return Path(source)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / "tiltbox" / "_".join(str(source).split("/")[-2:])
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(str(source), str(path))
-        except OSError as error:
-            remedy = "check the connection, or download it by hand and give its path"
-            raise CheckpointError(source, f"cannot be downloaded ({error})", remedy) from None
-    return path
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / "tiltbox"
+    try:
+        return transfer(source, cache / "_".join(str(source).split("/")[-2:]))
+    except TiltboxError as error:
+        remedy = "check the connection, or download it by hand and give its path"
+        raise CheckpointError(source, f"cannot be downloaded ({error.problem})", remedy) from None
 
 
 class _Inert:
@@ -158,16 +169,27 @@ class _Inert:
     def __call__(self, *args, **kwargs) -> _Inert:
         return self
 
+    def __setitem__(self, key, value) -> None:
+        pass
+
+    append = extend = add = update = __call__
+
 
 class _InertUnpickler(pickle.Unpickler):
+    #: Everything that may be called. A name with a dot could reach from here into any module.
+    HARMLESS = frozenset(
+        {
+            ("collections", "OrderedDict"),
+            ("torch._utils", "_rebuild_tensor"),
+            ("torch._utils", "_rebuild_tensor_v2"),
+            ("torch._utils", "_rebuild_parameter"),
+            ("torch.serialization", "_get_layout"),
+        }
+    )
+
     def find_class(self, module: str, name: str):
-        if module == "collections" and name == "OrderedDict":
-            return OrderedDict
-        if module == "torch._utils" and name.startswith("_rebuild_"):
-            return super().find_class(module, name)
-        if module == "torch" and name.endswith("Storage"):
-            return super().find_class(module, name)
-        if module == "torch.serialization" and name == "_get_layout":
+        storage = module in ("torch", "torch.storage") and name.endswith("Storage") and "." not in name
+        if storage or (module, name) in self.HARMLESS:
             return super().find_class(module, name)
         return _Inert
 

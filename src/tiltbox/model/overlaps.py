@@ -32,8 +32,9 @@ class LinearRotatedIoULoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, predicted: Tensor, target: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
-        # In float32 whatever the forward pass ran in: half precision cannot hold pixel coordinates.
-        ious = aligned_iou(predicted.float(), target.float()).clamp(min=self.FLOOR)
+        # In float64 whatever the forward pass ran in: where edges almost coincide, the gradient divides
+        # small differences of coordinates, and in float32 rounding turns these into slopes of thousands.
+        ious = aligned_iou(predicted.double(), target.double()).clamp(min=self.FLOOR).to(weight.dtype)
         return self.loss_weight * ((1 - ious) * weight).sum() / avg_factor
 
 

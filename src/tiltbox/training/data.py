@@ -11,7 +11,6 @@ from tiltbox.dota.labels import read_labels
 from tiltbox.model.detector import PAD_VALUE
 from tiltbox.settings.schedules import Schedule
 
-ROTATION_FILL = 128  # mmdet's default, which the published configs leave as it is
 UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel, whatever the image's turn
 
 
@@ -61,7 +60,6 @@ def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
             "prob": schedule.rotate,
             "angle_range": 180,
             "rect_obj_labels": upright,
-            "img_border_value": (ROTATION_FILL,) * 3,
         },
         {"type": "mmdet.Pad", "size": size, "pad_val": {"img": (PAD_VALUE,) * 3}},
         {"type": "mmdet.PackDetInputs"},

@@ -1,0 +1,73 @@
+"""What a training sees of the patches."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.model.compat import import_openmmlab
+from tiltbox.settings.schedules import find_schedule
+
+import_openmmlab()
+from mmengine.registry import DefaultScope  # noqa: E402
+
+from tiltbox.training.data import PatchDataset, train_pipeline  # noqa: E402
+
+SMOKE = find_schedule("smoke")
+WHITE, PADDING, OUTSIDE = 255, 114, 0
+
+
+@pytest.fixture
+def patches(tmp_path):
+    """Three patches of 128 x 96 pixels: a ship; a ship and a roundabout; no objects."""
+    (tmp_path / "images").mkdir(), (tmp_path / "annfiles").mkdir()
+    for name in ("a__128__0___0", "b__128__0___0", "c__128__0___0"):
+        cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.full((96, 128, 3), WHITE, np.uint8))
+        (tmp_path / "annfiles" / f"{name}.txt").write_text("")
+    ship, roundabout = "40 40 80 40 80 52 40 52 ship 0\n", "50 20 60 20 60 30 50 30 roundabout 0\n"
+    (tmp_path / "annfiles/a__128__0___0.txt").write_text(ship)
+    (tmp_path / "annfiles/b__128__0___0.txt").write_text(ship + roundabout)
+    return tmp_path
+
+
+def dataset(patches, **changes) -> PatchDataset:
+    pipeline = train_pipeline(SMOKE.model_copy(update=changes), DOTA_V1_CLASSES)
+    with DefaultScope.overwrite_default_scope("mmrotate"):
+        return PatchDataset(str(patches), DOTA_V1_CLASSES, pipeline=pipeline)
+
+
+def test_patches_without_objects_are_left_out(patches):
+    found = dataset(patches)
+    assert [item["data_samples"].img_id for item in found] == ["a__128__0___0", "b__128__0___0"]
+
+
+def test_as_it_is(patches):
+    """Padded at the bottom; boxes as rboxes in pixels."""
+    item = dataset(patches, flip=0.0, rotate=0.0)[1]
+    image, found = item["inputs"].numpy(), item["data_samples"].gt_instances
+    assert image.shape == (3, 128, 128)
+    assert (image[:, :96] == WHITE).all() and (image[:, 96:] == PADDING).all()
+    assert [DOTA_V1_CLASSES[label] for label in found.labels] == ["ship", "roundabout"]
+    assert found.bboxes.tensor[0, :2].tolist() == [60, 46]
+    assert sorted(found.bboxes.tensor[0, 2:4].tolist()) == [12, 40]
+
+
+def test_rotation_by_any_angle(patches):
+    """What comes into view at the corners is black, as the published recipe has it."""
+    np.random.seed(0)
+    item = dataset(patches, flip=0.0, rotate=1.0)[0]
+    (ship,) = item["data_samples"].gt_instances.bboxes.tensor
+    assert 0.01 < ship[4] % (np.pi / 2) < np.pi / 2 - 0.01
+    image = item["inputs"].numpy()[:, :96]
+    assert OUTSIDE in image and PADDING not in image
+
+
+def test_round_things_turn_by_right_angles_alone(patches):
+    """Their boxes are parallel to the image, whatever it shows, and stay so."""
+    turned = dataset(patches, flip=0.0, rotate=1.0)
+    for seed in range(4):
+        np.random.seed(seed)
+        boxes = turned[1]["data_samples"].gt_instances.bboxes.tensor
+        assert np.abs(np.sin(2 * boxes[:, 4].numpy())).max() < 1e-5
