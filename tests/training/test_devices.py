@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ def own_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(devices.tempfile, "tempdir", None)
     monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
 
 def test_the_number_of_threads_is_restored():
@@ -42,6 +44,40 @@ def test_two_leases_do_not_share():
         os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"  # as another process sees it
         with leased_gpus(1) as second:
             assert second == ["7"]
+
+
+def test_no_gpu_behind_a_minus_one(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,7")
+    assert gpu_count() == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert gpu_count() == 0
+
+
+def test_slurm_jobs_do_not_wait_for_each_other(monkeypatch):
+    """Each sees its own devices, and they may have the same numbers."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setattr(devices.time, "sleep", lambda seconds: pytest.fail("waits"))
+    with leased_gpus(2) as first:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"
+        with leased_gpus(2) as second:
+            assert first == second == ["3", "5"]
+
+
+def test_waiting_is_said_once(monkeypatch, caplog):
+    naps = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            other.release()
+
+    monkeypatch.setattr(devices.time, "sleep", nap)
+    caplog.set_level(logging.INFO, "tiltbox")
+    folder = devices.Path(devices.tempfile.gettempdir()) / f"tiltbox-gpus-{os.getuid()}"
+    folder.mkdir()
+    with devices.FileLock(folder / "5.lock") as other, leased_gpus(3) as held:
+        assert held == ["3", "5", "7"] and len(naps) == 3
+    assert [record.getMessage() for record in caplog.records] == ["waiting for 3 free GPUs"]
 
 
 def test_more_than_there_are():

@@ -2,20 +2,25 @@
 
 Snakemake counts GPUs but does not say which; so each training holds a lock file per device while it
 runs, and two on one machine never share a device by accident. The lock goes with the process, however
-that ends.
+that ends. SLURM gives each job devices of its own, and may number them from 0 in every job: nothing is
+locked there.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tiltbox.gpus import named_gpus
+
+log = logging.getLogger("tiltbox")
 POLL_SECONDS = 2.0
 
 
@@ -29,7 +34,7 @@ def leased_gpus(count: int) -> Iterator[list[str]]:
     if count > len(visible):
         raise ValueError(f"{count} GPUs asked for, {len(visible)} visible")
     with ExitStack() as locks:
-        devices = _acquire(count, visible, locks)
+        devices = visible[:count] if "SLURM_JOB_ID" in os.environ else _acquire(count, visible, locks)
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         try:
@@ -66,30 +71,36 @@ def gpu_count() -> int:
 def _visible_gpus() -> list[str]:
     import torch
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
-    return [str(index) for index in range(torch.cuda.device_count())]
+    named = named_gpus()
+    return [str(index) for index in range(torch.cuda.device_count())] if named is None else named
 
 
 def _acquire(count: int, devices: list[str], locks: ExitStack) -> list[str]:
     folder = Path(tempfile.gettempdir()) / f"tiltbox-gpus-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    while True:
-        held: list[tuple[str, FileLock]] = []
-        for device in devices:
-            if len(held) == count:
-                break
-            lock = FileLock(folder / f"{device}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            held.append((device, lock))
-        if len(held) == count:
-            for _, lock in held:
-                locks.callback(lock.release)
-            return [device for device, _ in held]
-        for _, lock in held:  # all or none, so that two waiting trainings cannot block each other
-            lock.release()
+    held = _locked(count, devices, folder)
+    if len(held) < count:
+        log.info("waiting for %d free %s", count, "GPU" if count == 1 else "GPUs")
+    while len(held) < count:
         time.sleep(POLL_SECONDS)
+        held = _locked(count, devices, folder)
+    for lock in held.values():
+        locks.callback(lock.release)
+    return list(held)
+
+
+def _locked(count: int, devices: list[str], folder: Path) -> dict[str, FileLock]:
+    """The locks of so many devices, or none: two waiting trainings must not block each other."""
+    held: dict[str, FileLock] = {}
+    for device in devices:
+        if len(held) == count:
+            return held
+        lock = FileLock(folder / f"{device}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            held[device] = lock
+    if len(held) == count:
+        return held
+    for lock in held.values():
+        lock.release()
+    return {}

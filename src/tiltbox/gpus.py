@@ -1,0 +1,43 @@
+"""The GPUs of this machine, counted without torch: importing it costs seconds, starting CUDA more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+DEVICES = Path("/dev")
+SECONDS = 10  # that nvidia-smi may take
+
+
+def named_gpus() -> list[str] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES lets this process see; None where it is not set.
+
+    As for CUDA, whatever follows a ``-1`` is not seen.
+    """
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is None:
+        return None
+    names = [name.strip() for name in variable.split(",")]
+    return [name for name in names[: names.index("-1") if "-1" in names else None] if name]
+
+
+def gpus_here() -> int:
+    """GPUs that a process started here would see."""
+    named = named_gpus()
+    if named is not None:
+        return len(named)
+    return len(list(DEVICES.glob("nvidia[0-9]*"))) or _listed_gpus()
+
+
+def _listed_gpus() -> int:
+    """Those that ``nvidia-smi`` lists: under WSL2 there are no device files."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
