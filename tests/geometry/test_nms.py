@@ -67,6 +67,17 @@ def test_as_brute_force(threshold, count, width, sides):
     assert nms_quads(qboxes, scores, threshold).tolist() == brute_force(qboxes, scores, threshold)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_boxes_of_very_different_sizes(threshold):
+    """From 1 to 4,000 pixels, thin ones too: the small and the large meet in all levels of the grid."""
+    rng = np.random.default_rng(5)
+    rboxes = np.c_[
+        rng.uniform(0, 900, (300, 2)), 10 ** rng.uniform(0, 3.6, (300, 2)), rng.uniform(-4, 4, 300)
+    ]
+    qboxes, scores = rbox_to_qbox(rboxes), rng.random(300)
+    assert nms_quads(qboxes, scores, threshold).tolist() == brute_force(qboxes, scores, threshold)
+
+
 def test_a_row_and_a_column_of_boxes():
     """Grids of one cell in one direction."""
     squares = np.tile(SQUARE, (30, 1)) + np.arange(30)[:, None] * np.tile([3, 0], 4)

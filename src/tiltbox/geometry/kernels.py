@@ -19,6 +19,7 @@ from numba import njit
 
 ZERO_AREA = 1e-6  # square pixels; below lies the rounding error of areas at image coordinates
 ROUNDING = 1e-9  # of an IoU
+USUAL = 95  # percentile of sizes up to which boxes share the lowest level of the grid
 _MOST_CORNERS = 20  # four cuts make of 4 corners at most 6, 9, 13, 19
 
 
@@ -204,51 +205,109 @@ def _may_exceed(boxes, i, j, threshold):
 
 
 @compiled
-def _grid(horizontal):
-    """Cells (n, 2) of the centres, and the grid's shape; boxes that overlap are at most one cell apart.
+def _levels(sides):
+    """The level of each box by its size: each holds boxes up to twice as large as the one below.
 
-    A cell is as large as the largest box, or larger where there would be more cells than boxes.
+    So a few huge boxes, as a detector in training makes them, do not coarsen the cells of all others.
     """
-    count = len(horizontal)
-    centres = np.empty((count, 2))
-    side = 0.0
-    for i in range(count):
+    usual = max(np.percentile(sides, USUAL), ZERO_AREA)
+    if sides.max() < 2 * usual:
+        return np.zeros(len(sides), np.int64)
+    return np.ceil(np.log2(np.maximum(sides, usual) / usual)).astype(np.int64)
+
+
+@compiled
+def _bounds(boxes, centres, sides, level):
+    """Of each level: least x, least y, largest x, largest y of its centres; its largest side; its least and
+    its largest area, 0 and infinite where edges may cross and share more than their areas say.
+    """
+    bounds = np.empty((level.max() + 1, 7))
+    bounds[:] = np.array([np.inf, np.inf, -np.inf, -np.inf, ZERO_AREA, np.inf, 0.0])
+    for i in range(len(level)):
+        row, known = bounds[level[i]], boxes[2][i]
         for k in range(2):
-            centres[i, k] = (horizontal[i, k] + horizontal[i, k + 2]) / 2
-            side = max(side, horizontal[i, k + 2] - horizontal[i, k])
-    left, top = centres[:, 0].min(), centres[:, 1].min()
-    width, height = centres[:, 0].max() - left, centres[:, 1].max() - top
-    side = max(side * (1 + ROUNDING), max(width, height) / np.sqrt(count), ZERO_AREA)
-    cells = np.empty((count, 2), np.int64)
-    for i in range(count):
-        cells[i, 0], cells[i, 1] = (centres[i, 0] - left) / side, (centres[i, 1] - top) / side
-    return cells, int(width / side) + 1, int(height / side) + 1
+            row[k], row[k + 2] = min(row[k], centres[i, k]), max(row[k + 2], centres[i, k])
+        row[4] = max(row[4], sides[i])
+        row[5] = min(row[5], boxes[1][i] if known else 0.0)
+        row[6] = max(row[6], boxes[1][i] if known else np.inf)
+    return bounds
+
+
+@compiled
+def _grids(bounds, members):
+    """Of each level: the size of its cells, its columns, and where its cells begin in one long array.
+
+    Cells are as large as the largest box of the level, or larger where they would outnumber its boxes.
+    """
+    size, columns = np.ones(len(bounds)), np.ones(len(bounds), np.int64)
+    begin = np.zeros(len(bounds) + 1, np.int64)
+    for k in range(len(bounds)):
+        begin[k + 1] = begin[k]
+        if members[k]:
+            width, height = bounds[k, 2] - bounds[k, 0], bounds[k, 3] - bounds[k, 1]
+            size[k] = max(bounds[k, 4], max(width, height) / np.sqrt(members[k]))
+            columns[k] = int(width / size[k]) + 1
+            begin[k + 1] += columns[k] * (int(height / size[k]) + 1)
+    return size, columns, begin
+
+
+@compiled
+def _cells_around(box, bounds, size):
+    """First and last column, first and last row of the cells of a level where a box that overlaps may be.
+
+    Its centre lies within half of the level's largest side around the horizontal box; rounding is allowed
+    for. Empty where the last is before the first.
+    """
+    reach = bounds[4] * (0.5 + ROUNDING)
+    x0, x1 = max(box[0] - reach, bounds[0]), min(box[2] + reach, bounds[2])
+    y0, y1 = max(box[1] - reach, bounds[1]), min(box[3] + reach, bounds[3])
+    if x1 < x0 or y1 < y0:
+        return 0, -1, 0, -1
+    return (
+        int((x0 - bounds[0]) / size),
+        int((x1 - bounds[0]) / size),
+        int((y0 - bounds[1]) / size),
+        int((y1 - bounds[1]) / size),
+    )
 
 
 @compiled
 def suppress(boxes, threshold):
     """Greedy NMS of prepared finite quads, best first: whether each is kept, (n,) bool."""
-    count = len(boxes[1])
+    count, horizontal = len(boxes[1]), boxes[3]
     kept = np.ones(count, np.bool_)
     if count == 0:
         return kept
     work = _scratch()
-    cells, columns, rows = _grid(boxes[3])
-    newest = np.full((columns, rows), -1)  # in each cell, the last box kept
+    centres = (horizontal[:, :2] + horizontal[:, 2:]) / 2
+    sides = np.maximum(horizontal[:, 2] - horizontal[:, 0], horizontal[:, 3] - horizontal[:, 1])
+    level = _levels(sides)
+    bounds = _bounds(boxes, centres, sides, level)
+    size, columns, begin = _grids(bounds, np.bincount(level))
+    newest = np.full(begin[-1], -1)  # in each cell, the last box kept
     older = np.empty(count, np.int64)  # the one kept before it in the same cell
+    least_iou = threshold - ROUNDING
     for i in range(count):
-        column, row = cells[i]
-        for x in range(max(column - 1, 0), min(column + 2, columns)):
-            for y in range(max(row - 1, 0), min(row + 2, rows)):
-                j = newest[x, y]
-                while j >= 0 and kept[i]:
-                    if (
-                        _may_exceed(boxes, i, j, threshold)
-                        and _pair_iou(boxes, i, boxes, j, work) > threshold
-                    ):
-                        kept[i] = False
-                    j = older[j]
+        area = boxes[1][i] if boxes[2][i] else np.nan  # compares as false: all levels are looked at
+        for k in range(len(bounds)):
+            if bounds[k, 6] <= least_iou * area or area <= least_iou * bounds[k, 5]:
+                continue  # the areas alone keep the IoU below the threshold
+            first, last, top, bottom = _cells_around(horizontal[i], bounds[k], size[k])
+            for row in range(top, bottom + 1):
+                for column in range(first, last + 1):
+                    j = newest[begin[k] + row * columns[k] + column]
+                    while j >= 0 and kept[i]:
+                        if (
+                            _may_exceed(boxes, i, j, threshold)
+                            and _pair_iou(boxes, i, boxes, j, work) > threshold
+                        ):
+                            kept[i] = False
+                        j = older[j]
         if kept[i]:
-            older[i] = newest[column, row]
-            newest[column, row] = i
+            k = level[i]
+            row = int((centres[i, 1] - bounds[k, 1]) / size[k])
+            column = int((centres[i, 0] - bounds[k, 0]) / size[k])
+            cell = begin[k] + row * columns[k] + column
+            older[i] = newest[cell]
+            newest[cell] = i
     return kept
