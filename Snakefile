@@ -18,6 +18,13 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 
 
+# Where jobs go to a cluster these stay: its nodes may have no internet, and the rest is quick.
+localrules:
+    download,
+    tracking,
+    report,
+
+
 rule all_variants:
     default_target: True
     input:

@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TINY = """\
 name: tiny
-title: Three scenes of one patch each
 source: {render: {size: 128, images: {train: 4, val: 1, test: 1}}}
 train_splits: [train]
 test_split: val

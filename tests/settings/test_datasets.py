@@ -11,8 +11,9 @@ from tiltbox.errors import SettingsError
 from tiltbox.settings.datasets import find_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-FOLDER = {"name": "mine", "title": "Mine", "source": {"folder": "images"}, "schedule": "smoke"}
+FOLDER = {"name": "mine", "source": {"folder": "images"}, "schedule": "smoke"}
 RENDER = FOLDER | {"source": {"render": {"images": {"train": 2, "val": 1, "test": 1}}}}
+SHIPPED = sorted({path.stem for path in (CONFIGS / "datasets").glob("*.yaml")} - {"template"})
 PAGE = "https://example.org/page"
 FILES = [
     {"file": f"{split}_{kind}.zip", "into": f"{split}/{kind}", "url": f"https://example.org/{split}_{kind}"}
@@ -41,7 +42,7 @@ def changed(content: dict, file: dict | None = None, **archives) -> dict:
 
 def test_nothing(tmp_path):
     (tmp_path / "mine.yaml").write_text("")
-    with pytest.raises(SettingsError, match="holds no keys; give name, title, source"):
+    with pytest.raises(SettingsError, match="holds no keys; give name, source"):
         find_dataset(str(tmp_path / "mine.yaml"))
 
 
@@ -53,7 +54,7 @@ def test_least_that_is_needed(tmp_path):
     assert dataset.splits is None and dataset.expected == {}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml")))
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_files(name):
     dataset = find_dataset(name, CONFIGS)
     assert dataset.name == name
@@ -111,7 +112,7 @@ def test_url_of_an_archive(tmp_path):
     ("content", "message"),
     [
         (FOLDER | {"nmae": "x"}, "nmae: unknown key; did you mean 'name'"),
-        ({"name": "mine"}, "title: is missing"),
+        ({"name": "mine"}, "source: is missing"),
         (FOLDER | {"name": "My Set"}, "name: 'My Set' is not accepted"),
         (FOLDER | {"source": {}}, "source: gives nothing; give exactly one of render, folder, archives"),
         (
@@ -193,3 +194,76 @@ def test_file_named_otherwise(tmp_path):
     (tmp_path / "datasets/other.yaml").write_text(yaml.safe_dump(FOLDER))
     with pytest.raises(SettingsError, match="'mine' is not the name of the file; write 'other'"):
         find_dataset("other", tmp_path)
+
+
+def test_the_template_is_complete_but_for_its_name(tmp_path):
+    content = yaml.safe_load((CONFIGS / "datasets/template.yaml").read_text())
+    with pytest.raises(SettingsError, match=r"mine\.yaml: name: 'template' is only a placeholder; give your"):
+        find_dataset(written(tmp_path, content))
+    with pytest.raises(SettingsError, match=r"template\.yaml: name: 'template' is only a placeholder"):
+        find_dataset("template", CONFIGS)
+    assert find_dataset(written(tmp_path, content | {"name": "mine"})).name == "mine"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_name_of_another_dataset(tmp_path, name):
+    """Its images and results would be replaced."""
+    path = written(tmp_path, FOLDER | {"name": name})
+    with pytest.raises(SettingsError, match=f"mine.yaml: name: '{name}' is the dataset of .*{name}.yaml"):
+        find_dataset(path, CONFIGS)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_file_by_its_path(name):
+    assert find_dataset(str(CONFIGS / f"datasets/{name}.yaml"), CONFIGS) == find_dataset(name, CONFIGS)
+
+
+def test_a_file_among_the_shipped_ones_named_otherwise_by_its_path(tmp_path):
+    (tmp_path / "datasets").mkdir()
+    path = tmp_path / "datasets/other.yaml"
+    path.write_text(yaml.safe_dump(FOLDER))
+    with pytest.raises(SettingsError, match="'mine' is not the name of the file; write 'other'"):
+        find_dataset(str(path), tmp_path)
+
+
+# what lies in a folder ----------------------------------------------------------------------------------
+
+
+def test_contents_of_no_folder(tmp_path):
+    assert find_dataset("mini", CONFIGS).contents() is None
+    assert (
+        find_dataset(written(tmp_path, FOLDER)).contents() is not None
+    )  # it is missing, which is told elsewhere
+
+
+@pytest.fixture(params=[None, {"train": {"images": "train/images", "labels": "train/labelTxt"}}])
+def folder(request, tmp_path):
+    """A dataset of one image, with and without its splits spelled out, and where it lies."""
+    for file, text in {"images/a.png": "picture", "labelTxt/a.txt": "1 2 3"}.items():
+        path = tmp_path / "images/train" / file
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    splits = {"splits": request.param} if request.param else {}
+    dataset = find_dataset(written(tmp_path, FOLDER | splits | {"test_split": "train"}))
+    return dataset, tmp_path / "images/train"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "same"),
+    [
+        ("labelTxt/a.txt", "1 2 3", True),  # written anew as it was
+        ("labelTxt/a.txt", "1 2 4", False),
+        ("labelTxt/b.txt", "", False),
+        ("images/a.png", "pixels!", True),  # images are not opened
+        ("images/a.png", "larger picture", False),
+        ("images/b.png", "", False),
+        ("notes.txt", "", True),
+    ],
+)
+def test_contents(folder, file, text, same):
+    dataset, root = folder
+    before = dataset.contents()
+    (root / file).write_text(text)
+    assert (dataset.contents() == before) == same
+    (root / "images/a.png").unlink()
+    assert dataset.contents() != before

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tiltbox.errors import SettingsError
-from tiltbox.settings.schedules import find_schedule
+from tiltbox.settings.schedules import find_schedule, gpus_to_use
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SHIPPED = sorted(path.stem for path in (CONFIGS / "schedules").glob("*.yaml"))
@@ -104,3 +104,32 @@ def test_unknown():
         find_schedule("smok", CONFIGS)
     with pytest.raises(SettingsError, match=r"nowhere/mine\.yaml: there is no such file"):
         find_schedule("nowhere/mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "processes", "expected"),
+    [(None, 0, 2, 0), (None, 2, 2, 2), (None, 8, 2, 2), (None, 8, 1, 1), (0, 8, 2, 0), (4, 8, 2, 4)],
+)
+def test_gpus_to_use(tmp_path, asked, here, processes, expected):
+    schedule = find(tmp_path, LEAST | {"processes": processes})
+    assert gpus_to_use(schedule, asked, here, option="--gpus ") == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "option", "message"),
+    [
+        (
+            None,
+            1,
+            "gpus=",
+            "gpus: schedule mine wants 2 GPUs, this machine has 1;"
+            " choose another schedule (as dota-1gpu), gpus=1 or gpus=0",
+        ),
+        (2, 0, "gpus=", "gpus: asks for 2, this machine has 0; choose gpus=0"),
+        (3, 2, "--gpus ", "--gpus: asks for 3, this machine has 2; choose --gpus 2"),
+    ],
+)
+def test_too_few_gpus(tmp_path, asked, here, option, message):
+    with pytest.raises(SettingsError) as error:
+        gpus_to_use(find(tmp_path, LEAST | {"processes": 2}), asked, here, option=option, name="mine")
+    assert str(error.value) == message

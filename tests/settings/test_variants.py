@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tiltbox.errors import SettingsError
-from tiltbox.settings.variants import find_variant, load_variants
+from tiltbox.settings.variants import find_variant, load_variants, published_checkpoint
 
 # layers, width, backbone layer, query size: the design's table, resolved from the public configs.
 TABLE = {
@@ -43,8 +43,8 @@ def test_no_row(tmp_path):
         load_variants(path)
 
 
-def test_there_are_these_six():
-    assert list(load_variants().variants) == list(TABLE)
+def test_the_published_ones_are_there():
+    assert set(TABLE) <= set(load_variants().variants)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -72,6 +72,19 @@ def test_url():
     table = load_variants()
     assert table.url(None) is None
     assert table.url("a/b.pth") == f"{table.weights}/a/b.pth"
+
+
+def test_published_checkpoint():
+    assert published_checkpoint("yoloms-xs-current") == (
+        "https://www.modelscope.cn/models/wokaikaixinxin/ai4rs/resolve/master/rotated_yoloms"
+        "/yoloms-xs_syncbn_fast_2xb4-36e_dota/epoch_36.pth"
+    )
+    with pytest.raises(
+        SettingsError, match=r"variants.yoloms-l-current.checkpoint: no weights are published"
+    ):
+        published_checkpoint("yoloms-l-current")
+    with pytest.raises(SettingsError, match="did you mean 'yoloms-l-current'"):
+        published_checkpoint("yoloms-l-curent")
 
 
 @pytest.mark.parametrize(

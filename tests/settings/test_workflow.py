@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tiltbox.errors import SettingsError
 from tiltbox.settings import workflow
@@ -10,6 +11,15 @@ from tiltbox.settings.base import read_yaml
 from tiltbox.settings.workflow import resolve
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/config.yaml"
+SCHEDULE = {
+    "processes": 1,
+    "batch": 2,
+    "epochs": {"xs": 1, "s": 2, "l": 3},
+    "base_lr": 0.001,
+    "base_batch": 8,
+    "warmup_steps": 0,
+    "constant_share": 0.5,
+}
 LEAST = {"dataset": "mini", "variants": ["yoloms-xs-current"]}
 
 
@@ -27,7 +37,7 @@ def test_nothing():
 def test_shipped():
     plan = resolve(read_yaml(CONFIG))
     assert (plan.dataset.name, plan.schedule_name, plan.workflow.track) == ("mini", "mini", True)
-    assert len(plan.variants) == 6
+    assert list(plan.variants) == read_yaml(CONFIG)["variants"]
 
 
 def test_paths_of_the_plan():
@@ -53,7 +63,8 @@ def test_a_schedule_of_the_users_choice():
             "config.yaml: variants: unknown variant 'yoloms-xs-curent'; did you mean 'yoloms-xs-current'?",
         ),
         ({"variants": []}, "config.yaml: variants: [] is not accepted"),
-        ({"variants": "yoloms-xs-current"}, "config.yaml: variants: 'yoloms-xs-current' is not accepted"),
+        ({"variants": {"a": 1}}, "config.yaml: variants: {'a': 1} is not accepted"),
+        ({"variants": "yoloms-xs"}, "config.yaml: variants: unknown variant 'yoloms-xs'"),
         ({"schedule": "smok"}, "unknown schedule 'smok'; did you mean 'smoke'?"),
         ({"schedule": "mine.yaml"}, "mine.yaml: there is no such file"),
         ({"gpus": "maybe"}, "config.yaml: gpus: 'maybe' is not accepted"),
@@ -67,28 +78,136 @@ def test_refused(change, message):
     assert message in str(error.value)
 
 
+def test_a_single_variant_needs_no_brackets():
+    assert list(resolve(LEAST | {"variants": "yoloms-xs-current"}).variants) == ["yoloms-xs-current"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"datset": "mini"}, "--config: datset: unknown key"),
+        ({"variants": ["yoloms-xs"]}, "--config: variants: unknown variant 'yoloms-xs'"),
+        ({"gpus": "maybe"}, "--config: gpus: 'maybe' is not accepted"),
+    ],
+)
+def test_errors_name_the_command_line_where_it_is_to_blame(change, message):
+    with pytest.raises(SettingsError) as error:
+        resolve(LEAST | change, overridden=change)
+    assert str(error.value).startswith(message)
+    with pytest.raises(SettingsError, match=r"^configs/config.yaml: track: 'maybe'"):
+        resolve(LEAST | {"track": "maybe"}, "configs/config.yaml", overridden=["dataset"])
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("{name: mine, source: {folder: nowhere}, schedule: smoke}")
+    with pytest.raises(SettingsError, match=rf"mine: source.folder: there is no folder {tmp_path}/nowhere;"):
+        resolve(LEAST | {"dataset": str(mine)})
+    (tmp_path / "nowhere").mkdir()
+    assert resolve(LEAST | {"dataset": str(mine)}).dataset.name == "mine"
+
+
 @pytest.mark.parametrize(
     ("asked", "here", "schedule", "expected"),
     [
         ("auto", 0, "dota-2gpu", 0),
-        ("auto", 1, "dota-2gpu", 0),
         ("auto", 2, "dota-2gpu", 2),
-        ("auto", 8, "dota-2gpu", 2),
         ("auto", 8, "dota-1gpu", 1),
         (0, 8, "dota-2gpu", 0),
-        (4, 0, "dota-2gpu", 4),  # a cluster's head node has none
+        (4, 8, "dota-2gpu", 4),
     ],
 )
 def test_gpus(gpus, asked, here, schedule, expected):
     gpus(here)
     assert resolve(LEAST | {"gpus": asked, "schedule": schedule}).gpus == expected
+    gpus(0)
+    assert resolve(LEAST | {"gpus": asked, "schedule": schedule}, gpus=here).gpus == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "message"),
+    [
+        ("auto", 1, "gpus: schedule dota-2gpu wants 2 GPUs, this machine has 1"),
+        (2, 0, "gpus: asks for 2, this machine has 0; choose gpus=0"),
+    ],
+)
+def test_too_few_gpus(gpus, asked, here, message):
+    gpus(here)
+    with pytest.raises(SettingsError, match=message):
+        resolve(LEAST | {"gpus": asked, "schedule": "dota-2gpu"})
+
+
+def test_remarks(gpus):
+    gpus(2)
+    assert resolve(LEAST).remarks == []
+    assert resolve(LEAST | {"schedule": "dota-1gpu"}).remarks == [
+        "patches of 128 px (patch.size of dataset mini) are resized to"
+        " 1024 px (image_size of schedule dota-1gpu)"
+    ]
+    assert resolve(LEAST | {"gpus": 0}).remarks == []  # as asked
+    gpus(0)
+    assert resolve(LEAST).remarks == ["training on the CPU: there is no GPU"]
+
+
+def mark(**change) -> str:
+    return resolve(LEAST | change).depends_on("yoloms-xs-current")
 
 
 def test_what_a_training_depends_on(gpus):
-    gpus(0)
+    gpus(8)
     base = resolve(read_yaml(CONFIG))
     hashes = {name: base.depends_on(name) for name in base.variants}
-    assert len(set(hashes.values())) == 6
-    assert resolve(LEAST).depends_on("yoloms-xs-current") == hashes["yoloms-xs-current"]
-    for change in ({"schedule": "smoke"}, {"gpus": 1}, {"dataset": "dota", "schedule": "mini"}):
-        assert resolve(LEAST | change).depends_on("yoloms-xs-current") not in hashes.values()
+    assert len(set(hashes.values())) == len(base.variants)
+    assert mark() == hashes["yoloms-xs-current"]
+    for change in ({"schedule": "smoke"}, {"gpus": 2}, {"dataset": "dota", "schedule": "mini"}):
+        assert mark(**change) not in hashes.values()
+
+
+@pytest.mark.parametrize(
+    "change", [{"track": False}, {"gpus": 0}, {"schedule": "mini"}, {"variants": ["yoloms-xs-current"]}]
+)
+def test_what_a_training_does_not_depend_on(gpus, change):
+    gpus(8)
+    assert mark(**change) == mark()
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"workers": 3}, True),
+        ({"epochs": {"xs": 1, "s": 9, "l": 9}}, True),
+        ({"epochs": {"xs": 2, "s": 2, "l": 3}}, False),
+        ({"batch": 4}, False),
+        ({"base_lr": 0.002}, False),
+        ({"seed": 1}, False),
+        ({"pretrained": False}, False),
+    ],
+)
+def test_keys_of_a_schedule(tmp_path, gpus, change, same):
+    gpus(0)
+    path = tmp_path / "mine.yaml"
+    marks = []
+    for content in (SCHEDULE, SCHEDULE | change):
+        path.write_text(yaml.safe_dump(content))
+        marks.append(mark(schedule=str(path)))
+    assert (marks[0] == marks[1]) == same
+
+
+@pytest.mark.parametrize(
+    ("schedule", "key", "same"),
+    [
+        ("mini", "pretrained", True),  # a schedule that starts from random weights
+        ("dota-cpu", "pretrained", False),
+        ("mini", "checkpoint", True),
+        ("dota-cpu", "checkpoint", True),
+        ("mini", "width", False),
+    ],
+)
+def test_keys_of_a_row(monkeypatch, gpus, schedule, key, same):
+    gpus(0)
+    before = mark(schedule=schedule)
+    table = workflow.load_variants()
+    other = 0.5 if key == "width" else "elsewhere.pth"
+    rows = {name: row.model_copy(update={key: other}) for name, row in table.variants.items()}
+    monkeypatch.setattr(workflow, "load_variants", lambda: table.model_copy(update={"variants": rows}))
+    assert (mark(schedule=schedule) == before) == same

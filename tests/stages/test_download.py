@@ -27,7 +27,7 @@ PAGE = "https://example.org/page"
 
 
 def dataset_of(source: dict, **keys) -> Dataset:
-    base = {"name": "mine", "title": "Mine", "schedule": "smoke", "source": source}
+    base = {"name": "mine", "schedule": "smoke", "source": source}
     return validated(Dataset, base | keys, "mine.yaml")
 
 

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.skipif(
 
 DATASET = {
     "name": "dota-sample",
-    "title": "Six images of DOTA-v1.0",
     "source": {"folder": str(SAMPLE)},
     "train_splits": ["train"],
     "test_split": "val",

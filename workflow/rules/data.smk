@@ -8,19 +8,20 @@ rule download:
         layout.LOGS / dataset.name / "download.log",
     benchmark:
         layout.BENCHMARKS / dataset.name / "download.tsv"
+    priority: 10  # all else waits for it, but for complexity
     conda:
         "../envs/tiltbox.yaml"
     resources:
         mem_mb=2000,
         runtime=720,
     params:
-        setting=DATASET_SETTING,
         folder=layout.raw(dataset.name),
         source=fingerprint(
             dataset.source, dataset_keys("splits", "classes", "expected")
         ),
+        contents=lambda wildcards: dataset.contents(),
     shell:
-        "tiltbox download {params.setting:q} --out {params.folder} > {log} 2>&1"
+        "tiltbox download {DATASET:q} --out {params.folder} > {log} 2>&1"
 
 
 for role, splits in cut_splits().items():
@@ -36,11 +37,12 @@ for role, splits in cut_splits().items():
             layout.LOGS / dataset.name / f"split_{role}.log",
         benchmark:
             layout.BENCHMARKS / dataset.name / f"split_{role}.tsv"
+        priority: 10
         conda:
             "../envs/tiltbox.yaml"
-        threads: workflow.cores
+        threads: min(16, CORES)
         resources:
-            mem_mb=8000,
+            mem_mb=lambda wildcards, threads: 2000 + 500 * threads,
             runtime=240,
         params:
             sources=sources(splits),
@@ -49,9 +51,8 @@ for role, splits in cut_splits().items():
             overlap=dataset.patch.overlap,
             rates=dataset.patch.rates,
             iof=dataset.patch.iof,
-            setting=DATASET_SETTING,
             classes=dataset.classes,
         shell:
-            "tiltbox split {params.sources} --out {params.folder} --dataset {params.setting:q}"
+            "tiltbox split {params.sources} --out {params.folder} --dataset {DATASET:q}"
             " --size {params.size} --overlap {params.overlap} --rates {params.rates}"
             " --iof {params.iof} --workers {threads} > {log} 2>&1"

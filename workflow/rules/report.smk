@@ -3,6 +3,7 @@
 
 rule report:
     input:
+        published=CONFIGS / "published.yaml",
         results=[results_of(name) for name in plan.variants],
         facts=expand(
             layout.training_facts(dataset.name, "{variant}"), variant=plan.variants

@@ -13,20 +13,20 @@ rule predict:
         benchmark_file("predict")
     conda:
         "../envs/tiltbox.yaml"
-    threads: plan.gpus * 4 or plan.schedule.threads or CPU_THREADS
+    threads: GPUS * 4 or CPU_THREADS
     resources:
-        gpu=plan.gpus,
-        mem_mb=6000 + 6000 * plan.gpus,
+        gpu=GPUS,
+        mem_mb=6000 + 6000 * GPUS,
         runtime=720,
     params:
         patches=plan.test_patches,
-        setting=DATASET_SETTING,
-        schedule=plan.schedule_name,
-        gpus=plan.gpus,
+        settings=fingerprint(
+            dataset_keys("classes"), {"image_size": plan.schedule.image_size}
+        ),
     shell:
         "tiltbox predict {wildcards.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
-        " --out {output.detections} --dataset {params.setting:q} --schedule {params.schedule:q}"
-        " --gpus {params.gpus} > {log} 2>&1"
+        " --out {output.detections} --dataset {DATASET:q} --schedule {SCHEDULE:q}"
+        " --gpus {GPUS} > {log} 2>&1"
 
 
 rule merge:
@@ -49,15 +49,15 @@ rule merge:
         runtime=60,
     params:
         folder=lambda wildcards: layout.task1(dataset.name, wildcards.variant),
-        setting=DATASET_SETTING,
+        classes=dataset.classes,
     shell:
-        "tiltbox merge {input.detections} --out {params.folder} --dataset {params.setting:q} > {log} 2>&1"
+        "tiltbox merge {input.detections} --out {params.folder} --dataset {DATASET:q} > {log} 2>&1"
 
 
 rule evaluate:
     input:
         task1=rules.merge.output.task1,
-        tracking=rules.tracking.output if plan.workflow.track else [],
+        tracking=ancient(rules.tracking.output),
     output:
         metrics=layout.metrics(dataset.name, "{variant}"),
         server=layout.metrics(dataset.name, "{variant}").with_name("dota.txt"),
@@ -75,16 +75,14 @@ rule evaluate:
         task1=lambda wildcards: layout.task1(dataset.name, wildcards.variant),
         raw=layout.raw(dataset.name) / dataset.test_split,
         split=dataset.test_split,
-        setting=DATASET_SETTING,
-        track=lambda wildcards: tracked(wildcards.variant),
+        classes=dataset.classes,
+        track=tracked,
     shell:
         "tiltbox evaluate {params.task1} --labels {params.raw}/labelTxt --images {params.raw}/images"
-        " --split {params.split} --dataset {params.setting:q} --out {output.metrics} {params.track} > {log} 2>&1"
+        " --split {params.split} --dataset {DATASET:q} --out {output.metrics} {params.track} > {log} 2>&1"
 
 
 rule complexity:
-    input:
-        tracking=rules.tracking.output if plan.workflow.track else [],
     output:
         counts=layout.complexity(dataset.name, "{variant}"),
     log:
@@ -97,9 +95,6 @@ rule complexity:
         mem_mb=2000,
         runtime=30,
     params:
-        setting=DATASET_SETTING,
-        track=lambda wildcards: tracked(wildcards.variant),
-        row=lambda wildcards: fingerprint(plan.variants[wildcards.variant]),
+        detector=lambda wildcards: plan.detector(wildcards.variant),
     shell:
-        "tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {params.setting:q} {params.track}"
-        " > {log} 2>&1"
+        "tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {DATASET:q} > {log} 2>&1"

@@ -1,4 +1,9 @@
-# The MLflow database, created once: stages that create it at the same time break it.
+# The MLflow database, created once: stages that create it at the same time break it. Stages need it as
+# `ancient`, with tracking or without, so that neither a change of mind nor a new database trains anew.
+
+PREPARE_TRACKING = (
+    f"tiltbox tracking {dataset.name}" if plan.workflow.track else "echo not asked for"
+)
 
 
 rule tracking:
@@ -13,7 +18,5 @@ rule tracking:
     resources:
         mem_mb=1000,
         runtime=10,
-    params:
-        experiment=dataset.name,
     shell:
-        "tiltbox tracking {params.experiment} > {log} 2>&1"
+        "{PREPARE_TRACKING} > {log} 2>&1"

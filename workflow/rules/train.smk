@@ -5,7 +5,7 @@
 rule train:
     input:
         patches=plan.train_patches / "manifest.json",
-        tracking=rules.tracking.output if plan.workflow.track else [],
+        tracking=ancient(rules.tracking.output),
     output:
         checkpoint=layout.checkpoint(dataset.name, "{variant}"),
         config=layout.config(dataset.name, "{variant}"),
@@ -17,22 +17,19 @@ rule train:
         benchmark_file("train")
     conda:
         "../envs/tiltbox.yaml"
-    threads: plan.gpus * (plan.schedule.workers + 1) or plan.schedule.threads or CPU_THREADS
+    threads: GPUS * (plan.schedule.workers + 1) or CPU_THREADS
     resources:
-        gpu=plan.gpus,
-        mem_mb=6000 + 12000 * plan.gpus,
-        runtime=5760,
+        gpu=GPUS,
+        mem_mb=6000 + 12000 * GPUS,
+        runtime=1440,  # a cluster may end it then; started again, it goes on
     params:
         patches=plan.train_patches,
         folder=lambda wildcards: layout.checkpoint(
             dataset.name, wildcards.variant
         ).parent,
-        setting=DATASET_SETTING,
-        schedule=plan.schedule_name,
-        gpus=plan.gpus,
-        track=lambda wildcards: tracked(wildcards.variant),
+        track=tracked,
         settings=lambda wildcards: plan.depends_on(wildcards.variant),
     shell:
         "tiltbox train {wildcards.variant} --patches {params.patches} --out {params.folder}"
-        " --dataset {params.setting:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.track}"
+        " --dataset {DATASET:q} --schedule {SCHEDULE:q} --gpus {GPUS} {params.track}"
         " > {log} 2>&1"

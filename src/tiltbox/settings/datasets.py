@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.errors import SettingsError
-from tiltbox.settings.base import CONFIGS, Settings, known_name, load
+from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, load
 
 Split = Literal["train", "val", "test"]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
@@ -148,11 +150,16 @@ class Expected(Settings):
     objects: int | None = Field(None, ge=0)
 
 
+def _files(root: Path, folders: Iterable[str]) -> Iterator[Path]:
+    """The files in these folders of ``root``; a folder that is missing has none."""
+    for folder in folders:
+        yield from (path for path in sorted((root / folder).glob("*")) if path.is_file())
+
+
 class Dataset(Settings):
     """One set of images: its source, which splits train and which are predicted, and how it is cut."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="names its folders under data and results")
-    title: str
     source: Source
     splits: dict[Split, SplitFolders] | None = Field(
         None, description="of a folder; by default <split>/images and <split>/labelTxt, where they exist"
@@ -175,6 +182,27 @@ class Dataset(Settings):
         if labelled is not None:
             self._check_splits(labelled)
         return self
+
+    def contents(self) -> str | None:
+        """A hash of what lies in the folder of a folder source: labels as they are, images by name and size.
+
+        None for other sources. Thousands of images take a fraction of a second: none is opened.
+        """
+        root = self.source.folder
+        if root is None:
+            return None
+        if self.splits is not None:
+            folders = self.splits.values()
+            images, labels = (
+                [each.images for each in folders],
+                [each.labels for each in folders if each.labels],
+            )
+        else:
+            images = [f"{split}/images" for split in get_args(Split)]
+            labels = [f"{split}/labelTxt" for split in get_args(Split)]
+        sizes = {str(path): path.stat().st_size for path in _files(root, images)}
+        texts = {str(path): hashlib.md5(path.read_bytes()).hexdigest() for path in _files(root, labels)}
+        return fingerprint(sizes, texts)
 
     def _declared(self) -> dict[str, bool] | None:
         """Whether each split has labels, as far as the settings tell before there are data."""
@@ -200,20 +228,40 @@ class Dataset(Settings):
             raise ValueError(f"test_labelled is true, but '{self.test_split}' has no labels; set it to false")
 
 
+PLACEHOLDER = "template"  # the name in the file that users copy
+
+
 def find_dataset(name_or_path: str, configs: Path = CONFIGS) -> Dataset:
     """A dataset by the name of a file in ``configs/datasets`` or by the path of a file of its own.
 
     A relative ``source.folder`` is resolved against the folder of that file.
+
+    Raises:
+        SettingsError: The file is missing or wrong, or its name belongs to another dataset, whose data and
+            results it would replace.
     """
-    if name_or_path.endswith((".yaml", ".yml")):
-        return _load(Path(name_or_path))
     folder = configs / "datasets"
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    dataset = _load(folder / f"{known_name(name_or_path, names, str(folder), 'dataset')}.yaml")
-    if dataset.name != name_or_path:
-        where = f"{folder / name_or_path}.yaml: name"
-        raise SettingsError(where, f"'{dataset.name}' is not the name of the file", f"write '{name_or_path}'")
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+    else:
+        names = sorted(path.stem for path in folder.glob("*.yaml"))
+        path = folder / f"{known_name(name_or_path, names, str(folder), 'dataset')}.yaml"
+    dataset = _load(path)
+    _require_own_name(dataset.name, path, folder)
     return dataset
+
+
+def _require_own_name(name: str, path: Path, folder: Path) -> None:
+    if name == PLACEHOLDER:
+        problem = f"'{name}' is only a placeholder"
+        raise SettingsError(f"{path}: name", problem, "give your dataset a name of its own")
+    if path.parent.resolve() == folder.resolve():
+        if name != path.stem:
+            problem = f"'{name}' is not the name of the file"
+            raise SettingsError(f"{path}: name", problem, f"write '{path.stem}'")
+    elif (folder / f"{name}.yaml").exists():
+        problem = f"'{name}' is the dataset of {folder / name}.yaml, whose data and results would be replaced"
+        raise SettingsError(f"{path}: name", problem, "choose another name")
 
 
 def _load(path: Path) -> Dataset:

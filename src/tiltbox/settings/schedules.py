@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tiltbox.errors import SettingsError
 from tiltbox.settings.base import CONFIGS, Settings, known_name, load
 
 
@@ -59,6 +60,29 @@ class Schedule(Settings):
     @property
     def learning_rate(self) -> float:
         return self.base_lr * self.processes * self.batch / self.base_batch
+
+
+def gpus_to_use(schedule: Schedule, asked: int | None, here: int, *, option: str, name: str = "") -> int:
+    """GPUs that a training gets: as many as asked for, else as the schedule says, or 0 where there are none.
+
+    Args:
+        option: How the user asks for GPUs, up to the number: ``"gpus="`` or ``"--gpus "``.
+        name: The schedule's name, for the error.
+
+    Raises:
+        SettingsError: There are fewer, though some; or fewer than asked for.
+    """
+    if asked is None and here == 0:
+        return 0
+    wanted = schedule.processes if asked is None else asked
+    if wanted <= here:
+        return wanted
+    if asked is not None:
+        problem, remedy = f"asks for {asked}, this machine has {here}", f"choose {option}{here}"
+    else:
+        problem = f"schedule {name}".rstrip() + f" wants {wanted} GPUs, this machine has {here}"
+        remedy = f"choose another schedule (as dota-1gpu), {option}{here} or {option}0"
+    raise SettingsError(option.rstrip("= "), problem, remedy)
 
 
 def find_schedule(name_or_file: str, configs: Path = CONFIGS) -> Schedule:

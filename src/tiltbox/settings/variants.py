@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tiltbox.errors import SettingsError
 from tiltbox.settings.base import CONFIGS, Settings, known_name, load
 
 
@@ -38,8 +39,8 @@ class Variant(Settings):
     query_size: int | None = Field(ge=1)
     head: Literal["shared", "unshared"]
     head_groups: int | None = Field(ge=1)
-    pretrained: str | None
-    checkpoint: str | None
+    pretrained: str | None = Field(description="COCO weights to start from, under the table's address")
+    checkpoint: str | None = Field(description="published weights trained on DOTA-v1.0, likewise")
 
     @model_validator(mode="after")
     def _parts_belong_together(self) -> Self:
@@ -59,6 +60,16 @@ class VariantTable(Settings):
     def url(self, path: str | None) -> str | None:
         """The full address of a weights file named in a row."""
         return path and f"{self.weights}/{path}"
+
+
+def published_checkpoint(name: str, path: Path = CONFIGS / "variants.yaml") -> str:
+    """The address of the variant's published weights; a SettingsError where none are published."""
+    table = load_variants(path)
+    address = table.url(table.variants[known_name(name, table.variants, str(path), "variant")].checkpoint)
+    if address is None:
+        where = f"{path}: variants.{name}.checkpoint"
+        raise SettingsError(where, "no weights are published", "give the file of your own training")
+    return address
 
 
 def load_variants(path: Path = CONFIGS / "variants.yaml") -> VariantTable:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tiltbox import layout
+from tiltbox.errors import SettingsError
+from tiltbox.gpus import gpus_here
 from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.settings.datasets import Dataset, find_dataset
-from tiltbox.settings.schedules import Schedule, find_schedule
+from tiltbox.settings.schedules import Schedule, find_schedule, gpus_to_use
 from tiltbox.settings.variants import Variant, load_variants
+
+
+def _one_or_more(names: Any) -> Any:
+    return [names] if isinstance(names, str) else names
 
 
 class Workflow(Settings):
     """The keys of ``configs/config.yaml``."""
 
     dataset: str = Field(description="a name in configs/datasets or the path of such a file")
-    variants: tuple[str, ...] = Field(min_length=1, description="rows of configs/variants.yaml")
+    variants: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        min_length=1, description="rows of configs/variants.yaml; a single one may stand without brackets"
+    )
     schedule: str = Field("auto", description="a name in configs/schedules or a path; auto: the dataset's")
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="per training; auto: as the schedule says where there are as many, else none"
+        "auto", description="per training; auto: as the schedule says, or none where there are none"
     )
     track: bool = Field(True, description="whether to log to MLflow")
 
@@ -36,13 +45,7 @@ class Plan:
     schedule: Schedule
     schedule_name: str
     variants: dict[str, Variant]
-
-    @property
-    def gpus(self) -> int:
-        """GPUs per training."""
-        if self.workflow.gpus != "auto":
-            return self.workflow.gpus
-        return self.schedule.processes if gpus_here() >= self.schedule.processes else 0
+    gpus: int  # per training
 
     @property
     def train_patches(self) -> Path:
@@ -52,27 +55,88 @@ class Plan:
     def test_patches(self) -> Path:
         return layout.patches(self.dataset.name, [self.dataset.test_split])
 
+    @property
+    def remarks(self) -> list[str]:
+        """What is allowed but may not be meant, a line each."""
+        remarks = []
+        if self.workflow.gpus == "auto" and self.gpus == 0:
+            remarks.append("training on the CPU: there is no GPU")
+        size, seen = self.dataset.patch.size, self.schedule.image_size
+        if size != seen:
+            remarks.append(
+                f"patches of {size} px (patch.size of dataset {self.dataset.name}) are resized to"
+                f" {seen} px (image_size of schedule {self.schedule_name})"
+            )
+        return remarks
+
+    def detector(self, name: str) -> str:
+        """A hash of what a variant and its classes say about the detector itself, not about its weights."""
+        row = self.variants[name].model_dump(mode="json", exclude={"pretrained", "checkpoint"})
+        return fingerprint(row, {"classes": self.dataset.classes})
+
     def depends_on(self, name: str) -> str:
-        """A hash of all settings that the training of a variant depends on."""
-        others = {"gpus": self.gpus, "classes": self.dataset.classes}
-        return fingerprint(self.variants[name], self.schedule, self.dataset.patch, others)
+        """A hash of all that can change the weights that a training of the variant ends with.
+
+        GPUs count only by their number, the processes: not by where they are. How many processes load the
+        data changes nothing, nor do weights to start from where the schedule starts from none.
+        """
+        variant = self.variants[name]
+        schedule = self.schedule.model_dump(mode="json", exclude={"workers", "epochs"})
+        changed = {
+            "processes": self.gpus or 1,
+            "epochs": getattr(self.schedule.epochs, variant.size),
+            "pretrained": self.schedule.pretrained and load_variants().url(variant.pretrained),
+        }
+        return fingerprint({"detector": self.detector(name)}, schedule | changed, self.dataset.patch)
 
 
-def gpus_here() -> int:
-    """GPUs of this machine, from its device files: asking torch would cost seconds per dry run."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
-def resolve(config: dict[str, Any], where: str = str(CONFIGS / "config.yaml")) -> Plan:
+def resolve(
+    config: dict[str, Any],
+    where: str = str(CONFIGS / "config.yaml"),
+    *,
+    overridden: Collection[str] = (),
+    gpus: int | None = None,
+) -> Plan:
     """Look everything up that the configuration names.
 
+    Args:
+        where: The file that the configuration comes from, for errors.
+        overridden: Keys that were given by ``--config`` instead.
+        gpus: GPUs that trainings may use; by default those of this machine.
+
     Raises:
-        SettingsError: A key or name is unknown, or two settings contradict each other.
+        SettingsError: A key or name is unknown, two settings contradict each other, the dataset's folder
+            does not exist, or there are too few GPUs.
     """
-    workflow = validated(Workflow, config, where)
+    workflow = _checked(config, where, overridden)
     rows = load_variants().variants
-    names = [known_name(name, rows, f"{where}: variants", "variant") for name in workflow.variants]
+    place = f"{_origin('variants', where, overridden)}: variants"
+    names = [known_name(name, rows, place, "variant") for name in workflow.variants]
     dataset = find_dataset(workflow.dataset)
+    _require_folder(dataset)
     schedule_name = dataset.schedule if workflow.schedule == "auto" else workflow.schedule
     schedule = find_schedule(schedule_name)
-    return Plan(workflow, dataset, schedule, schedule_name, {name: rows[name] for name in names})
+    asked = None if workflow.gpus == "auto" else workflow.gpus
+    here = gpus_here() if gpus is None else gpus
+    used = gpus_to_use(schedule, asked, here, option="gpus=", name=schedule_name)
+    return Plan(workflow, dataset, schedule, schedule_name, {name: rows[name] for name in names}, used)
+
+
+def _checked(config: dict[str, Any], where: str, overridden: Collection[str]) -> Workflow:
+    try:
+        return validated(Workflow, config, where)
+    except SettingsError as error:
+        key = error.where.removeprefix(f"{where}: ")
+        origin = _origin(key.partition(".")[0], where, overridden)
+        raise SettingsError(error.where.replace(where, origin, 1), error.problem, error.remedy) from None
+
+
+def _origin(key: str, where: str, overridden: Collection[str]) -> str:
+    return "--config" if key in overridden else where
+
+
+def _require_folder(dataset: Dataset) -> None:
+    folder = dataset.source.folder
+    if folder is not None and not folder.is_dir():
+        where = f"dataset {dataset.name}: source.folder"
+        raise SettingsError(where, f"there is no folder {folder}", "correct it in the dataset file")
