@@ -17,14 +17,49 @@ from tiltbox.settings.variants import find_variant
 XS, SMOKE = find_variant("yoloms-xs-current"), find_schedule("smoke")
 TRACK = "mini/yoloms-xs-current"
 COUNTS = {"params": 5_090_000, "flops": 22_020_000_000}
-EPOCHS = [
-    {"epoch": 1.0, "step": 2.0, "lr": 1e-3, "loss": 3.5, "loss_cls": 1.5, "loss_bbox": 2.0, "seconds": 1.0},
-    {"epoch": 2.0, "step": 4.0, "lr": 1e-4, "loss": 2.5, "loss_cls": 1.0, "loss_bbox": 1.5, "seconds": 1.0},
+FACTS = {
+    "config_hash": "hash-1",
+    "git_commit": "abc1234-dirty",
+    "pretrained": None,
+    "device": "CPU",
+    "data": {"patch_size": 128, "rates": [1.0, 0.5], "patches": 18, "classes": 15},
+    "versions": {"tiltbox": "0.1.0", "torch": "2.13.0"},
+}
+HISTORY = [
+    "epoch,step,lr,loss,loss_cls,loss_bbox,seconds",
+    "1,2,1e-3,3.5,1.5,2.0,1.0",
+    "2,4,1e-4,2.5,1.0,1.5,1.0",
 ]
 
 
+def begin(
+    track: str = TRACK, mark: str = "hash-1", *, seed: int = 0, resumes: bool = False, **facts: object
+) -> str:
+    schedule = SMOKE.model_copy(update={"seed": seed})
+    return tracking.begin_training(
+        track, XS, schedule, FACTS | {"config_hash": mark} | facts, resumes=resumes
+    )
+
+
+def log_epochs(run_id: str, *rows: str) -> None:
+    Path("history.csv").write_text("\n".join(HISTORY[:1] + list(rows or HISTORY[1:])) + "\n")
+    tracking.log_history(run_id, Path("history.csv"))
+
+
+def finish(run_id: str) -> None:
+    Path("train").mkdir(exist_ok=True)
+    for name in ("config.py", "train.json"):
+        Path("train", name).write_text(name)
+    Path("train/history.csv").write_text("\n".join(HISTORY) + "\n")
+    tracking.log_training(run_id, Path("train"), COUNTS)
+
+
+def curve(run_id: str) -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in tracking._client().get_metric_history(run_id, "train/loss")]
+
+
 def scores(**classes: float | None) -> dict:
-    rows = {name: {"AP50": value} for name, value in classes.items()}
+    rows = {name: dict.fromkeys(tracking.SCORES, value) for name, value in classes.items()}
     return {"mAP": 0.25, "AP50": 0.5, "AP75": 0.125, "classes": rows}
 
 
@@ -61,14 +96,16 @@ def test_prepare_again_gives_the_same_experiment(here):
 
 
 def test_one_run_holds_all_stages_of_a_variant(here):
-    tracking.log_complexity(TRACK, COUNTS)  # whichever stage comes first
-    run_id = tracking.begin_training(TRACK, XS, SMOKE, "hash-1")
-    for row in EPOCHS:
-        tracking.log_epoch(run_id, row)
+    run_id = begin()
+    finish(run_id)
     tracking.log_evaluation(TRACK, scores(ship=0.75, plane=None), [])
     (run,) = runs()
     assert (run.info.run_id, run.info.run_name, run.info.status) == (run_id, "yoloms-xs-current", "FINISHED")
-    assert run.data.metrics["AP50/ship"] == 0.75
+    assert {key: run.data.metrics[f"{key}/ship"] for key in ("AP50", "AP75", "mAP")} == {
+        "AP50": 0.75,
+        "AP75": 0.75,
+        "mAP": 0.75,
+    }
     assert "AP50/plane" not in run.data.metrics  # no objects: not 0
     assert {key: run.data.metrics[key] for key in ("mAP", "AP50", "AP75", "params_M", "flops_G")} == {
         "mAP": 0.25,
@@ -79,40 +116,105 @@ def test_one_run_holds_all_stages_of_a_variant(here):
     }
     assert run.data.tags["variant"] == "yoloms-xs-current"
     assert (run.data.tags["size"], run.data.tags["generation"]) == ("xs", "current")
-    assert (run.data.tags["config_hash"], run.data.tags["git_commit"]) == ("hash-1", "unknown")
+    assert (run.data.tags["config_hash"], run.data.tags["git_commit"]) == ("hash-1", "abc1234-dirty")
+
+
+def test_parameters_are_all_in_which_two_runs_may_differ(here):
+    begin()
+    (run,) = runs()
     assert run.data.params["width"] == "0.42"
     assert run.data.params["schedule.learning_rate"] == "0.001"
     assert run.data.params["schedule.epochs"] == '{"xs": 1, "s": 1, "l": 1}'
+    data = {key: run.data.params[f"data.{key}"] for key in FACTS["data"]}
+    assert data == {"patch_size": "128", "rates": "[1.0, 0.5]", "patches": "18", "classes": "15"}
+    assert (run.data.params["version.torch"], run.data.params["device"]) == ("2.13.0", "CPU")
+
+
+@pytest.mark.parametrize(("source", "shown"), [(None, "none"), ("mine.pth", "mine.pth")])
+def test_the_weights_that_a_training_started_from(here, source, shown):
+    """XS has COCO weights in its row, which neither of these started from."""
+    begin(pretrained=source)
+    params = runs()[0].data.params
+    assert params["pretrained"] == shown
+    assert not {"checkpoint", "schedule.pretrained"} & set(params)
 
 
 def test_curves_have_a_point_per_epoch(here):
-    run_id = tracking.begin_training(TRACK, XS, SMOKE, "hash-1")
-    for row in EPOCHS:
-        tracking.log_epoch(run_id, row)
-    history = tracking._client().get_metric_history(run_id, "train/loss")
-    assert [(point.step, point.value) for point in history] == [(1, 3.5), (2, 2.5)]
-    assert set(runs()[0].data.metrics) == {f"train/{key}" for key in EPOCHS[0]} - {
-        "train/epoch",
-        "train/step",
-    }
+    run_id = begin()
+    log_epochs(run_id)
+    assert curve(run_id) == [(1, 3.5), (2, 2.5)]
+    columns = set(HISTORY[0].split(",")) - {"epoch", "step"}
+    assert set(runs()[0].data.metrics) == {f"train/{key}" for key in columns}
+
+
+def test_an_epoch_is_logged_once_and_one_that_was_missed_is_made_up_for(here):
+    run_id = begin()
+    log_epochs(run_id, HISTORY[2])  # of the first, MLflow took nothing
+    log_epochs(run_id, HISTORY[2])
+    assert curve(run_id) == [(2, 2.5)]
+    finish(run_id)
+    assert sorted(curve(run_id)) == [(1, 3.5), (2, 2.5)]
 
 
 def test_a_diverged_loss_is_logged(here):
-    run_id = tracking.begin_training(TRACK, XS, SMOKE, "hash-1")
-    tracking.log_epoch(run_id, EPOCHS[0] | {"loss": float("nan"), "loss_cls": float("inf")})
+    run_id = begin()
+    log_epochs(run_id, "1,2,1e-3,nan,inf,2.0,1.0")
     assert runs()[0].data.metrics["train/lr"] == 1e-3
 
 
+def test_a_run_runs_while_its_training_does(here):
+    run_id = begin()
+    (run,) = runs()
+    assert (run.info.status, run.info.end_time) == ("RUNNING", None)
+    time.sleep(0.3)
+    finish(run_id)
+    (run,) = runs()
+    assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time >= 300
+
+
+def test_a_training_that_broke_off_failed_until_it_goes_on(here):
+    tracking.fail_training(begin())
+    assert runs()[0].info.status == "FAILED"
+    begin(resumes=True)
+    assert [run.info.status for run in runs()] == ["RUNNING"]
+
+
+def test_evaluation_leaves_status_and_times_alone(here):
+    finish(begin())
+    before = runs()[0].info
+    tracking.log_evaluation(TRACK, scores(), [])
+    after = runs()[0].info
+    assert (after.status, after.start_time, after.end_time) == (
+        before.status,
+        before.start_time,
+        before.end_time,
+    )
+
+
+def test_a_variant_that_was_not_trained_here_has_a_finished_run(here):
+    tracking.log_evaluation(TRACK, scores(), [])
+    assert runs()[0].info.status == "FINISHED"
+
+
 def test_a_resumed_training_goes_on_in_its_run_whatever_its_parameters(here):
-    first = tracking.begin_training(TRACK, XS, SMOKE, "hash-1")
-    other = SMOKE.model_copy(update={"seed": 7})  # MLflow raises where a parameter changes
-    assert tracking.begin_training(TRACK, XS, other, "hash-1") == first
+    first = begin()
+    log_epochs(first)
+    assert begin(seed=7, resumes=True) == first  # MLflow raises where a parameter changes
     assert runs()[0].data.params["schedule.seed"] == "0"
 
 
+def test_training_again_with_the_same_settings_begins_a_new_run(here):
+    first = begin()
+    assert begin() == first  # it has no epoch yet
+    log_epochs(first)
+    second = begin()
+    log_epochs(second)
+    assert first != second
+    assert curve(first) == curve(second) == [(1, 3.5), (2, 2.5)]
+
+
 def test_other_settings_begin_a_new_run_and_later_stages_follow(here):
-    first = tracking.begin_training(TRACK, XS, SMOKE, "hash-1")
-    second = tracking.begin_training(TRACK, XS, SMOKE.model_copy(update={"seed": 7}), "hash-2")
+    first, second = begin(mark="hash-1"), begin(mark="hash-2", seed=7)
     tracking.log_evaluation(TRACK, scores(), [])
     found = {run.info.run_id: run for run in runs()}
     assert first != second and set(found) == {first, second}
@@ -120,17 +222,23 @@ def test_other_settings_begin_a_new_run_and_later_stages_follow(here):
     assert found[second].data.params["schedule.seed"] == "7"
 
 
+def test_later_stages_follow_a_training_that_is_taken_up_again(here):
+    first = begin(mark="hash-1")
+    log_epochs(first)
+    begin(mark="hash-2")
+    assert begin(mark="hash-1", resumes=True) == first
+    tracking.log_evaluation(TRACK, scores(), [])
+    assert [run.info.run_id for run in runs() if "AP50" in run.data.metrics] == [first]
+
+
 def test_variants_and_datasets_have_runs_of_their_own(here):
     tracks = [TRACK, "mini/yoloms-xs-previous", "dota/yoloms-xs-current"]
-    assert len({tracking.begin_training(track, XS, SMOKE, "hash-1") for track in tracks}) == 3
+    assert len({begin(track) for track in tracks}) == 3
     assert (len(runs("mini")), len(runs("dota"))) == (2, 1)
 
 
 def test_files_lie_where_the_server_looks_and_no_path_of_the_machine_is_kept(here):
-    (here / "train").mkdir()
-    for name in ("config.py", "history.csv", "train.json"):
-        (here / "train" / name).write_text(name)
-    tracking.log_training(TRACK, here / "train", COUNTS)
+    finish(begin())
     (run,) = runs()
     assert run.info.artifact_uri == f"mlflow-artifacts:/mini/{run.info.run_id}/artifacts"
     kept = here / "mlartifacts/mini" / run.info.run_id / "artifacts"
@@ -153,23 +261,24 @@ def test_another_database(here, monkeypatch):
 @pytest.mark.parametrize("name", ["car(parked)", "größe", "a@b,c", "plain-name"])
 def test_class_names_of_all_sorts(here, name):
     tracking.log_evaluation(TRACK, scores(**{name: 0.5}), [])
-    assert len(runs()[0].data.metrics) == 4
+    assert len(runs()[0].data.metrics) == 6
 
 
 @pytest.mark.parametrize("track", ["", "mini", "mini/", "/yoloms", "mini/it's"])
-def test_a_target_that_is_none(here, track):
+@pytest.mark.parametrize("log", [begin, lambda track: tracking.log_evaluation(track, scores(), [])])
+def test_a_target_that_is_none(here, log, track):
     with pytest.raises(SettingsError, match="names no run; give EXPERIMENT/RUN"):
-        tracking.log_complexity(track, COUNTS)
+        log(track)
 
 
 def test_a_deleted_experiment(here):
     number = tracking.prepare("mini")
     tracking._client().delete_experiment(number)
     with pytest.raises(SettingsError, match=f"was deleted in MLflow; .*--experiment-id {number}"):
-        tracking.log_complexity(TRACK, COUNTS)
+        begin()
 
 
-def test_first_stages_of_a_variant_at_once_share_a_run(here, monkeypatch):
+def test_first_evaluations_of_a_variant_at_once_share_a_run(here, monkeypatch):
     from mlflow import MlflowClient
 
     search = MlflowClient.search_runs
@@ -181,36 +290,53 @@ def test_first_stages_of_a_variant_at_once_share_a_run(here, monkeypatch):
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(3) as pool:
         patch.setattr(MlflowClient, "search_runs", slow_search)
-        list(pool.map(lambda _: tracking.log_complexity(TRACK, COUNTS), range(3)))
+        list(pool.map(lambda _: tracking.log_evaluation(TRACK, scores(), []), range(3)))
     assert len(runs()) == 1
 
 
-def test_six_processes_on_a_fresh_folder(tmp_path, monkeypatch):
-    """All of them failed where each created the database for itself."""
+@pytest.mark.parametrize(
+    ("call", "logged"),
+    [
+        ("tracking.prepare('mini')", 0),
+        ("test_tracking.begin(f'mini/variant-{sys.argv[1]}')", 6),
+        ("tracking.log_evaluation(f'mini/variant-{sys.argv[1]}', test_tracking.scores(), [])", 6),
+    ],
+)
+def test_six_processes_on_a_fresh_folder(tmp_path, monkeypatch, call, logged):
+    """All of them failed where each created the database for itself, and it stayed broken."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    code = "from tiltbox.tracking import prepare; print(prepare('mini'))"
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    code = f"import sys, test_tracking; from tiltbox import tracking; {call}"
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(6)
+        subprocess.Popen([sys.executable, "-c", code, str(number)], stderr=subprocess.PIPE, text=True)
+        for number in range(6)
     ]
-    ends = [(child.communicate(), child.returncode) for child in children]
+    ends = [(child.communicate()[1], child.returncode) for child in children]
     assert [code for _, code in ends] == [0] * 6, ends
-    assert len({out for (out, _), _ in ends}) == 1
-    assert len(runs()) == 0
+    assert len(runs()) == logged
+
+
+def test_an_error_of_mlflow_is_a_warning_where_a_training_depends_on_it(caplog):
+    with tracking.best_effort("epoch 3"):
+        raise OSError("no space left\non the device")
+    assert caplog.messages == ["MLflow did not take epoch 3: no space left on the device"]
 
 
 def test_git_commit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tracking.git_commit() == "unknown"
+    Path("code.py").write_text("a = 1\n")
     for words in (
         "init -q",
-        "-c user.name=a -c user.email=a@b.c commit -q --no-gpg-sign --allow-empty -m first",
+        "add code.py",
+        "-c user.name=a -c user.email=a@b.c commit -q --no-gpg-sign -m first",
     ):
         subprocess.run(["git", *words.split()], check=True)
-    assert len(tracking.git_commit()) >= 7 and int(tracking.git_commit(), 16)
+    clean = tracking.git_commit()
+    assert len(clean) >= 7 and int(clean, 16)
+    Path("code.py").write_text("a = 2\n")
+    assert tracking.git_commit() == f"{clean}-dirty"
 
 
 def test_without_git(monkeypatch):

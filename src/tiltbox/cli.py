@@ -155,7 +155,7 @@ def _train(verbs) -> None:
         "--patches", type=Path, required=True, metavar="DIR", help="labelled patches from split"
     )
     _out(verb, "DIR", "folder for checkpoint.pth, config.py, history.csv and train.json")
-    _gpus(verb, "the schedule's number where there are as many, else 0")
+    _gpus(verb, "the schedule's number, or 0 where there are none")
     verb.add_argument(
         "--processes", type=_at_least(1), metavar="N", help="training processes on the CPU (default: 1)"
     )
@@ -167,7 +167,7 @@ def _train(verbs) -> None:
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="go on from the last epoch of a training that was killed (default: yes)",
+        help="go on from the last epoch of a training that was killed, or drop all it left (default: go on)",
     )
     _dataset(verb)
     _track(verb)
@@ -191,21 +191,6 @@ def _run_train(options: Namespace) -> None:
         resume=options.resume,
         track=options.track,
     )
-    if options.track:
-        try:
-            _track_training(options)
-        except Exception as error:  # were this to fail the stage, Snakemake would delete the weights
-            log.warning("the training is complete, but MLflow has no record of its end: %s", error)
-
-
-def _track_training(options: Namespace) -> None:
-    from tiltbox import tracking
-    from tiltbox.model import build_detector
-    from tiltbox.model.complexity import count_complexity
-    from tiltbox.settings.variants import find_variant
-
-    model = build_detector(find_variant(options.variant), num_classes=len(_classes(options.dataset)))
-    tracking.log_training(options.track, options.out, vars(count_complexity(model)))
 
 
 def _schedule(options: Namespace) -> str:
@@ -223,11 +208,14 @@ def _predict(verbs) -> None:
     verb = _verb(verbs, "predict", "detect on all patches of a split", _run_predict)
     _variant(verb)
     verb.add_argument(
-        "--checkpoint", required=True, metavar="FILE_OR_URL", help="trained weights of the variant"
+        "--checkpoint",
+        required=True,
+        metavar="FILE_OR_URL",
+        help="trained weights of the variant; published: those that its authors trained on DOTA-v1.0",
     )
     verb.add_argument("--patches", type=Path, required=True, metavar="DIR", help="patches from split")
     _out(verb, "FILE.parquet", "detections, in pixels of the patches")
-    help = "side to resize patches to (default: the schedule's)"
+    help = "side to resize patches to (default: what the checkpoint was trained with, else the schedule's)"
     verb.add_argument("--image-size", type=_at_least(32), metavar="PX", help=help)
     _schedule_option(verb)
     verb.add_argument(
@@ -239,18 +227,19 @@ def _predict(verbs) -> None:
 
 def _run_predict(options: Namespace) -> None:
     from tiltbox.settings.schedules import find_schedule
-    from tiltbox.settings.variants import find_variant
+    from tiltbox.settings.variants import find_variant, published_checkpoint
     from tiltbox.stages.predict import predict
 
     schedule = find_schedule(_schedule(options))
     count = predict(
         options.variant,
         find_variant(options.variant),
-        options.checkpoint,
+        published_checkpoint(options.variant) if options.checkpoint == "published" else options.checkpoint,
         options.patches,
         options.out,
         classes=_classes(options.dataset),
-        image_size=options.image_size or schedule.image_size,
+        image_size=options.image_size,
+        unknown_size=schedule.image_size,
         gpus=options.gpus,
         threads=schedule.threads,
         batch=options.batch,
@@ -351,7 +340,6 @@ def _complexity(verbs) -> None:
         "--size", type=int, default=1024, metavar="PX", help="side of the input (default: 1024)"
     )
     _dataset(verb)
-    _track(verb)
 
 
 def _run_complexity(options: Namespace) -> None:
@@ -367,10 +355,6 @@ def _run_complexity(options: Namespace) -> None:
     )
     millions, billions = counts["params"] / 1e6, counts["flops"] / 1e9
     print(f"{options.variant}: {millions:.2f} M parameters, {billions:.2f} G multiply-adds")
-    if options.track:
-        from tiltbox import tracking
-
-        tracking.log_complexity(options.track, counts)
 
 
 # report -----------------------------------------------------------------------------------------------

@@ -1,20 +1,25 @@
 """MLflow: one experiment per dataset, one run per variant, shared by the stages.
 
-A run is found by its tags, so stages need not pass it on. Training with other settings begins a new
-run; the older one stays for comparison. Everything goes to ``mlflow.db`` and ``mlartifacts/`` in the
-current folder, where ``mlflow ui`` looks by itself, or to the server that MLFLOW_TRACKING_URI names. The
-database is created once by :func:`prepare` before stages write in parallel: several processes that
-create it at once break it.
+A run is found by its tags, so stages need not pass it on. A training begins a new run unless it resumes
+one; older runs stay for comparison. A run is RUNNING while its training runs, then FINISHED or FAILED.
+
+Everything goes to ``mlflow.db`` and ``mlartifacts/`` in the current folder, where ``mlflow ui`` looks by
+itself, or to the server that MLFLOW_TRACKING_URI names. Processes that create the database at once break
+it: all of them open it one at a time.
 """
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -29,9 +34,12 @@ from tiltbox.settings.variants import Variant
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
-_CONFIG_HASH = "config_hash"
-_VARIANT = "variant"
+SCORES = ("mAP", "AP50", "AP75")
+_CONFIG_HASH, _VARIANT, _BEGUN = "config_hash", "variant", "training_begun"  # tags that runs are found by
+
+log = logging.getLogger("tiltbox")
 
 
 def prepare(experiment: str) -> str:
@@ -40,66 +48,92 @@ def prepare(experiment: str) -> str:
     Raises:
         SettingsError: The experiment was deleted in MLflow.
     """
+    client = _client()
     with _alone():
-        return _experiment(_client(), experiment)
+        return _experiment(client, experiment)
 
 
-def begin_training(track: str, variant: Variant, schedule: Schedule, config_hash: str) -> str:
-    """The run to log a training to: the variant's latest if it has these settings or none yet, else new.
+def begin_training(track: str, variant: Variant, schedule: Schedule, facts: Mapping, *, resumes: bool) -> str:
+    """Have a run say that it is running, and with what: the one to go on with, if training ``resumes``.
+
+    Else it is a new one, save that a run of these settings without any epoch is used first.
 
     Args:
         track: ``experiment/run``, as in all functions here.
+        facts: What train.json holds from the start: ``config_hash``, ``device``, ``data``, …
 
     Returns:
-        The run's id, for :func:`log_epoch`.
+        The run's id, for :func:`log_history`, :func:`log_training` and :func:`fail_training`.
     """
-    client, run = _client(), _run(track, config_hash)
-    tags = {
-        _CONFIG_HASH: config_hash,
-        "size": variant.size,
-        "generation": variant.generation,
-        "git_commit": git_commit(),
-    }
-    for key, value in tags.items():
-        client.set_tag(run.info.run_id, key, value)
-    for key, value in _parameters(variant, schedule).items():
-        if key not in run.data.params:  # set before a resume; MLflow refuses to change a parameter
-            client.log_param(run.info.run_id, key, value)
+    experiment, name = _target(track)
+    client = _client()
+    with _alone():
+        place = _experiment(client, experiment)
+        run = _latest(client, place, name, facts["config_hash"])
+        if run is None or (not resumes and _has_epochs(run)):
+            run = client.create_run(place, tags={_VARIANT: name}, run_name=name)
+    client.update_run(run.info.run_id, status="RUNNING")
+    known = run.data.params  # set before a resume; MLflow refuses to change a parameter
+    parameters = _parameters(variant, schedule, facts)
+    _log_settings(
+        run.info.run_id,
+        params={key: value for key, value in parameters.items() if key not in known},
+        tags={
+            _CONFIG_HASH: facts["config_hash"],
+            _BEGUN: datetime.now(UTC).isoformat(),
+            "size": variant.size,
+            "generation": variant.generation,
+            "git_commit": facts["git_commit"],
+        },
+    )
     return run.info.run_id
 
 
-def log_epoch(run_id: str, row: Mapping[str, float]) -> None:
-    """Log the losses and the learning rate of one epoch."""
-    _log_metrics(
-        run_id, {f"train/{key}": row[key] for key in row if key not in ("epoch", "step")}, int(row["epoch"])
-    )
+def log_history(run_id: str, history: Path) -> None:
+    """Log the losses and the learning rate of those epochs of a history.csv that are not logged yet."""
+    logged = {point.step for point in _client().get_metric_history(run_id, "train/loss")}
+    with history.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            epoch = int(row["epoch"])
+            if epoch not in logged:
+                values = {f"train/{key}": float(row[key]) for key in row if key not in ("epoch", "step")}
+                _log_metrics(run_id, values, epoch)
 
 
-def log_training(track: str, out: Path, counts: Mapping) -> None:
+def log_training(run_id: str, out: Path, counts: Mapping) -> None:
     """Log what a finished training left: its resolved configuration, history and facts, and its size."""
-    _log_results(
-        track, _size_metrics(counts), [out / name for name in ("config.py", "history.csv", "train.json")]
-    )
+    log_history(run_id, out / "history.csv")
+    files = [out / name for name in ("config.py", "history.csv", "train.json")]
+    _log_results(_client().get_run(run_id), _size_metrics(counts), files)
+    _client().set_terminated(run_id, "FINISHED")
 
 
-def log_complexity(track: str, counts: Mapping) -> None:
-    """Log the figures of a complexity.json."""
-    _log_results(track, _size_metrics(counts))
+def fail_training(run_id: str) -> None:
+    """Have the run say that its training broke off."""
+    _client().set_terminated(run_id, "FAILED")
+
+
+@contextmanager
+def best_effort(what: str) -> Iterator[None]:
+    """Let an error of MLflow be a warning: hours of training are worth more than their record."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("MLflow did not take %s: %s", what, " ".join(str(error).split()))
 
 
 def log_evaluation(track: str, metrics: Mapping, artifacts: Iterable[Path]) -> None:
     """Log the figures of a metrics.json, overall and by class, and files such as tables and pictures."""
-    figures = {key: metrics[key] for key in ("mAP", "AP50", "AP75")}
-    figures |= {f"AP50/{name}": row["AP50"] for name, row in metrics["classes"].items()}
-    _log_results(track, figures, artifacts)
+    figures = {key: metrics[key] for key in SCORES}
+    figures |= {f"{key}/{name}": row[key] for name, row in metrics["classes"].items() for key in SCORES}
+    _log_results(_evaluated_run(track), figures, artifacts)
 
 
 def _size_metrics(counts: Mapping) -> dict[str, float]:
     return {"params_M": counts["params"] / 1e6, "flops_G": counts["flops"] / 1e9}
 
 
-def _log_results(track: str, metrics: Mapping[str, float | None], artifacts: Iterable[Path] = ()) -> None:
-    run = _run(track)
+def _log_results(run: Run, metrics: Mapping[str, float | None], artifacts: Iterable[Path]) -> None:
     known = {key: value for key, value in metrics.items() if value is not None}
     _log_metrics(run.info.run_id, known, step=0)
     for path in artifacts:
@@ -129,6 +163,16 @@ def _log_metrics(run_id: str, metrics: Mapping[str, float], step: int) -> None:
     _client().log_batch(run_id, metrics=logged)  # a hundred times faster than value by value
 
 
+def _log_settings(run_id: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    from mlflow.entities import Param, RunTag
+
+    _client().log_batch(
+        run_id,
+        params=[Param(*item) for item in params.items()],
+        tags=[RunTag(*item) for item in tags.items()],
+    )
+
+
 def _metric_name(name: str) -> str:
     """MLflow takes letters, digits and ``_-. :/``; classes may have other signs in their names.
 
@@ -138,20 +182,30 @@ def _metric_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
-def _run(track: str, config_hash: str | None = None):
-    """The variant's latest run; a new one if there is none or, given a hash, if its settings were others."""
+def _evaluated_run(track: str) -> Run:
+    """The run of the variant's latest training; one of its own where it was not trained here."""
     experiment, name = _target(track)
-    with _alone():  # a variant's first stages may come at the same time
-        client = _client()
+    client = _client()
+    with _alone():  # two evaluations may come at the same time
         place = _experiment(client, experiment)
-        query = f"tags.{_VARIANT} = '{name}'"
-        found = client.search_runs([place], query, order_by=["start_time DESC"], max_results=1)
-        if found and config_hash in (None, found[0].data.tags.get(_CONFIG_HASH, config_hash)):
-            return found[0]
-        # Complete from the start: stages come and go, and in between nothing is running.
-        run = client.create_run(place, tags={_VARIANT: name}, run_name=name)
-        client.set_terminated(run.info.run_id)
-        return client.get_run(run.info.run_id)
+        run = _latest(client, place, name)
+        if run is None:
+            run = client.create_run(place, tags={_VARIANT: name}, run_name=name)
+            client.set_terminated(run.info.run_id)
+        return run
+
+
+def _latest(client: MlflowClient, place: str, name: str, config_hash: str | None = None) -> Run | None:
+    """The variant's run in which training began last, of all or of those with the given settings."""
+    query = f"tags.{_VARIANT} = '{name}'"
+    if config_hash is not None:
+        query += f" and tags.{_CONFIG_HASH} = '{config_hash}'"
+    order = [f"tags.{_BEGUN} DESC", "start_time DESC"]
+    return next(iter(client.search_runs([place], query, order_by=order, max_results=1)), None)
+
+
+def _has_epochs(run: Run) -> bool:
+    return any(key.startswith("train/") for key in run.data.metrics)
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -174,10 +228,17 @@ def _target(track: str) -> tuple[str, str]:
     return experiment, name
 
 
-def _parameters(variant: Variant, schedule: Schedule) -> dict[str, str]:
-    rows = {"": variant.model_dump(mode="json"), "schedule.": schedule.model_dump(mode="json")}
+def _parameters(variant: Variant, schedule: Schedule, facts: Mapping) -> dict[str, str]:
+    """What two runs may differ in; the weights that training starts from as they are, not as they are set."""
+    rows = {
+        "": variant.model_dump(mode="json", exclude={"pretrained", "checkpoint"}),
+        "schedule.": schedule.model_dump(mode="json", exclude={"pretrained"}),
+        "data.": facts["data"],
+        "version.": facts["versions"],
+    }
     plain = {f"{prefix}{key}": value for prefix, row in rows.items() for key, value in row.items()}
     plain["schedule.learning_rate"] = schedule.learning_rate
+    plain |= {"pretrained": facts["pretrained"] or "none", "device": facts["device"]}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
 
 
@@ -190,14 +251,16 @@ def _server() -> str | None:
 
 
 def _client() -> MlflowClient:
+    """Alone, since the first client of a process creates the database or brings it up to date."""
     from mlflow import MlflowClient
 
-    return MlflowClient(_server() or f"sqlite:///{TRACKING_DATABASE.absolute()}")
+    with _alone():
+        return MlflowClient(_server() or f"sqlite:///{TRACKING_DATABASE.absolute()}")
 
 
 def git_commit() -> str:
-    """The commit of the current folder, short, or ``unknown``."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
+    """The current folder's commit, short, ``-dirty`` where files were changed since; or ``unknown``."""
+    command = ["git", "describe", "--always", "--dirty"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:  # there is no git

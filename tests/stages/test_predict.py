@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tiltbox.__main__ import main
 from tiltbox.dota.detections import read_detections
 from tiltbox.errors import CheckpointError, DataError
 from tiltbox.model import build_detector, inference
@@ -80,6 +81,44 @@ def test_boxes_are_in_pixels_of_the_patch_as_it_is(checkpoint, tmp_path):
     shrunk = cv2.resize(large, (128, 128), interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(shrunk, small), "halving must undo the doubling for this comparison"
     np.testing.assert_allclose(halved["rboxes"][:, :4], as_is["rboxes"][:, :4] * 2, rtol=1e-4)
+
+
+@pytest.fixture
+def trained_at_64(checkpoint, tmp_path):
+    path = tmp_path / "trained_at_64.pth"
+    meta = {"variant": NAME, "image_size": 64}
+    save_checkpoint(path, torch.load(checkpoint)["state_dict"], meta)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("known", "options", "size"),
+    [
+        (True, [], 64),
+        (True, ["--image-size", "96"], 96),
+        (True, ["--schedule", "smoke"], 64),
+        (False, ["--image-size", "96", "--schedule", "smoke"], 96),
+        (False, ["--schedule", "smoke"], 128),
+        (False, [], 1024),
+    ],
+)
+def test_patches_are_seen_at_the_size_of_training(
+    checkpoint, trained_at_64, patches, monkeypatch, known, options, size
+):
+    seen = []
+    monkeypatch.setattr(inference, "_run", lambda model, samples: seen.append(samples) or 1 / 0)
+    arguments = ["predict", NAME, "--checkpoint", trained_at_64 if known else checkpoint]
+    arguments += ["--patches", patches, "--out", patches / "out.parquet", "--gpus", 0, *options]
+    assert main(list(map(str, arguments))) == 1
+    assert {sample["inputs"].shape for sample in seen[0]} == {(3, size, size)}
+
+
+def test_other_classes_than_those_of_training(checkpoint, patches, tmp_path):
+    classes = [f"class-{number}" for number in range(15)]
+    meta = {"variant": NAME, "classes": classes}
+    save_checkpoint(tmp_path / "other.pth", torch.load(checkpoint)["state_dict"], meta)
+    with pytest.raises(CheckpointError, match="was trained on other classes"):
+        run(tmp_path / "other.pth", patches)
 
 
 def test_no_detections_at_all(patches, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import torch
 import yaml
 from filelock import FileLock
 
+from tiltbox import tracking
 from tiltbox.dota.mini import render_mini
 from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint
-from tiltbox.settings.schedules import find_schedule
+from tiltbox.settings.schedules import Schedule, find_schedule
 from tiltbox.settings.variants import find_variant
 from tiltbox.stages.split import split
 from tiltbox.stages.train import train
@@ -74,7 +76,21 @@ def test_the_checkpoint_loads_and_differs_from_a_fresh_detector(trained):
     model = build_detector(NAME)
     load_exactly(model, trained / "checkpoint.pth", NAME)
     _, meta = read_checkpoint(trained / "checkpoint.pth")
-    assert meta["variant"] == NAME and len(meta["classes"]) == 15
+    assert (meta["variant"], len(meta["classes"]), meta["image_size"]) == (NAME, 15, 128)
+
+
+def test_the_facts_say_what_was_trained_on(folder, trained):
+    data = json.loads((trained / "train.json").read_text())["data"]
+    objects = [len(path.read_text().splitlines()) for path in (folder / "train/annfiles").iterdir()]
+    assert (data["patch_size"], data["overlap"], data["rates"]) == (128, 24, [1.0])
+    assert (data["images"], data["classes"]) == (1, 15)
+    assert (data["patches"], data["objects"]) == (sum(count > 0 for count in objects), sum(objects))
+
+
+def test_the_cpu_computes_with_channels_last(trained):
+    weights, _ = read_checkpoint(trained / "checkpoint.pth")
+    kernel = weights["backbone.stem.0.conv.weight"]
+    assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
 
 
 def test_the_same_schedule_gives_the_same_weights(folder, tmp_path):
@@ -160,6 +176,75 @@ def test_another_configuration_starts_over(folder, tmp_path):
     other = SMOKE.model_copy(update={"seed": 7})
     train(NAME, VARIANT, other, folder / "train", out, gpus=0)
     assert [row["step"] for row in rows(out / "history.csv")] == ["2"]
+    (kept,) = out.glob("work.*")
+    assert rows(kept / "history.csv")[0]["epoch"] == "1"
+
+
+class Cut(Exception):
+    """What a training is cut off with."""
+
+
+def cut(*args: object) -> None:
+    raise Cut
+
+
+def by_epochs(count: int, **changes: object) -> Schedule:
+    epochs = dict.fromkeys(("xs", "s", "l"), count)
+    return Schedule.model_validate(SMOKE.model_dump() | {"max_steps": None, "epochs": epochs} | changes)
+
+
+def test_it_resumes_with_other_workers_and_in_another_place(folder, tmp_path, caplog):
+    """None of these changes the result, and many an epoch was dropped for them."""
+    caplog.set_level("INFO", "tiltbox")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+        patch.setattr("tiltbox.stages.train._publish", cut)
+        train(NAME, VARIANT, by_epochs(1), folder / "train", tmp_path / "before", gpus=0)
+    shutil.copytree(folder / "train", tmp_path / "patches")
+    out = (tmp_path / "before").rename(tmp_path / "after")
+    train(NAME, VARIANT, by_epochs(1, workers=1, threads=1), tmp_path / "patches", out, gpus=0)
+    assert "resuming from the last epoch" in caplog.messages
+    assert [row["epoch"] for row in rows(out / "history.csv")] == ["1"]
+
+
+def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    log_history, calls = tracking.log_history, []
+
+    def fail_at_first(run_id: str, history: Path) -> None:
+        calls.append(run_id)
+        if len(calls) < 3:
+            raise OSError("no answer")
+        log_history(run_id, history)
+
+    monkeypatch.setattr(tracking, "log_history", fail_at_first)
+    train(NAME, VARIANT, by_epochs(2), folder / "train", tmp_path / "out", gpus=0, track="mini/run")
+    client = tracking._client()
+    (run,) = client.search_runs([tracking.prepare("mini")])
+    assert [message for message in caplog.messages if "MLflow did not take" in message] == [
+        f"MLflow did not take epoch {epoch}: no answer" for epoch in (1, 2)
+    ]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
+    assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time > 1000
+    assert run.data.params["data.patch_size"] == "128" and run.data.params["pretrained"] == "none"
+
+    monkeypatch.setattr("tiltbox.stages.train._launch", cut)
+    with pytest.raises(Cut):
+        train(NAME, VARIANT, by_epochs(2), folder / "train", tmp_path / "out", gpus=0, track="mini/run")
+    runs = client.search_runs([tracking.prepare("mini")])
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.parametrize(("processes", "beyond", "warned"), [(1, 0, True), (1, -1, False), (2, 0, True)])
+def test_a_warm_up_as_long_as_the_training(folder, tmp_path, monkeypatch, caplog, processes, beyond, warned):
+    monkeypatch.setattr("tiltbox.stages.train._launch", cut)
+    patches = sum(path.stat().st_size > 0 for path in (folder / "train/annfiles").iterdir())
+    steps = 3 * -(-patches // (2 * processes))
+    schedule = by_epochs(3, warmup_steps=steps + beyond)
+    with pytest.raises(Cut):
+        train(NAME, VARIANT, schedule, folder / "train", tmp_path, gpus=0, processes=processes)
+    line = f"schedule: warmup_steps: {steps} is no less than all {steps} steps of this training"
+    assert [message.startswith(line) for message in caplog.messages] == [True] * warned
 
 
 def test_worker_processes_end_with_the_training(folder, tmp_path):
@@ -207,5 +292,5 @@ def test_unusable_patches(folder, tmp_path, patches, message):
 
 
 def test_more_gpus_than_there_are(folder, tmp_path):
-    with pytest.raises(SettingsError, match=r"--gpus: asks for 99, but this machine has \d+; ask for fewer"):
+    with pytest.raises(SettingsError, match=r"--gpus: asks for 99, this machine has \d+; choose --gpus \d"):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=99)

@@ -23,6 +23,19 @@ MLFLOW = Path(sys.executable).parent / "mlflow"
 AP50 = {"yoloms-xs-previous": 0.25, "yoloms-xs-current": 0.5}
 VARIANTS = {name: find_variant(name) for name in AP50}
 SCHEDULE = find_schedule("smoke")
+FACTS = {
+    "git_commit": "abc1234",
+    "pretrained": None,
+    "device": "CPU",
+    "data": {"classes": 15},
+    "versions": {},
+}
+FILES = {
+    "train/config.py": "seed = 0\n",
+    "train/history.csv": "epoch,step,lr,loss\n1,2,1e-3,3.0\n2,4,1e-3,2.0\n",
+    "train/train.json": "{}\n",
+    "evaluate/dota.txt": "mAP: 0.5\n",
+}
 API = "api/2.0/mlflow"
 
 
@@ -30,8 +43,9 @@ API = "api/2.0/mlflow"
 def project(tmp_path_factory) -> Path:
     """A folder in which two variants were trained and evaluated, and which was moved since."""
     before = tmp_path_factory.mktemp("before") / "project"
-    (before / "evaluate").mkdir(parents=True)
-    (before / "evaluate" / "dota.txt").write_text("mAP: 0.5\n")
+    for name, text in FILES.items():
+        (before / name).parent.mkdir(parents=True, exist_ok=True)
+        (before / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(before)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -43,11 +57,12 @@ def project(tmp_path_factory) -> Path:
 
 
 def _log(name: str, ap50: float) -> None:
-    run = tracking.begin_training(f"mini/{name}", VARIANTS[name], SCHEDULE, f"hash-of-{name}")
-    for epoch in (1, 2):
-        tracking.log_epoch(run, {"epoch": epoch, "step": 2 * epoch, "lr": 1e-3, "loss": 4 - epoch})
-    scores = {"mAP": ap50 / 2, "AP50": ap50, "AP75": ap50 / 4, "classes": {"ship": {"AP50": ap50}}}
-    tracking.log_evaluation(f"mini/{name}", scores, [Path("evaluate/dota.txt")])
+    facts = FACTS | {"config_hash": f"hash-of-{name}"}
+    run = tracking.begin_training(f"mini/{name}", VARIANTS[name], SCHEDULE, facts, resumes=False)
+    tracking.log_training(run, Path("train"), {"params": 5_000_000, "flops": 22_000_000_000})
+    scores = {"mAP": ap50 / 2, "AP50": ap50, "AP75": ap50 / 4}
+    classes = {"classes": {"ship": scores}}
+    tracking.log_evaluation(f"mini/{name}", scores | classes, [Path("evaluate/dota.txt")])
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +144,16 @@ def test_runs_can_be_compared(runs, name, ap50):
         "mAP": ap50 / 2,
         "AP50": ap50,
         "AP75": ap50 / 4,
+        "mAP/ship": ap50 / 2,
         "AP50/ship": ap50,
+        "AP75/ship": ap50 / 4,
+        "params_M": 5.0,
+        "flops_G": 22.0,
         "train/lr": 1e-3,
         "train/loss": 2.0,
     }
-    assert as_dict(data["params"])["generation"] == name.split("-")[-1]
+    params = as_dict(data["params"])
+    assert (params["generation"], params["pretrained"]) == (name.split("-")[-1], "none")
     tags = as_dict(data["tags"])
     assert {key: tags[key] for key in ("variant", "size", "config_hash")} == {
         "variant": name,
@@ -160,5 +180,6 @@ def test_curve(server, runs):
 def test_files_are_listed_and_served_after_the_project_moved(server, runs, name):
     run_id = runs[name]["info"]["run_id"]
     listed = get(server, f"{API}/artifacts/list", run_id=run_id).json()["files"]
-    assert [(file["path"], int(file["file_size"])) for file in listed] == [("dota.txt", 9)]
+    sizes = {Path(name).name: len(text) for name, text in FILES.items()}
+    assert {file["path"]: int(file["file_size"]) for file in listed} == sizes
     assert get(server, "get-artifact", run_id=run_id, path="dota.txt").text == "mAP: 0.5\n"

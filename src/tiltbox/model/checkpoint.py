@@ -41,7 +41,7 @@ class StartReport:
 
 
 def save_checkpoint(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
-    """Write weights and their meta data (variant, classes, …) whole or not at all."""
+    """Write weights and their meta data (variant, classes, image_size, …) whole or not at all."""
     with whole_file(path) as temporary:
         torch.save({"state_dict": weights, "meta": meta}, temporary)
 
@@ -70,8 +70,8 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 def load_exactly(
     model: nn.Module, source: str | Path, variant: str, classes: Sequence[str] | None = None
-) -> None:
-    """Load a checkpoint that must fit the detector in every key and shape.
+) -> dict:
+    """Load a checkpoint that must fit the detector in every key and shape; returns its meta data.
 
     Args:
         classes: What the detector is to find; compared where the checkpoint says what it was trained on.
@@ -97,6 +97,7 @@ def load_exactly(
             source, f"does not fit {variant} ({_examples(odd)})", "name the variant it is of"
         )
     model.load_state_dict(weights)
+    return meta
 
 
 def start_from(model: nn.Module, source: str | Path) -> StartReport:

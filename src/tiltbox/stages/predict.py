@@ -23,7 +23,8 @@ def predict(
     out: Path,
     *,
     classes: tuple[str, ...] = DOTA_V1_CLASSES,
-    image_size: int = 1024,
+    image_size: int | None = None,
+    unknown_size: int = 1024,
     gpus: int | None = None,
     threads: int | None = None,
     batch: int = BATCH,
@@ -35,7 +36,8 @@ def predict(
 
     Args:
         checkpoint: tiltbox's own or a published one (file or address), fitting the variant exactly.
-        image_size: Side to which patches are resized for the detector.
+        image_size: Side to which patches are resized for the detector; None for that of its training.
+        unknown_size: The same where the checkpoint does not say what it was trained with.
         gpus: GPUs to share the patches between; 0 for the CPU; None for all there are.
         threads: CPU threads without a GPU; None for all.
 
@@ -54,7 +56,7 @@ def predict(
     if gpus > available:
         raise SettingsError("--gpus", f"asks for {gpus}, but this machine has {available}", "ask for fewer")
     with leased_gpus(gpus), cpu_threads(None if gpus else threads):
-        job = (name, variant, checkpoint, classes, image_size, batch)
+        job = (name, variant, checkpoint, classes, image_size, unknown_size, batch)
         parts = _on_gpus(job, images, gpus) if gpus > 1 else [_detect(job, images, "cuda" if gpus else "cpu")]
     detections = _joined(parts, classes)
     write_detections(out, detections)
@@ -73,10 +75,11 @@ def _detect(job: tuple, images: list[Path], device: str) -> dict[str, np.ndarray
     from tiltbox.model.checkpoint import load_exactly
     from tiltbox.model.inference import detect_patches
 
-    name, variant, checkpoint, classes, image_size, batch = job
+    name, variant, checkpoint, classes, image_size, unknown_size, batch = job
     model = build_detector(variant, num_classes=len(classes))
-    load_exactly(model, checkpoint, name)
-    return detect_patches(model.to(device).eval(), images, image_size=image_size, batch=batch)
+    meta = load_exactly(model, checkpoint, name, classes)
+    size = image_size or meta.get("image_size", unknown_size)
+    return detect_patches(model.to(device).eval(), images, image_size=size, batch=batch)
 
 
 def _joined(parts: list[dict[str, np.ndarray]], classes: tuple[str, ...]):

@@ -6,26 +6,28 @@ import csv
 import ctypes
 import json
 import logging
+import math
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from mmengine.config import Config
 
 from tiltbox import __version__, tracking
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
+from tiltbox.errors import DataError, OutputError, TiltboxError
 from tiltbox.files import require_writable, write_json, write_text
 from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
 from tiltbox.settings.base import fingerprint
-from tiltbox.settings.schedules import Schedule
+from tiltbox.settings.schedules import Schedule, gpus_to_use
 from tiltbox.settings.variants import Variant, load_variants
 from tiltbox.training.config import runner_config
 from tiltbox.training.devices import gpu_count, leased_gpus
+from tiltbox.training.resume import essence, last_checkpoint, prepare_work
 
 log = logging.getLogger("tiltbox")
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -49,20 +51,21 @@ def train(
 
     ``out`` receives ``checkpoint.pth`` (averaged weights where the schedule averages), ``config.py``,
     ``history.csv`` and ``train.json``. Until then epoch checkpoints live in ``out/work``; a training that
-    was killed goes on from the last of them if nothing it depends on has changed.
+    was killed goes on from the last of them if nothing it depends on has changed, and is kept as
+    ``out/work.<hash>`` if something has.
 
     Args:
         name: The variant's name, kept in the checkpoint.
-        gpus: Processes, one GPU each; 0 trains on the CPU; None takes the schedule's number where there
-            are as many GPUs, else the CPU.
+        gpus: Processes, one GPU each; 0 trains on the CPU; None takes the schedule's number, or the
+            CPU where there is no GPU.
         processes: Processes on the CPU, 1 by default.
         start: Weights to start from (file or address) instead of the variant's COCO weights.
-        resume: Whether to go on from ``out/work``.
+        resume: Whether to go on from ``out/work``; if not, it is dropped with all that was kept beside it.
         track: MLflow experiment and run to log to, as ``experiment/run``; None logs nothing.
 
     Raises:
         DataError: The patches have no labels or no objects.
-        SettingsError: More GPUs are asked for than there are.
+        SettingsError: More GPUs are wanted than there are, though there are some.
         OutputError: ``out`` cannot be written, or another process is training there.
         CheckpointError: The weights to start from belong to another model.
     """
@@ -70,26 +73,29 @@ def train(
     require_writable(out)
     gpus = _usable_gpus(gpus, schedule)
     schedule = schedule.model_copy(update={"processes": gpus or processes or 1})
+    _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
     work = out / "work"
     with _only_trainer(out), leased_gpus(gpus):
         config = runner_config(variant, schedule, patches, work, classes, cuda=gpus > 0)
         config.pretrained = start or _pretrained(variant, schedule)
-        config.fingerprint = fingerprint(_essence(config), manifest)
-        config.resume = _can_resume(work, config.fingerprint, resume)
-        config.tracking = track and tracking.begin_training(track, variant, schedule, config.fingerprint)
-        _write_config(config, work)
-        _launch(work / "config.py", schedule.processes)
-        _publish(work, out, _facts(name, variant, schedule, config, gpus), classes)
+        config.fingerprint = fingerprint(essence(config), manifest)
+        config.resume = prepare_work(work, config.fingerprint, resume)
+        config.load_from = str(last_checkpoint(work)) if config.resume else None
+        facts = _facts(name, variant, schedule, config, gpus) | {"data": _data(manifest, classes)}
+        with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
+            _write_config(config, work)
+            _launch(work / "config.py", schedule.processes)
+            _publish(work, out, facts, classes)
+        if config.tracking:
+            _record_end(config.tracking, variant, out, len(classes))
     return out / "checkpoint.pth"
 
 
 def _usable_gpus(asked: int | None, schedule: Schedule) -> int:
-    available = gpu_count()
-    if asked is None:
-        return schedule.processes if available >= schedule.processes else 0
-    if asked > available:
-        raise SettingsError("--gpus", f"asks for {asked}, but this machine has {available}", "ask for fewer")
-    return asked
+    gpus = gpus_to_use(schedule, asked, gpu_count(), option="--gpus ")
+    if gpus == 0:
+        log.info("training on the CPU")
+    return gpus
 
 
 def _patch_manifest(patches: Path) -> dict:
@@ -109,24 +115,20 @@ def _pretrained(variant: Variant, schedule: Schedule) -> str | None:
     return load_variants().url(variant.pretrained) if schedule.pretrained else None
 
 
-def _essence(config) -> dict:
-    """What a training depends on: all but where it stores its state."""
-    return {key: value for key, value in config.to_dict().items() if key != "work_dir"}
+def _steps(schedule: Schedule, variant: Variant, manifest: dict) -> int:
+    """Steps of the whole training, which leaves out patches without objects."""
+    per_process = math.ceil((manifest["patches"] - manifest["empty_patches"]) / schedule.processes)
+    epochs = getattr(schedule.epochs, variant.size)
+    return schedule.max_steps or epochs * math.ceil(per_process / schedule.batch)
 
 
-def _can_resume(work: Path, mark: str, wanted: bool) -> bool:
-    """Whether ``work`` holds an unfinished training of just this configuration; else it is emptied."""
-    before = work / "config.py"
-    if wanted and before.exists() and Config.fromfile(before).fingerprint == mark:
-        unfinished = (work / "last_checkpoint").exists()
-        log.info(
-            "%s", "resuming from the last epoch" if unfinished else "starting over: no epoch was finished"
+def _warn_of_warmup(schedule: Schedule, steps: int) -> None:
+    if schedule.warmup_steps > 1 and schedule.warmup_steps >= steps:
+        log.warning(
+            "schedule: warmup_steps: %d is no less than all %d steps of this training, so the full learning"
+            " rate is not reached before its end; lower it (to %d, say) or train longer",
+            *(schedule.warmup_steps, steps, steps // 10),
         )
-        return unfinished
-    if work.exists():
-        log.info("not resuming: %s", "the configuration changed" if wanted else "as asked")
-        shutil.rmtree(work)
-    return False
 
 
 def _write_config(config, work: Path) -> None:
@@ -178,16 +180,55 @@ def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -
     }
 
 
+def _data(manifest: dict, classes: tuple[str, ...]) -> dict:
+    """What the variant was trained on."""
+    return {
+        "patch_size": manifest["size"],
+        **{key: manifest[key] for key in ("overlap", "rates", "iof", "images")},
+        "patches": manifest["patches"] - manifest["empty_patches"],
+        "objects": manifest["objects_in_patches"],
+        "classes": len(classes),
+    }
+
+
+@contextmanager
+def _recorded(
+    track: str | None, variant: Variant, schedule: Schedule, facts: dict, resumes: bool
+) -> Iterator[str | None]:
+    """Yield the id of the MLflow run, which says that the training runs or, where it broke off, failed."""
+    if track is None:
+        yield None
+        return
+    run = tracking.begin_training(track, variant, schedule, facts, resumes=resumes)
+    try:
+        yield run
+    except BaseException:
+        with tracking.best_effort("the failure of this training"):
+            tracking.fail_training(run)
+        raise
+
+
+def _record_end(run: str, variant: Variant, out: Path, classes: int) -> None:
+    """The training is complete: were this to fail the stage, Snakemake would delete the weights."""
+    from tiltbox.model import build_detector
+    from tiltbox.model.complexity import count_complexity
+
+    with tracking.best_effort("the end of this training"):
+        counts = count_complexity(build_detector(variant, num_classes=classes))
+        tracking.log_training(run, out, vars(counts))
+
+
 def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> None:
     """Move the results out of the work folder and drop the rest: optimiser states, older epochs."""
-    weights, _ = read_checkpoint((work / "last_checkpoint").read_text().strip())
+    weights, _ = read_checkpoint(last_checkpoint(work))
     for name in ("history.csv", "config.py"):
         write_text(out / name, (work / name).read_text())
     with (work / "history.csv").open(newline="") as stream:
         epochs = list(csv.DictReader(stream))
     seconds = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)  # over resumes, too
     write_json(out / "train.json", facts | {"steps": int(epochs[-1]["step"]), "seconds": seconds})
-    save_checkpoint(out / "checkpoint.pth", weights, {"variant": facts["variant"], "classes": list(classes)})
+    meta = {"variant": facts["variant"], "classes": list(classes), "image_size": facts["image_size"]}
+    save_checkpoint(out / "checkpoint.pth", weights, meta)
     shutil.rmtree(work)
 
 

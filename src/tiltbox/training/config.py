@@ -61,8 +61,17 @@ def runner_config(
             # Spelled out because mmengine's own choice assumes a GPU.
             "model_wrapper_cfg": None if cuda else _CPU_WRAPPER,
             "work_dir": str(work),
-        }
+        },
+        format_python_code=False,
     )
+
+
+def read_config(path: Path) -> Config:
+    """A configuration as it was written, whose text is not laid out anew each time mmengine asks for it.
+
+    mmengine puts the text into every checkpoint, and laying it out takes longer than to write the weights.
+    """
+    return Config(Config.fromfile(path).to_dict(), format_python_code=False)
 
 
 def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...]) -> dict:
@@ -84,7 +93,12 @@ def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...]) -> 
 def _optimizer(schedule: Schedule, cuda: bool) -> dict:
     return {
         "type": "AmpOptimWrapper" if schedule.mixed_precision and cuda else "OptimWrapper",
-        "optimizer": {"type": "AdamW", "lr": schedule.learning_rate, "weight_decay": schedule.weight_decay},
+        "optimizer": {
+            "type": "AdamW",
+            "lr": schedule.learning_rate,
+            "weight_decay": schedule.weight_decay,
+            "fused": True,  # one kernel for all parameters
+        },
         "paramwise_cfg": {"norm_decay_mult": 0, "bias_decay_mult": 0, "bypass_duplicate": True},
     }
 

@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from tiltbox import tracking
+from tiltbox.files import write_text
 
 COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "seconds")
 LOSSES = COLUMNS[3:6]
@@ -27,13 +28,14 @@ log = logging.getLogger("tiltbox")
 class HistoryHook(Hook):
     """Appends one row per epoch to ``history.csv`` in the work folder; losses are means over the epoch.
 
-    Where the configuration names an MLflow run under ``tracking``, each row is logged there as well.
+    Where the configuration names an MLflow run under ``tracking``, each row is logged there as well; should
+    that fail, the training goes on, and the row is logged with the next.
     """
 
     def before_train(self, runner) -> None:
         self._file = Path(runner.work_dir) / "history.csv"
-        if runner.iter == 0:
-            self._file.unlink(missing_ok=True)
+        if runner.rank == 0:
+            self._drop_steps_after(runner.iter)
         self._first, self._begun = runner.iter, time.monotonic()
         self._start()
 
@@ -78,8 +80,18 @@ class HistoryHook(Hook):
             row = [runner.epoch + 1, runner.iter, f"{lr:.3e}", *means, seconds]
             self._append(row)
             if run := runner.cfg.get("tracking"):
-                tracking.log_epoch(run, dict(zip(COLUMNS, map(float, row), strict=True)))
+                with tracking.best_effort(f"epoch {runner.epoch + 1}"):
+                    tracking.log_history(run, self._file)
         self._start()
+
+    def _drop_steps_after(self, last: int) -> None:
+        """Leave out the row of an epoch that ended without a checkpoint and so comes again."""
+        if last == 0:
+            self._file.unlink(missing_ok=True)
+        elif self._file.exists():
+            header, *rows = self._file.read_text().splitlines(keepends=True)
+            done = [row for row in rows if int(row.split(",")[COLUMNS.index("step")]) <= last]
+            write_text(self._file, "".join([header, *done]))
 
     def _append(self, row: list) -> None:
         new = not self._file.exists()

@@ -1,0 +1,88 @@
+"""Going on with a training that was cut off, and losing nothing of one that another took the place of."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from tiltbox.training.config import read_config
+
+log = logging.getLogger("tiltbox")
+
+
+def essence(config) -> dict:
+    """What a training goes on with only if it is the same: neither places nor how the work is shared out.
+
+    What is in the patches says their manifest.
+    """
+    plain = config.to_dict()
+    loader = plain["train_dataloader"]
+    for part, keys in (
+        (plain, ("work_dir", "cpu_threads")),
+        (loader, ("num_workers", "persistent_workers")),
+        (loader["dataset"], ("patches",)),
+    ):
+        for key in keys:
+            del part[key]
+    return plain
+
+
+def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
+    """Make ``work`` the folder of the training ``mark``; returns whether it holds finished epochs of it.
+
+    Finished epochs of another training are kept beside it, as ``work.<its mark>``, and taken up when
+    that one is asked for again. Where resuming is not ``wanted``, everything unfinished is dropped.
+    """
+    if not wanted:
+        _drop_all(work)
+    elif _mark(work) != mark:
+        _set_aside(work)
+        if _aside(work, mark).exists():
+            os.replace(_aside(work, mark), work)
+    if not work.exists():
+        return False
+    finished = last_checkpoint(work) is not None
+    log.info("%s", "resuming from the last epoch" if finished else "starting over: no epoch was finished")
+    return finished
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """The newest epoch's checkpoint; mmengine notes its absolute path, which ends when a project moves."""
+    note = work / "last_checkpoint"
+    if not note.exists():
+        return None
+    path = work / Path(note.read_text().strip()).name
+    return path if path.exists() else None
+
+
+def _drop_all(work: Path) -> None:
+    for folder in (work, *work.parent.glob(_aside(work, "*").name)):
+        if folder.exists():
+            log.info("not resuming, as asked: %s is dropped", folder)
+            shutil.rmtree(folder)
+
+
+def _set_aside(work: Path) -> None:
+    if last_checkpoint(work) is None:
+        shutil.rmtree(work, ignore_errors=True)
+        return
+    kept = _aside(work, _mark(work) or "unknown")
+    shutil.rmtree(kept, ignore_errors=True)  # an older stand of the same training
+    os.replace(work, kept)
+    log.warning(
+        "not resuming: the configuration changed; the finished epochs are kept in %s,"
+        " and go on with the former settings (--no-resume drops them)",
+        kept,
+    )
+
+
+def _aside(work: Path, mark: str) -> Path:
+    return work.with_name(f"{work.name}.{mark}")
+
+
+def _mark(work: Path) -> str | None:
+    """The fingerprint that the training in ``work`` was begun with."""
+    path = work / "config.py"
+    return read_config(path).get("fingerprint") if path.exists() else None

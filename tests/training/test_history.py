@@ -1,0 +1,68 @@
+"""history.csv over resumes, and where MLflow does not answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tiltbox import tracking
+from tiltbox.training.history import COLUMNS, HistoryHook
+
+ROWS = ["1,20,1e-3,3.0,1.0,2.0,9.5", "2,40,1e-3,2.0,1.0,1.0,9.5", "3,60,1e-3,1.0,0.5,0.5,9.5"]
+
+
+def runner(folder: Path, step: int, rank: int = 0, **settings: object) -> SimpleNamespace:
+    optimizer = SimpleNamespace(get_lr=lambda: {"lr": [1e-3]})
+    return SimpleNamespace(
+        work_dir=folder, rank=rank, iter=step, epoch=step // 20, cfg=settings, optim_wrapper=optimizer
+    )
+
+
+def written(folder: Path) -> list[str]:
+    return (folder / "history.csv").read_text().splitlines()
+
+
+@pytest.fixture
+def history(tmp_path):
+    # As csv writes it.
+    (tmp_path / "history.csv").write_bytes(
+        "".join(f"{row}\r\n" for row in [",".join(COLUMNS), *ROWS]).encode()
+    )
+    return tmp_path
+
+
+def test_a_new_training_has_no_history(history):
+    HistoryHook().before_train(runner(history, step=0))
+    assert not (history / "history.csv").exists()
+
+
+@pytest.mark.parametrize(("step", "epochs"), [(20, 1), (40, 2), (60, 3)])
+def test_an_epoch_without_a_checkpoint_comes_again_and_is_dropped(history, step, epochs):
+    HistoryHook().before_train(runner(history, step))
+    assert written(history) == [",".join(COLUMNS), *ROWS[:epochs]]
+
+
+def test_one_process_alone_changes_the_file(history):
+    HistoryHook().before_train(runner(history, step=20, rank=1))
+    assert len(written(history)) == 4
+
+
+def test_going_on_without_a_history(tmp_path):
+    HistoryHook().before_train(runner(tmp_path, step=20))
+    assert not (tmp_path / "history.csv").exists()
+
+
+def test_training_goes_on_where_mlflow_does_not_answer(history, monkeypatch, caplog):
+    def fail(run_id: str, path: Path) -> None:
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(tracking, "log_history", fail)
+    hook, state = HistoryHook(), runner(history, step=60, tracking="run")
+    hook.before_train(state)
+    losses = dict.fromkeys(("loss", "loss_cls", "loss_bbox"), SimpleNamespace(item=lambda: 0.5))
+    hook.after_train_iter(state, 0, outputs=losses)
+    hook.after_train_epoch(state)
+    assert caplog.messages == ["MLflow did not take epoch 4: no answer"]
+    assert len(written(history)) == 5

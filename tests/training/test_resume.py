@@ -1,0 +1,136 @@
+"""What is taken up, kept and dropped of a training that was cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.settings.schedules import find_schedule
+from tiltbox.settings.variants import find_variant
+from tiltbox.training.config import read_config, runner_config
+from tiltbox.training.resume import essence, last_checkpoint, prepare_work
+
+VARIANT, SMOKE = find_variant("yoloms-xs-current"), find_schedule("smoke")
+
+
+def begun(work: Path, mark: str, epochs: int = 0) -> Path:
+    """A work folder as a training leaves it that was killed after so many epochs."""
+    work.mkdir(parents=True)
+    (work / "config.py").write_text(f"fingerprint = '{mark}'\n")
+    for epoch in range(1, epochs + 1):
+        (work / f"epoch_{epoch}.pth").write_text(mark)
+        (work / "last_checkpoint").write_text(str(work / f"epoch_{epoch}.pth"))
+    return work
+
+
+def folders(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir()}
+
+
+def config(patches: str = "patches", *, work: str = "work", **changes: object) -> Config:
+    schedule = SMOKE.model_copy(update=changes)
+    return runner_config(VARIANT, schedule, Path(patches), Path(work), DOTA_V1_CLASSES, cuda=False)
+
+
+def test_nothing_was_begun(tmp_path):
+    assert not prepare_work(tmp_path / "work", "a", wanted=True)
+    assert not prepare_work(tmp_path / "work", "a", wanted=False)
+    assert folders(tmp_path) == set()
+
+
+def test_no_epoch_was_finished(tmp_path, caplog):
+    caplog.set_level("INFO", "tiltbox")
+    assert not prepare_work(begun(tmp_path / "work", "a"), "a", wanted=True)
+    assert caplog.messages == ["starting over: no epoch was finished"]
+
+
+def test_the_same_training_goes_on(tmp_path):
+    work = begun(tmp_path / "work", "a", epochs=2)
+    assert prepare_work(work, "a", wanted=True)
+    assert last_checkpoint(work) == work / "epoch_2.pth"
+
+
+def test_it_goes_on_where_the_project_has_moved(tmp_path):
+    begun(tmp_path / "before/work", "a", epochs=2)
+    work = (tmp_path / "before").rename(tmp_path / "after") / "work"
+    assert prepare_work(work, "a", wanted=True)
+    assert last_checkpoint(work) == work / "epoch_2.pth"
+
+
+def test_the_last_checkpoint_is_gone(tmp_path):
+    work = begun(tmp_path / "work", "a", epochs=1)
+    (work / "epoch_1.pth").unlink()
+    assert last_checkpoint(work) is None
+    assert not prepare_work(work, "a", wanted=True)
+
+
+def test_finished_epochs_of_another_training_are_kept_and_named(tmp_path, caplog):
+    work = begun(tmp_path / "work", "a", epochs=30)
+    assert not prepare_work(work, "b", wanted=True)
+    assert folders(tmp_path) == {"work.a"} and (tmp_path / "work.a/epoch_30.pth").exists()
+    (line,) = caplog.messages
+    assert f"the finished epochs are kept in {tmp_path}/work.a" in line and "--no-resume" in line
+
+
+def test_a_training_that_finished_no_epoch_is_not_kept(tmp_path):
+    assert not prepare_work(begun(tmp_path / "work", "a"), "b", wanted=True)
+    assert folders(tmp_path) == set()
+
+
+def test_former_settings_take_up_what_was_kept(tmp_path):
+    work = begun(tmp_path / "work", "a", epochs=3)
+    prepare_work(work, "b", wanted=True)
+    begun(work, "b", epochs=1)
+    assert prepare_work(work, "a", wanted=True)
+    assert folders(tmp_path) == {"work", "work.b"}
+    assert last_checkpoint(work).read_text() == "a"
+
+
+def test_back_and_forth_does_not_pile_up(tmp_path):
+    work = begun(tmp_path / "work", "a", epochs=3)
+    prepare_work(work, "b", wanted=True)
+    begun(work, "b", epochs=1)
+    for mark in "abab":
+        assert prepare_work(work, mark, wanted=True)
+    assert folders(tmp_path) == {"work", "work.a"}
+
+
+def test_no_resume_drops_everything_unfinished(tmp_path):
+    begun(tmp_path / "work", "a", epochs=3)
+    begun(tmp_path / "work.b", "b", epochs=3)
+    (tmp_path / "checkpoint.pth").touch()
+    assert not prepare_work(tmp_path / "work", "a", wanted=False)
+    assert folders(tmp_path) == {"checkpoint.pth"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"patches": "elsewhere/patches"},
+        {"work": "elsewhere/work"},
+        {"workers": 2},
+        {"threads": 7},
+    ],
+)
+def test_what_does_not_change_a_training(other):
+    assert essence(config(**other)) == essence(config())
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"batch": 4}, {"image_size": 256}, {"flip": 0.5}])
+def test_what_does(other):
+    assert essence(config(**other)) != essence(config())
+
+
+def test_a_configuration_reads_as_it_was_written(tmp_path):
+    config().dump(tmp_path / "config.py")
+    assert read_config(tmp_path / "config.py").to_dict() == config().to_dict()
+
+
+def test_the_text_of_a_configuration_is_not_laid_out_anew(tmp_path, monkeypatch):
+    """yapf takes most of a second, and mmengine asks for the text at the start and in each checkpoint."""
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", None)
+    config().dump(tmp_path / "config.py")
+    assert "YOLOMSBackbone" in read_config(tmp_path / "config.py").pretty_text
