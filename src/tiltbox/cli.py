@@ -139,9 +139,8 @@ def _run_split(options: Namespace) -> None:
         classes=_classes(options.dataset),
     )
     objects = f" with {_number(manifest['objects_in_patches'], 'object')}" if manifest["labelled"] else ""
-    print(
-        f"{_number(manifest['patches'], 'patch', 'patches')}{objects} of {_number(manifest['images'], 'image')}"
-    )
+    patches, images = _number(manifest["patches"], "patch", "patches"), _number(manifest["images"], "image")
+    print(f"{patches}{objects} of {images}")
     _warn_of(manifest["objects_without_area"], "object", "without area left out")
 
 

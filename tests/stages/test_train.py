@@ -199,6 +199,8 @@ def test_it_resumes_with_other_workers_and_in_another_place(folder, tmp_path, ca
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
         patch.setattr("tiltbox.stages.train._publish", cut)
         train(NAME, VARIANT, by_epochs(1), folder / "train", tmp_path / "before", gpus=0)
+    state = torch.load(tmp_path / "before/work/epoch_1.pth", weights_only=False)
+    assert all(group["fused"] for group in state["optimizer"]["param_groups"])
     shutil.copytree(folder / "train", tmp_path / "patches")
     out = (tmp_path / "before").rename(tmp_path / "after")
     train(NAME, VARIANT, by_epochs(1, workers=1, threads=1), tmp_path / "patches", out, gpus=0)
