@@ -25,12 +25,12 @@ $(VENV)/ready: pyproject.toml
 setup: $(VENV)/ready ## make .venv with everything that tiltbox needs
 
 run: setup ## set up, run the whole workflow on the mini set, print the comparison
-	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) all_variants
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) all_variants --config dataset=mini
 	@$(BIN)/tiltbox report results/mini --out results/mini
 	@echo
 	@echo "Next: open results/mini/leaderboard.html"
 	@echo "      . $(BIN)/activate && mlflow ui    compares the runs in a browser"
-	@echo "      snakemake --cores all --config dataset=path/to/yours.yaml    runs on your own images"
+	@echo "      snakemake --config dataset=path/to/yours.yaml    runs on your own images"
 
 test: setup ## set up and run all tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile

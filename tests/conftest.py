@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+
 ROOT = Path(__file__).resolve().parents[1]
-TINY = """\
+TINY = f"""\
 name: tiny
-source: {render: {size: 128, images: {train: 4, val: 1, test: 1}}}
+source: {{render: {{size: 128, images: {{train: 4, val: 1, test: 1}}}}}}
 train_splits: [train]
 test_split: val
-patch: {size: 128, overlap: 24}
+classes: [{', '.join(DOTA_V1_CLASSES)}]
+patch: {{size: 128, overlap: 24}}
 schedule: smoke
 """
 

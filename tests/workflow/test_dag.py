@@ -6,8 +6,11 @@ import csv
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,30 +20,52 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-ALL = [f"yoloms-{size}-{generation}" for generation in ("previous", "current") for size in ("xs", "s", "l")]
+ALL = yaml.safe_load((ROOT / "configs/config.yaml").read_text())["variants"]
 TWO = ["yoloms-xs-previous", "yoloms-xs-current"]
 PER_VARIANT = ("train", "predict", "merge", "evaluate", "complexity")
 ONCE = ("download", "split_train", "split_test", "tracking", "report", "all_variants")
 REAL = ["dataset=tiny", f"variants={json.dumps(TWO)}", "gpus=0"]
 
 
-def call(command: str, *arguments: str, at: Path) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"
+def call(command: str, *arguments: str, at: Path, **variables: str) -> subprocess.CompletedProcess:
+    """Run it as on a machine without GPUs, and with these variables; programs in ``at``/bin come first."""
+    others = ("MLFLOW_", "SLURM_", "SNAKEMAKE_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(others)}
+    environment["PATH"] = os.pathsep.join([str(at / "bin"), str(BIN), environment["PATH"]])
+    environment |= {"CUDA_VISIBLE_DEVICES": ""} | variables
     return subprocess.run(
         [BIN / command, *arguments], cwd=at, env=environment, capture_output=True, text=True, check=False
     )
 
 
-def dry_run(at: Path, *settings: str, targets: tuple[str, ...] = ()) -> dict[str, int]:
+def dry_run(at: Path, *settings: str, targets: tuple[str, ...] = (), **variables: str) -> dict[str, int]:
     """How many jobs of each rule would run; empty where there is nothing to be done."""
-    done = call("snakemake", *targets, "--dry-run", "--config", *settings, at=at)
+    done = call("snakemake", *targets, "--dry-run", "--config", *settings, at=at, **variables)
     assert done.returncode == 0, done.stderr
     if "Nothing to be done" in done.stdout + done.stderr:
         return {}
     (table,) = set(re.findall(r"Job stats:\n.*?\n\n", done.stdout, flags=re.DOTALL))
     jobs = dict(re.findall(r"^(\w[\w-]*) +(\d+)$", table, flags=re.MULTILINE))
     return {rule: int(count) for rule, count in jobs.items() if rule != "total"}
+
+
+def program(path: Path, script: str) -> None:
+    """A program that stands in for the real one."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{textwrap.dedent(script)}")
+    path.chmod(0o755)
+
+
+QUICK = """
+verb=$1
+while [ $# -gt 0 ]; do [ "$1" = --out ] && out=$2; shift; done
+case $verb in
+    download|split) mkdir -p "$out"; touch "$out/manifest.json";;
+    train)
+        echo begin >> trainings; sleep 0.5; echo end >> trainings
+        mkdir -p "$out"; touch "$out"/{checkpoint.pth,config.py,history.csv,train.json};;
+esac
+"""  # a tiltbox that leaves empty files, and notes in `trainings` when one begins and ends
 
 
 def jobs_of(at: Path, *settings: str) -> set[tuple[str, str]]:
@@ -72,11 +97,11 @@ def finished(copy_project, tmp_path_factory) -> Path:
 
 
 def test_every_variant_goes_through_every_stage(fresh):
-    assert dry_run(fresh, "gpus=0") == dict.fromkeys(PER_VARIANT, 6) | dict.fromkeys(ONCE, 1)
+    assert dry_run(fresh, "gpus=0") == dict.fromkeys(PER_VARIANT, len(ALL)) | dict.fromkeys(ONCE, 1)
 
 
 def test_all_variants_is_the_default_target(fresh):
-    expected = dict.fromkeys(PER_VARIANT, 6) | dict.fromkeys(ONCE, 1)
+    expected = dict.fromkeys(PER_VARIANT, len(ALL)) | dict.fromkeys(ONCE, 1)
     assert dry_run(fresh, "gpus=0", targets=("all_variants",)) == expected
 
 
@@ -89,36 +114,39 @@ def test_a_variant_is_a_target(fresh, name):
 
 def test_without_labels_it_ends_in_the_file_to_submit(fresh):
     dataset = yaml.safe_load((fresh / "configs/datasets/tiny.yaml").read_text())
-    dataset |= {"test_split": "test", "test_labelled": False}
+    dataset |= {"name": "bare", "test_split": "test", "test_labelled": False}
     (fresh / "unlabelled set.yaml").write_text(yaml.safe_dump(dataset))  # a blank in the name is no trouble
     jobs = jobs_of(fresh, "dataset=unlabelled set.yaml", *REAL[1:])
     assert not any(rule == "evaluate" for rule, _ in jobs)
     assert {rule for rule, _ in jobs} >= {"train", "predict", "merge", "complexity", "report"}
-    assert ("merge", "results/tiny/yoloms-xs-current/merge/Task1_plane.txt") in jobs
+    assert ("merge", "results/bare/yoloms-xs-current/merge/Task1_plane.txt") in jobs
 
 
 def test_training_and_test_on_the_same_split(fresh):
     """To see whether a detector can learn a set by heart."""
-    dataset = yaml.safe_load((fresh / "configs/datasets/tiny.yaml").read_text()) | {"test_split": "train"}
-    (fresh / "same.yaml").write_text(yaml.safe_dump(dataset))
+    dataset = yaml.safe_load((fresh / "configs/datasets/tiny.yaml").read_text())
+    (fresh / "same.yaml").write_text(yaml.safe_dump(dataset | {"name": "same", "test_split": "train"}))
     jobs = dry_run(fresh, "dataset=same.yaml", *REAL[1:])
     assert (jobs["split_train"], jobs["predict"], "split_test" in jobs) == (1, 2, False)
 
 
 def test_without_tracking(fresh):
-    assert "tracking" not in dry_run(fresh, *REAL, "track=false")
+    commands = call("snakemake", "-n", "--printshellcmds", "--config", *REAL, "track=false", at=fresh).stdout
+    assert "tiltbox train" in commands
+    assert "--track" not in commands and "tiltbox tracking" not in commands
+    assert "--track tiny/yoloms" in call("snakemake", "-np", "--config", *REAL, at=fresh).stdout
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("datset=mini", "configs/config.yaml: datset: unknown key; did you mean 'dataset'?"),
+        ("datset=mini", "--config: datset: unknown key; did you mean 'dataset'?"),
         ("dataset=mnii", "configs/datasets: unknown dataset 'mnii'; did you mean 'mini'?"),
         (
             "variants=['yoloms-xs-curent']",
-            "configs/config.yaml: variants: unknown variant 'yoloms-xs-curent';"
-            " did you mean 'yoloms-xs-current'?",
+            "--config: variants: unknown variant 'yoloms-xs-curent'; did you mean 'yoloms-xs-current'?",
         ),
+        ("gpus=2", "gpus: asks for 2, this machine has 0; choose gpus=0"),
     ],
 )
 def test_wrong_settings_die_before_there_is_a_dag(fresh, setting, message):
@@ -135,6 +163,23 @@ def test_a_contradiction_in_a_row_names_the_variant(fresh, copy_project, tmp_pat
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert "configs/variants.yaml: variants.yoloms-s-current: attention and query_size go together" in last
+
+
+def test_a_workstation_with_one_gpu(fresh):
+    """It would train on the CPU without a word."""
+    done = call("snakemake", "--dry-run", "--config", "dataset=dota", at=fresh, CUDA_VISIBLE_DEVICES="0")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "snakemake: gpus: schedule dota-2gpu wants 2 GPUs, this machine has 1;"
+        " choose another schedule (as dota-1gpu), gpus=1 or gpus=0"
+    )
+
+
+def test_remarks(fresh):
+    done = call("snakemake", "--dry-run", "--config", "dataset=mini", "schedule=dota-1gpu", at=fresh)
+    remarks = [line for line in done.stderr.splitlines() if line.startswith("snakemake: ")]
+    assert len(remarks) == 2 and "CPU" in remarks[0]
+    assert "patch.size" in remarks[1] and "image_size" in remarks[1]
 
 
 def test_no_file_of_an_unknown_variant_can_be_asked_for(fresh):
@@ -154,6 +199,40 @@ def test_formatted(fresh):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "Makefile"])
+def test_commands_in_documents(fresh, document):
+    """Each can be started as it stands; a dataset of the reader's own is ours here."""
+    text = (ROOT / document).read_text()
+    text = (
+        "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+        if ".md" in document
+        else text
+    )
+    for line in re.findall(r"snakemake .*", text.replace("$(CORES)", "all")):
+        line = re.split(r"   |#|`|\"", line)[0]
+        line = re.sub(r"path/to/\w+\.yaml", "configs/datasets/tiny.yaml", line)
+        if "--lint" in line:  # tested apart
+            continue
+        done = call(*shlex.split(line), "--dry-run", "--quiet", at=fresh, CUDA_VISIBLE_DEVICES="0,1")
+        assert done.returncode == 0, (line, done.stderr)
+
+
+def test_cores_need_not_be_given():
+    """A dry run does not tell: it takes one core where none is given."""
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    assert profile["cores"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("targets", "threads"), [([], 12 // len(ALL)), ([ALL[0]], 12), (ALL[:2], 6), (["report"], 12 // len(ALL))]
+)
+def test_variants_that_were_asked_for_share_the_cores(fresh, targets, threads):
+    settings = ["--config", "dataset=tiny"]
+    done = call("snakemake", "-n", "--cores", "12", *targets, *settings, at=fresh)
+    found = re.findall(r"^rule train:\n(?:    .*\n)*?    threads: (\d+)", done.stdout, flags=re.MULTILINE)
+    assert set(found) == {str(threads)}, done.stderr
+
+
 def test_every_rule_has_log_benchmark_and_resources():
     """The targets, which run nothing, apart."""
     for path in (ROOT / "workflow/rules").glob("*.smk"):
@@ -161,6 +240,72 @@ def test_every_rule_has_log_benchmark_and_resources():
             if "shell:" in rule:
                 for part in ("log:", "benchmark:", "resources:", "mem_mb=", "runtime="):
                     assert part in rule, (path.name, part, rule)
+
+
+# on GPUs and clusters, with stand-ins -------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(copy_project, tmp_path) -> Path:
+    """A project whose stages take no time and do nothing."""
+    program(tmp_path / "bin/tiltbox", QUICK)
+    return copy_project(tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "most"), [([], 2), (["--resources", "gpu=1"], 1)])
+def test_no_more_trainings_than_gpus(quick, limit, most):
+    targets = [f"results/tiny/{name}/train/checkpoint.pth" for name in ALL]
+    settings = ["--config", "dataset=tiny", "--"]
+    done = call(
+        "snakemake", "--cores", "16", *limit, *settings, *targets, at=quick, CUDA_VISIBLE_DEVICES="0,1"
+    )
+    assert done.returncode == 0, done.stderr
+    steps = [1 if line == "begin" else -1 for line in (quick / "trainings").read_text().split()]
+    at_once = [sum(steps[: end + 1]) for end in range(len(steps))]
+    assert (len(steps), max(at_once), at_once[-1]) == (2 * len(ALL), most, 0)
+
+
+SLURM = {
+    "sbatch": """
+        echo "$*" >> submitted
+        for each; do case $each in --wrap=*) command=${each#--wrap=};; esac; done
+        SLURM_JOB_ID=17 bash -c "$command" >> jobs.log 2>&1
+        echo 17
+    """,
+    "srun": 'while [[ $1 == -* ]]; do shift; done; "$@"',
+    "sacct": 'echo "17|COMPLETED"',
+    "squeue": 'echo "17|COMPLETED"',
+    "sacctmgr": "echo account",
+    "sinfo": "echo partition",
+    "scontrol": "",
+    "scancel": "",
+}
+
+
+@pytest.mark.parametrize("profile", ["--workflow-profile", "--profile"])
+def test_slurm(quick, profile):
+    """From a login node without GPUs; neither cores nor GPUs are given."""
+    for name, script in SLURM.items():
+        program(quick / "bin" / name, script)
+    target = "results/dota/yoloms-xs-current/train/checkpoint.pth"
+    options = ["--default-resources", "slurm_account=account", "slurm_partition=partition", "--retries", "0"]
+    options += ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
+    options += ["--latency-wait", "3", "--config", "dataset=dota", "--", target]
+    done = call("snakemake", profile, "profiles/slurm", *options, at=quick)
+    log = quick / "jobs.log"
+    assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
+    assert (quick / target).exists()
+    submitted = {
+        re.search(r"--comment rule_(\w+?)(_wildcards_\S*)? ", line).group(1): line
+        for line in (quick / "submitted").read_text().splitlines()
+    }
+    assert set(submitted) == {"split_train", "train"}  # the rest runs on the login node
+    train = submitted["train"].partition("--wrap")[0]
+    assert "--gpus 2" in train or "--gpus=2" in train, train
+    assert "--mem 30000 " in train and "-t 1440 " in train
+    if profile == "--workflow-profile":
+        assert "--cpus-per-task=10" in train
+        assert "--mem 10000 " in submitted["split_train"]
 
 
 # after a real run ---------------------------------------------------------------------------------------
@@ -174,7 +319,7 @@ def test_results_of_a_variant(finished, name):
         assert [row["step"] for row in csv.DictReader(file)] == ["2"]
     assert (results / "predict/detections.parquet").exists()
     names = {path.name for path in (results / "merge").iterdir()}
-    assert names == {"Task1.zip", *(f"Task1_{each}.txt" for each in DOTA_V1_CLASSES)}
+    assert names - {".tiltbox"} == {"Task1.zip", *(f"Task1_{each}.txt" for each in DOTA_V1_CLASSES)}
     metrics = json.loads((results / "evaluate/metrics.json").read_text())
     assert (metrics["dataset"], metrics["split"], metrics["images"]) == ("tiny", "val", 1)
     assert set(metrics["classes"]) == set(DOTA_V1_CLASSES)
@@ -239,6 +384,121 @@ def test_a_comment_in_the_table_reruns_nothing(finished, kept_configs):
     path = finished / "configs/variants.yaml"
     path.write_text("# Another comment.\n" + path.read_text())
     assert dry_run(finished, *REAL) == {}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["track=false"],
+        ["dataset=configs/datasets/tiny.yaml"],
+        ["schedule=smoke"],
+        ["schedule=configs/schedules/smoke.yaml"],
+        ["gpus=auto"],
+        ["gpus=1"],
+        [f"variants={TWO[0]}"],
+    ],
+)
+def test_settings_that_change_no_result(finished, settings):
+    again = {setting.partition("=")[0]: setting for setting in [*REAL, *settings]}.values()
+    assert dry_run(finished, *again, CUDA_VISIBLE_DEVICES="0,1").keys() <= {"report", "all_variants"}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("schedules/smoke.yaml", "workers: 0", "workers: 2"),
+        ("variants.yaml", "dota/epoch_36.pth", "dota/epoch_12.pth"),
+        ("variants.yaml", "coco.pth", "coco-2.pth"),  # the schedule starts from random weights
+        ("schedules/smoke.yaml", "l: 1", "l: 2"),  # none of the size
+    ],
+)
+def test_edits_that_change_no_result(finished, kept_configs, file, old, new):
+    path = finished / "configs" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert dry_run(finished, *REAL) == {}
+
+
+def test_lost_logs_and_marks_train_nothing(finished, tmp_path):
+    logs = (finished / "logs").rename(tmp_path / "logs")
+    try:
+        assert not dry_run(finished, *REAL).keys() & set(PER_VARIANT)
+    finally:
+        shutil.rmtree(finished / "logs", ignore_errors=True)
+        logs.rename(finished / "logs")
+
+
+def test_commands_are_compared_as_written():
+    """What is put in by Snakemake is none of its triggers; what Python puts in would be."""
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for command in re.findall(r"shell:\n((?: +.*\n?)+)", path.read_text()):
+            assert not re.search(r"""^ +f["']|["'] *[+%]|\.format\(""", command, re.MULTILINE), (
+                path.name,
+                command,
+            )
+
+
+def test_another_schedule_trains_again(finished, kept_configs):
+    path = finished / "configs/schedules/smoke.yaml"
+    path.write_text(path.read_text().replace("max_steps: 2", "max_steps: 3"))
+    assert dry_run(finished, *REAL) == dict.fromkeys(PER_VARIANT[:-1], 2) | {"report": 1, "all_variants": 1}
+
+
+# The keys of a dataset that neither tool follows, and why.
+NOT_FOLLOWED = {
+    "name": "names the folders: another one begins from nothing",
+    "schedule": "a name; what the file says is followed",
+    "test_labelled": "whether evaluate runs at all",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "first"),
+    [
+        ("source", {"render": {"size": 128, "seed": 1, "images": {"train": 4, "val": 1}}}, "download"),
+        ("expected", {"val": {"images": 1}}, "download"),
+        ("splits", {}, "download"),
+        ("train_splits", ["train", "val"], "split_train"),
+        ("test_split", "train", "predict"),
+        ("classes", list(reversed(DOTA_V1_CLASSES)), "download"),
+        ("patch", {"size": 128, "overlap": 0}, "split_train"),
+    ],
+)
+def test_keys_of_a_dataset(finished, kept_configs, key, value, first):
+    path = finished / "configs/datasets/tiny.yaml"
+    dataset = yaml.safe_load(path.read_text())
+    if key == "splits":  # for a folder alone
+        splits = {
+            name: {"images": f"{name}/images", "labels": f"{name}/labelTxt"} for name in ("train", "val")
+        }
+        dataset |= {"source": {"folder": str(finished / "data/tiny/raw")}}
+        path.write_text(yaml.safe_dump(dataset | {"splits": splits}))
+    else:
+        path.write_text(yaml.safe_dump(dataset | {key: value}))
+    assert first in dry_run(finished, *REAL)
+
+
+def test_every_key_of_a_dataset_is_followed_or_not_on_purpose():
+    from tiltbox.settings.datasets import Dataset
+
+    (mark,) = (each for each in test_keys_of_a_dataset.pytestmark if each.name == "parametrize")
+    assert {row[0] for row in mark.args[1]} | set(NOT_FOLLOWED) == set(Dataset.model_fields)
+
+
+def test_edits_in_a_folder_are_noticed(quick):
+    for split in ("train", "val"):
+        for file in ("images/a.png", "labelTxt/a.txt"):
+            path = quick / "pictures" / split / file
+            path.parent.mkdir(parents=True)
+            path.write_text(file)
+    mine = "{name: mine, source: {folder: pictures}, schedule: smoke, patch: {size: 128, overlap: 0}}"
+    (quick / "mine.yaml").write_text(mine)
+    settings = ["--config", "dataset=mine.yaml", "gpus=0", "--", "split_train"]
+    assert call("snakemake", *settings, at=quick).returncode == 0
+    again = ["dataset=mine.yaml", "gpus=0", "--"]
+    assert dry_run(quick, *again, "split_train") == {}
+    (quick / "pictures/train/labelTxt/a.txt").write_text("edited")
+    assert dry_run(quick, *again, "split_train") == {"download": 1, "split_train": 1}
 
 
 def test_another_patch_size_runs_all_but_the_download_again(finished, kept_configs):

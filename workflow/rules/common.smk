@@ -1,11 +1,11 @@
 # The settings, checked before there is a DAG, and what several rules need of them.
 #
-# What a result depends on stands in `params` of its rule, as a rule as a fingerprint: Snakemake runs a rule
-# again if they, its inputs or the plain text of its command change. What only says how to get there (file
-# names, numbers of GPUs and processes, MLflow) reaches the command as a global in capitals, or by a function
-# with `output` among its arguments: Snakemake does not compare either.
+# What a result depends on stands in `params`, mostly as a fingerprint. If they change, or the inputs, or the plain
+# text of the command, Snakemake runs a job again. What only says how to get there (names of files, numbers of
+# GPUs and processes, MLflow) is `uncompared`.
 
 import sys
+from pathlib import Path
 
 from tiltbox import layout
 from tiltbox.errors import TiltboxError
@@ -32,16 +32,16 @@ if workflow.is_main_process:
         print(f"snakemake: {remark}", file=sys.stderr)
 
 dataset = plan.dataset
-DATASET = plan.workflow.dataset
-SCHEDULE = plan.schedule_name
-GPUS = plan.gpus
 CORES = workflow.resource_settings.cores or 16  # on a cluster nobody may have set them
-# Without GPUs, and where the schedule does not say, the variants share the cores.
-CPU_THREADS = plan.schedule.threads or max(1, CORES // len(plan.variants))
 
 
 wildcard_constraints:
     variant="|".join(plan.variants),
+
+
+def uncompared(value):
+    """A parameter that triggers nothing: Snakemake compares none that could be derived from the output."""
+    return lambda wildcards, output: value
 
 
 def dataset_keys(*keys):
@@ -66,8 +66,17 @@ def results_of(variant):
     return scores if dataset.test_labelled else submission
 
 
+def cpu_threads(wildcards):
+    """Without GPUs, and where the schedule does not say, the variants that were asked for share the cores."""
+    targets = {
+        part for target in workflow.dag_settings.targets for part in Path(target).parts
+    }
+    asked = targets & set(plan.variants) or plan.variants
+    return plan.schedule.threads or max(1, CORES // len(asked))
+
+
 def tracked(wildcards, output):
-    """The option that logs a stage to the variant's MLflow run."""
+    """The option that logs a stage to the variant's MLflow run, ``uncompared``."""
     return f"--track {dataset.name}/{wildcards.variant}" if plan.workflow.track else ""
 
 

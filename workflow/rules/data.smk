@@ -20,8 +20,9 @@ rule download:
             dataset.source, dataset_keys("splits", "classes", "expected")
         ),
         contents=lambda wildcards: dataset.contents(),
+        dataset=uncompared(plan.workflow.dataset),
     shell:
-        "tiltbox download {DATASET:q} --out {params.folder} > {log} 2>&1"
+        "tiltbox download {params.dataset:q} --out {params.folder} > {log} 2>&1"
 
 
 for role, splits in cut_splits().items():
@@ -52,7 +53,8 @@ for role, splits in cut_splits().items():
             rates=dataset.patch.rates,
             iof=dataset.patch.iof,
             classes=dataset.classes,
+            dataset=uncompared(plan.workflow.dataset),
         shell:
-            "tiltbox split {params.sources} --out {params.folder} --dataset {DATASET:q}"
+            "tiltbox split {params.sources} --out {params.folder} --dataset {params.dataset:q}"
             " --size {params.size} --overlap {params.overlap} --rates {params.rates}"
             " --iof {params.iof} --workers {threads} > {log} 2>&1"

@@ -13,20 +13,23 @@ rule predict:
         benchmark_file("predict")
     conda:
         "../envs/tiltbox.yaml"
-    threads: GPUS * 4 or CPU_THREADS
+    threads: plan.gpus * 4 or cpu_threads
     resources:
-        gpu=GPUS,
-        mem_mb=6000 + 6000 * GPUS,
+        gpu=plan.gpus,
+        mem_mb=6000 + 6000 * plan.gpus,
         runtime=720,
     params:
         patches=plan.test_patches,
         settings=fingerprint(
             dataset_keys("classes"), {"image_size": plan.schedule.image_size}
         ),
+        dataset=uncompared(plan.workflow.dataset),
+        schedule=uncompared(plan.schedule_name),
+        gpus=uncompared(plan.gpus),
     shell:
         "tiltbox predict {wildcards.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
-        " --out {output.detections} --dataset {DATASET:q} --schedule {SCHEDULE:q}"
-        " --gpus {GPUS} > {log} 2>&1"
+        " --out {output.detections} --dataset {params.dataset:q} --schedule {params.schedule:q}"
+        " --gpus {params.gpus} > {log} 2>&1"
 
 
 rule merge:
@@ -50,8 +53,9 @@ rule merge:
     params:
         folder=lambda wildcards: layout.task1(dataset.name, wildcards.variant),
         classes=dataset.classes,
+        dataset=uncompared(plan.workflow.dataset),
     shell:
-        "tiltbox merge {input.detections} --out {params.folder} --dataset {DATASET:q} > {log} 2>&1"
+        "tiltbox merge {input.detections} --out {params.folder} --dataset {params.dataset:q} > {log} 2>&1"
 
 
 rule evaluate:
@@ -77,9 +81,10 @@ rule evaluate:
         split=dataset.test_split,
         classes=dataset.classes,
         track=tracked,
+        dataset=uncompared(plan.workflow.dataset),
     shell:
         "tiltbox evaluate {params.task1} --labels {params.raw}/labelTxt --images {params.raw}/images"
-        " --split {params.split} --dataset {DATASET:q} --out {output.metrics} {params.track} > {log} 2>&1"
+        " --split {params.split} --dataset {params.dataset:q} --out {output.metrics} {params.track} > {log} 2>&1"
 
 
 rule complexity:
@@ -96,5 +101,6 @@ rule complexity:
         runtime=30,
     params:
         detector=lambda wildcards: plan.detector(wildcards.variant),
+        dataset=uncompared(plan.workflow.dataset),
     shell:
-        "tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {DATASET:q} > {log} 2>&1"
+        "tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {params.dataset:q} > {log} 2>&1"

@@ -1,10 +1,6 @@
 # The MLflow database, created once: stages that create it at the same time break it. Stages need it as
 # `ancient`, with tracking or without, so that neither a change of mind nor a new database trains anew.
 
-PREPARE_TRACKING = (
-    f"tiltbox tracking {dataset.name}" if plan.workflow.track else "echo not asked for"
-)
-
 
 rule tracking:
     output:
@@ -18,5 +14,11 @@ rule tracking:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        command=uncompared(
+            f"tiltbox tracking {dataset.name}"
+            if plan.workflow.track
+            else "echo not asked for"
+        ),
     shell:
-        "{PREPARE_TRACKING} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"

@@ -17,10 +17,10 @@ rule train:
         benchmark_file("train")
     conda:
         "../envs/tiltbox.yaml"
-    threads: GPUS * (plan.schedule.workers + 1) or CPU_THREADS
+    threads: plan.gpus * (plan.schedule.workers + 1) or cpu_threads
     resources:
-        gpu=GPUS,
-        mem_mb=6000 + 12000 * GPUS,
+        gpu=plan.gpus,
+        mem_mb=6000 + 12000 * plan.gpus,
         runtime=1440,  # a cluster may end it then; started again, it goes on
     params:
         patches=plan.train_patches,
@@ -29,7 +29,10 @@ rule train:
         ).parent,
         track=tracked,
         settings=lambda wildcards: plan.depends_on(wildcards.variant),
+        dataset=uncompared(plan.workflow.dataset),
+        schedule=uncompared(plan.schedule_name),
+        gpus=uncompared(plan.gpus),
     shell:
         "tiltbox train {wildcards.variant} --patches {params.patches} --out {params.folder}"
-        " --dataset {DATASET:q} --schedule {SCHEDULE:q} --gpus {GPUS} {params.track}"
+        " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.track}"
         " > {log} 2>&1"
