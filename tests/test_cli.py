@@ -281,6 +281,12 @@ def test_checkpoint_of_another_variant(source, tmp_path, capsys):
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_published_weights_where_there_are_none(source, tmp_path, capsys):
+    command = "predict yoloms-l-current --checkpoint published --patches {source} --out {out}"
+    line = failure(capsys, command, source=source, out=tmp_path / "out.parquet")
+    assert "variants.yoloms-l-current.checkpoint: no weights are published; give the file of your own" in line
+
+
 def test_debug_gives_the_traceback(tmp_path):
     command = [sys.executable, "-m", "tiltbox", "report", str(tmp_path / "nothing"), "--out", str(tmp_path)]
     plain, debug = (

@@ -199,22 +199,31 @@ def test_formatted(fresh):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "Makefile"])
-def test_commands_in_documents(fresh, document):
-    """Each can be started as it stands; a dataset of the reader's own is ours here."""
+def commands_in(document: str) -> set[str]:
+    """Every command line, in a block or in a sentence, with the reader's own names replaced by ours."""
     text = (ROOT / document).read_text()
-    text = (
-        "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-        if ".md" in document
-        else text
-    )
-    for line in re.findall(r"snakemake .*", text.replace("$(CORES)", "all")):
-        line = re.split(r"   |#|`|\"", line)[0]
-        line = re.sub(r"path/to/\w+\.yaml", "configs/datasets/tiny.yaml", line)
-        if "--lint" in line:  # tested apart
-            continue
+    fence = re.MULTILINE | re.DOTALL
+    blocks, prose = re.findall(r"^```\n(.*?)^```", text, fence), re.sub(r"^```.*?^```", "", text, flags=fence)
+    lines = re.findall(r"^snakemake [^#\n]+", "\n".join(blocks), re.MULTILINE)
+    lines += [" ".join(line.split()) for line in re.findall(r"`(snakemake [^`]+)`", prose)]
+    lines = [re.sub(r"path/to/\w+\.yaml", "configs/datasets/tiny.yaml", line) for line in lines]
+    return {line.replace("yoloms-s-mine", ALL[0]) for line in lines}
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_commands_in_documents(fresh, document):
+    """Each can be started as it stands."""
+    commands = commands_in(document)
+    assert len(commands) > 1
+    for line in commands:
         done = call(*shlex.split(line), "--dry-run", "--quiet", at=fresh, CUDA_VISIBLE_DEVICES="0,1")
         assert done.returncode == 0, (line, done.stderr)
+
+
+def test_make_run_shows_what_it_ran():
+    text = (ROOT / "Makefile").read_text()
+    assert re.search(r"snakemake --cores \$\(CORES\) all_variants --config dataset=mini\n", text)
+    assert "report results/mini --out results/mini" in text
 
 
 def test_cores_need_not_be_given():
