@@ -27,6 +27,7 @@ def test_patches_of_no_split():
         (layout.metrics("mini", "v"), "results/mini/v/evaluate/metrics.json"),
         (layout.complexity("mini", "v"), "results/mini/v/complexity/complexity.json"),
         (layout.leaderboard("mini", "html"), "results/mini/leaderboard.html"),
+        (layout.tracking_mark("mini"), "results/mini/.tracking"),
         (layout.TRACKING_DATABASE, "mlflow.db"),
     ],
 )

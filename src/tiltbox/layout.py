@@ -55,5 +55,10 @@ def complexity(dataset: str, name: str) -> Path:
     return variant(dataset, name) / "complexity" / "complexity.json"
 
 
+def tracking_mark(dataset: str) -> Path:
+    """Stands for the database: beside the results, since a lost mark would have them made again."""
+    return RESULTS / dataset / ".tracking"
+
+
 def leaderboard(dataset: str, suffix: str) -> Path:
     return RESULTS / dataset / f"leaderboard.{suffix}"

@@ -428,13 +428,20 @@ def test_edits_that_change_no_result(finished, kept_configs, file, old, new):
     assert dry_run(finished, *REAL) == {}
 
 
-def test_lost_logs_and_marks_train_nothing(finished, tmp_path):
+def test_lost_logs_train_no_other_variant(finished, kept_configs, tmp_path):
     logs = (finished / "logs").rename(tmp_path / "logs")
     try:
-        assert not dry_run(finished, *REAL).keys() & set(PER_VARIANT)
+        change_row(finished, "yoloms-xs-current", head_groups=2)
+        jobs = dry_run(finished, *REAL)
     finally:
         shutil.rmtree(finished / "logs", ignore_errors=True)
         logs.rename(finished / "logs")
+    assert jobs["train"] == 1
+
+
+def test_a_new_database_trains_nothing(finished):
+    done = call("snakemake", "-n", "--forcerun", "tracking", "--config", *REAL, "--", "report", at=finished)
+    assert "rule tracking:" in done.stdout and "rule train:" not in done.stdout
 
 
 def test_commands_are_compared_as_written():

@@ -4,7 +4,7 @@
 
 rule tracking:
     output:
-        touch(layout.LOGS / dataset.name / "tracking.done"),
+        touch(layout.tracking_mark(dataset.name)),
     log:
         layout.LOGS / dataset.name / "tracking.log",
     benchmark:
