@@ -148,6 +148,19 @@ def test_a_file_that_is_named_as_no_patch(checkpoint, patches):
         run(checkpoint, patches)
 
 
+def test_a_patch_at_a_rate(checkpoint, patches):
+    """As the devkit names them: merge would take the rate for a window of no size."""
+    shutil.copy(patches / "images/c__128__0___0.png", patches / "images/d__0.5__0___0.png")
+    with pytest.raises(DataError, match=r"d__0\.5__0___0\.png: is named as a patch at rate 0\.5"):
+        run(checkpoint, patches)
+
+
+def test_no_patches_for_one_of_several_processes():
+    found = inference.detect_patches(build_detector(NAME).eval(), [], image_size=128, batch=2)
+    assert {name: len(column) for name, column in found.items()} == dict.fromkeys(found, 0)
+    assert found["rboxes"].shape == (0, 5)
+
+
 def test_a_checkpoint_of_another_variant(patches, tmp_path):
     save_checkpoint(tmp_path / "s.pth", build_detector("yoloms-s-previous").state_dict(), {})
     with pytest.raises(CheckpointError, match="does not fit yoloms-xs-previous"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,14 +21,15 @@ from filelock import FileLock
 
 from tiltbox import tracking
 from tiltbox.dota.mini import render_mini
-from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError
+from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint
 from tiltbox.settings.schedules import Schedule, find_schedule
 from tiltbox.settings.variants import find_variant
 from tiltbox.stages.split import split
 from tiltbox.stages.train import train
-from tiltbox.training.devices import cpu_threads
+from tiltbox.training import worker
+from tiltbox.training.devices import leased_gpus
 
 NAME = "yoloms-xs-current"
 VARIANT = find_variant(NAME)
@@ -93,16 +96,50 @@ def test_the_cpu_computes_with_channels_last(trained):
     assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
 
 
-def test_the_same_schedule_gives_the_same_weights(folder, tmp_path):
+def test_the_same_schedule_gives_the_same_weights(folder, tmp_path, monkeypatch):
     """To the last bit, with random augmentation in worker processes and whatever threads there are."""
     schedule = SMOKE.model_copy(update={"threads": 1, "workers": 2})
     weights = []
     for threads in (1, 2):
-        with cpu_threads(threads):
-            train(NAME, VARIANT, schedule, folder / "train", tmp_path / str(threads), gpus=0)
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        train(NAME, VARIANT, schedule, folder / "train", tmp_path / str(threads), gpus=0)
         weights.append(read_checkpoint(tmp_path / str(threads) / "checkpoint.pth")[0])
     one, two = weights
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0, ""), (1, "5"), (2, "5,7")])
+def test_the_training_process_sees_its_leased_gpus_alone(folder, tmp_path, monkeypatch, gpus, seen):
+    """With made-up GPUs, of which the first is taken: in its environment before it begins."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    visible = []
+
+    def program(command):
+        visible.append((os.environ["CUDA_VISIBLE_DEVICES"], "torch.distributed.run" in command))
+        return 9
+
+    monkeypatch.setattr("tiltbox.stages.train.run_program", program)
+    with leased_gpus(1), pytest.raises(TiltboxError, match="ended with exit code 9"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=gpus)
+    assert visible == [(seen, gpus > 1)]
+
+
+def test_a_missing_patch_is_named(folder, tmp_path):
+    shutil.copytree(folder / "train", tmp_path / "train")
+    patch = min((tmp_path / "train/images").iterdir())
+    patch.unlink()
+    with pytest.raises(DataError, match=rf"{patch.name}: there is no such patch"):
+        train(NAME, VARIANT, SMOKE, tmp_path / "train", tmp_path / "out", gpus=0, processes=2)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]"])
+def test_a_manifest_that_is_none(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=r"manifest\.json: is no manifest of a split"):
+        train(NAME, VARIANT, SMOKE, tmp_path, tmp_path / "out", gpus=0)
 
 
 def test_starting_weights_are_used(folder, tmp_path):
@@ -220,6 +257,8 @@ def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch
         log_history(run_id, history)
 
     monkeypatch.setattr(tracking, "log_history", fail_at_first)
+    here = "tiltbox.stages.train.run_program"
+    monkeypatch.setattr(here, lambda command: worker.main(Path(command[-1])))  # in this process
     train(NAME, VARIANT, by_epochs(2), folder / "train", tmp_path / "out", gpus=0, track="mini/run")
     client = tracking._client()
     (run,) = client.search_runs([tracking.prepare("mini")])

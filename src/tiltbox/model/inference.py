@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -33,21 +34,36 @@ def detect_patches(
         ``rboxes`` (n, 5) float32 in pixels of the patch file, radians, le90; in the order of ``images``,
         best first within a patch.
     """
-    columns: dict[str, list[np.ndarray]] = {"patch": [], "label": [], "score": [], "rboxes": []}
+    nothing = np.empty(0, np.float32)
+    parts = [(nothing.astype(object), nothing.astype(np.int64), nothing, nothing.reshape(0, 5))]
     with ThreadPoolExecutor(READERS) as readers:
-        for group in progress(_groups(images, batch), "predict", total=-(-len(images) // batch)):
-            samples = list(readers.map(lambda path: _sample(path, image_size), group))
+        groups = _groups(images, batch)
+        for group, samples in progress(_ahead(readers, groups, image_size), "predict", total=len(groups)):
             for path, result in zip(group, _run(model, samples), strict=True):
-                instances = result.pred_instances.cpu()
-                columns["patch"].append(np.full(len(instances), path.stem, dtype=object))
-                columns["label"].append(instances.labels.numpy())
-                columns["score"].append(instances.scores.numpy())
-                columns["rboxes"].append(le90(instances.bboxes.numpy()).astype(np.float32))
-    return {name: np.concatenate(parts) for name, parts in columns.items()}
+                found = result.pred_instances.cpu()
+                boxes = le90(found.bboxes.numpy()).astype(np.float32)
+                names = np.full(len(found), path.stem, dtype=object)
+                parts.append((names, found.labels.numpy(), found.scores.numpy(), boxes))
+    columns = map(np.concatenate, zip(*parts, strict=True))
+    return dict(zip(("patch", "label", "score", "rboxes"), columns, strict=True))
 
 
-def _groups(images: list[Path], size: int) -> Iterator[list[Path]]:
-    return (images[start : start + size] for start in range(0, len(images), size))
+def _groups(images: list[Path], size: int) -> list[list[Path]]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def _ahead(
+    readers: Executor, groups: list[list[Path]], image_size: int
+) -> Iterator[tuple[list[Path], list[dict]]]:
+    """Each group with its samples; those of the next one are read while the caller works on this one."""
+
+    def submit(group: list[Path]) -> list[Future]:
+        return [readers.submit(_sample, path, image_size) for path in group]
+
+    following = submit(groups[0]) if groups else []
+    for group, next_group in zip_longest(groups, groups[1:], fillvalue=[]):
+        samples, following = following, submit(next_group)
+        yield group, [sample.result() for sample in samples]
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.labels import Labels, read_labels
+from tiltbox.dota.labels import read_labels
 from tiltbox.dota.task1 import ClassDetections, read_task1
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_writable, whole_file, write_json, write_text
@@ -179,7 +179,7 @@ def _curve_rows(score: Task1Score) -> Iterator[Iterable[str]]:
 
 
 def _thinned(curve: Curve) -> np.ndarray:
-    """At most ``CURVE_POINTS`` points (recall, precision, score), evenly over recall and with the last one."""
+    """At most ``CURVE_POINTS`` points (recall, precision, score): evenly over recall, and the last one."""
     points = np.stack([curve.recall, curve.precision, curve.scores], axis=1)
     if len(points) <= CURVE_POINTS:
         return points

@@ -9,6 +9,7 @@ import numpy as np
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.images import list_images
+from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
 from tiltbox.settings.variants import Variant
 
@@ -55,12 +56,23 @@ def predict(
     gpus = available if gpus is None else gpus
     if gpus > available:
         raise SettingsError("--gpus", f"asks for {gpus}, but this machine has {available}", "ask for fewer")
+    gpus = min(gpus, len(images))
+    _require_original_scale(images)
     with leased_gpus(gpus), cpu_threads(None if gpus else threads):
         job = (name, variant, checkpoint, classes, image_size, unknown_size, batch)
         parts = _on_gpus(job, images, gpus) if gpus > 1 else [_detect(job, images, "cuda" if gpus else "cpu")]
     detections = _joined(parts, classes)
     write_detections(out, detections)
     return len(detections.score)
+
+
+def _require_original_scale(images: list[Path]) -> None:
+    """Refuse the devkit's patch names: detections.parquet has no rate, so merge would misplace the boxes."""
+    for image in images:
+        scale = parse_patch_name(image.stem).scale
+        if scale < MIN_SIZE:
+            problem = f"is named as a patch at rate {scale:g}"
+            raise DataError(image, problem, "cut the images with `tiltbox split`, which names window sizes")
 
 
 def _on_gpus(job: tuple, images: list[Path], gpus: int) -> list[dict]:
@@ -84,7 +96,6 @@ def _detect(job: tuple, images: list[Path], device: str) -> dict[str, np.ndarray
 
 def _joined(parts: list[dict[str, np.ndarray]], classes: tuple[str, ...]):
     from tiltbox.dota.detections import Detections
-    from tiltbox.dota.patches import parse_patch_name
 
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     names = {patch: parse_patch_name(patch) for patch in dict.fromkeys(columns["patch"])}

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import json
 import logging
 import math
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,16 +18,17 @@ from tiltbox import __version__, tracking
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.errors import DataError, OutputError, TiltboxError
 from tiltbox.files import require_writable, write_json, write_text
-from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
+from tiltbox.model.checkpoint import local_copy, read_checkpoint, save_checkpoint
+from tiltbox.processes import run_program
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use
 from tiltbox.settings.variants import Variant, load_variants
 from tiltbox.training.config import runner_config
-from tiltbox.training.devices import gpu_count, leased_gpus
+from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
+from tiltbox.training.failure import read_failure
 from tiltbox.training.resume import essence, last_checkpoint, prepare_work
 
 log = logging.getLogger("tiltbox")
-_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def train(
@@ -80,6 +78,8 @@ def train(
         config.pretrained = start or _pretrained(variant, schedule)
         config.fingerprint = fingerprint(essence(config), manifest)
         config.resume = prepare_work(work, config.fingerprint, resume)
+        if config.pretrained and not config.resume:
+            local_copy(config.pretrained)  # once, not in every process
         config.load_from = str(last_checkpoint(work)) if config.resume else None
         facts = _facts(name, variant, schedule, config, gpus) | {"data": _data(manifest, classes)}
         with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
@@ -102,11 +102,15 @@ def _patch_manifest(patches: Path) -> dict:
     path = patches / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
+        labelled, objects = manifest["labelled"], manifest["objects_in_patches"]
     except FileNotFoundError:
         raise DataError(path, "there is no manifest", "cut the images with `tiltbox split` first") from None
-    if not manifest["labelled"]:
+    except (ValueError, KeyError, TypeError):
+        remedy = "cut the images with `tiltbox split` again"
+        raise DataError(path, "is no manifest of a split", remedy) from None
+    if not labelled:
         raise DataError(patches, "has no labels to learn from", "train on a split with labelTxt")
-    if not manifest["objects_in_patches"]:
+    if not objects:
         raise DataError(patches, "holds no objects", "train on images with labelled objects")
     return manifest
 
@@ -137,23 +141,18 @@ def _write_config(config, work: Path) -> None:
 
 
 def _launch(config: Path, processes: int) -> None:
-    if processes == 1:
-        from tiltbox.training import worker
-
-        worker.run(config)
-        return
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "tiltbox.training.worker", str(config)]
-    done = subprocess.run(command, check=False, preexec_fn=_end_with_parent)
-    if done.returncode:
+    """Train in processes of their own: once CUDA has looked around in a process, no lease changes what it
+    sees, and importing mmengine makes it look.
+    """
+    command = [sys.executable, "-m", "tiltbox.training.worker", str(config)]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command[1:1] = torchrun
+    code = run_program(command)
+    if code:
+        problem = f"training ended with exit code {code}"
         remedy = "see the messages above; started again, it resumes from the last epoch"
-        raise TiltboxError(config, f"training ended with exit code {done.returncode}", remedy)
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end torchrun, and it its workers, should this process be killed (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        raise read_failure(config) or TiltboxError(config, problem, remedy)
 
 
 def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -> dict:
@@ -173,7 +172,7 @@ def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -
         "learning_rate": schedule.learning_rate,
         "image_size": schedule.image_size,
         "seed": schedule.seed,
-        "device": torch.cuda.get_device_name() if gpus else "CPU",
+        "device": gpu_name() if gpus else "CPU",
         "config_hash": config.fingerprint,
         "git_commit": tracking.git_commit(),
         "versions": {"tiltbox": __version__, "torch": torch.__version__, "mmengine": mmengine.__version__},

@@ -8,6 +8,7 @@ from mmengine.dataset import BaseDataset
 from mmrotate.registry import DATASETS
 
 from tiltbox.dota.labels import read_labels
+from tiltbox.errors import DataError
 from tiltbox.model.detector import PAD_VALUE
 from tiltbox.settings.schedules import Schedule
 
@@ -38,6 +39,8 @@ class PatchDataset(BaseDataset):
             for qbox, name in zip(labels.qboxes, labels.classes, strict=True)
         ]
         image = self.patches / "images" / f"{annfile.stem}.png"
+        if not image.exists():
+            raise DataError(image, "there is no such patch", "cut the images with `tiltbox split` again")
         return {"img_id": annfile.stem, "img_path": str(image), "instances": instances}
 
 

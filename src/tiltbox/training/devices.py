@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -66,6 +68,12 @@ def cpu_threads(count: int | None) -> Iterator[None]:
 def gpu_count() -> int:
     """GPUs that this process may use, counted without starting CUDA in it."""
     return len(_visible_gpus())
+
+
+def gpu_name() -> str:
+    """The name of the first visible GPU, asked for in a process of its own, which alone starts CUDA."""
+    program = "import torch; print(torch.cuda.get_device_name())"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip()
 
 
 def _visible_gpus() -> list[str]:

@@ -49,10 +49,6 @@ class HistoryHook(Hook):
     def after_train_epoch(self, runner) -> None:
         self._write(runner)
 
-    def after_train(self, runner) -> None:
-        if self._steps:  # training by steps ends within an epoch
-            self._write(runner)
-
     def _start(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
         self._steps, self._since = 0, time.monotonic()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from tiltbox.errors import TiltboxError
 from tiltbox.model.compat import import_openmmlab
+from tiltbox.training.failure import write_failure
 
 
 def run(config: Path) -> None:
@@ -35,6 +37,15 @@ def run(config: Path) -> None:
         runner.train()
 
 
-if __name__ == "__main__":
+def main(config: Path) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    run(Path(sys.argv[1]))
+    try:
+        run(config)
+    except TiltboxError as error:
+        write_failure(config, error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

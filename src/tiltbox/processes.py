@@ -1,0 +1,120 @@
+"""Child processes that end when this one does, however it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any, TypeVar
+
+from tiltbox.errors import SettingsError
+from tiltbox.progress import progress
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
+_unwanted: Any = None  # in a worker: a shared number, not 0 once nobody waits for results any more
+
+
+class Unwanted(Exception):
+    """Ends work in a worker process whose result nobody waits for."""
+
+
+def cores() -> int:
+    """The cores that this process may use, which on a cluster are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_parent(parent: int, by: int = signal.SIGTERM) -> None:
+    """Have the kernel send this process ``by`` when its parent, the process ``parent``, ends (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+        if os.getppid() != parent:  # which was killed before the kernel knew
+            os.kill(os.getpid(), by)
+
+
+def run_program(command: Sequence[str]) -> int:
+    """Run a program to its end and return its exit code.
+
+    It gets SIGTERM when this process ends before, so that it can end what it has started itself.
+    """
+    with subprocess.Popen(command, preexec_fn=partial(end_with_parent, os.getpid())) as program:
+        try:
+            return program.wait()
+        except BaseException:
+            program.terminate()  # subprocess.run would kill it
+            program.wait()
+            raise
+
+
+def map_in_processes(
+    work: Callable[[T], R],
+    tasks: Sequence[T],
+    workers: int,
+    label: str,
+    prepare: Callable[[], object] | None = None,
+) -> list[R]:
+    """``work`` of every task, in order, by so many processes; with one worker, here.
+
+    After an error, and when this process is interrupted or told to end, the workers stop after the task in
+    hand, or where it calls :func:`stop_if_unwanted`.
+
+    Args:
+        work: A function that can be pickled.
+        label: Of the progress bar.
+        prepare: What every worker process calls first.
+
+    Raises:
+        SettingsError: The processes could not start, or one was killed.
+    """
+    if workers == 1:
+        return list(progress(map(work, tasks), label, len(tasks)))
+    # A fork would copy the locks of OpenCV's and numpy's threads.
+    spawn = multiprocessing.get_context("spawn")
+    started, unwanted = spawn.RawValue("b", 0), spawn.RawValue("b", 0)  # no lock for a killed worker to hold
+    begin = (os.getpid(), started, unwanted, prepare)
+    try:
+        with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=begin) as pool:
+            try:
+                return list(progress(pool.map(partial(_work, work), tasks), label, len(tasks)))
+            except BaseException:
+                unwanted.value = 1
+                raise
+    except BrokenProcessPool:
+        raise _broken(started=bool(started.value)) from None
+
+
+def stop_if_unwanted() -> None:
+    """Raise Unwanted in a worker of :func:`map_in_processes` that nobody waits for."""
+    if _unwanted is not None and _unwanted.value:
+        raise Unwanted
+
+
+def _begin(parent: int, started: Any, unwanted: Any, prepare: Callable[[], object] | None) -> None:
+    global _unwanted
+    end_with_parent(parent, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops the workers
+    started.value, _unwanted = 1, unwanted
+    if prepare:
+        prepare()
+
+
+def _work(work: Callable[[T], R], task: T) -> R:
+    stop_if_unwanted()
+    return work(task)
+
+
+def _broken(*, started: bool) -> SettingsError:
+    if started:
+        problem = "a process was killed, as happens where memory runs out"
+        return SettingsError("workers", problem, "use fewer --workers")
+    remedy = 'see the messages above; a script must call this under `if __name__ == "__main__":`'
+    return SettingsError("workers", "their processes could not start", f"{remedy}, or with workers=1")
