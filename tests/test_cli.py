@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tiltbox import __version__
 from tiltbox.__main__ import main
@@ -215,6 +216,19 @@ def _garbage(folder: Path) -> None:
     (folder / "images/P1.png").write_bytes(b"no picture")
 
 
+def _corrupt(folder: Path) -> None:
+    content = bytearray((folder / "images/P1.png").read_bytes())
+    content[-20] ^= 0xFF  # in the pixels
+    (folder / "images/P1.png").write_bytes(content)
+
+
+def _truncated(folder: Path) -> None:
+    Image.new("RGB", (64, 64)).save(folder / "images/P1.tif")
+    content = (folder / "images/P1.tif").read_bytes()
+    (folder / "images/P1.tif").write_bytes(content[:-10])
+    (folder / "images/P1.png").unlink()
+
+
 def _no_label(folder: Path) -> None:
     (folder / "labelTxt/P1.txt").rename(folder / "labelTxt/P2.txt")
 
@@ -232,14 +246,18 @@ def _bad_line(folder: Path) -> None:
     [
         (_no_images, "source/images: "),
         (_garbage, "source/images/P1.png: "),
+        (_corrupt, "source/images/P1.png: is no complete image"),
+        (_truncated, "source/images/P1.tif: is no complete image"),
         (_no_label, "source/labelTxt: there is no label file for the image P1"),
         (_no_image, "source/images: there is no image for the label file P2"),
         (_bad_line, "source/labelTxt/P1.txt:2: "),
     ],
 )
-def test_spoilt_source(spoil, where, source, tmp_path, capsys):
+@pytest.mark.filterwarnings("default")
+def test_spoilt_source(spoil, where, source, tmp_path, capfd):
+    """``capfd`` sees also what libraries print themselves."""
     spoil(source)
-    line = failure(capsys, "split {source} --out {out}", source=source, out=tmp_path / "out")
+    line = failure(capfd, "split {source} --out {out}", source=source, out=tmp_path / "out")
     assert where in line and ";" in line
     assert not (tmp_path / "out").exists()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError, TiltboxError
+from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError, TiltboxError, choice_of
 
 KINDS = [TiltboxError, SettingsError, DataError, CheckpointError, OutputError]
 
@@ -34,3 +34,17 @@ def test_pickles(kind):
 def test_comes_through_a_process_pool():
     with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(DataError, match="correct it"):
         pool.apply(fail, (DataError,))
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "remedy"),
+    [
+        ("ship", [], "choose one of "),
+        ("sihp", ["plane", "ship"], "did you mean 'ship'?"),
+        ("SHIP", ["plane", "ship"], "did you mean 'ship'?"),
+        ("ships", ["Plane", "Ship"], "did you mean 'Ship'?"),
+        ("x", ["Ship", "ship", "plane"], "choose one of Ship, ship, plane"),
+    ],
+)
+def test_choice(name, names, remedy):
+    assert choice_of(name, iter(names)) == remedy

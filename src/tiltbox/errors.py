@@ -5,6 +5,8 @@ The library raises these; only the command line catches them and prints one line
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -42,3 +44,17 @@ class CheckpointError(TiltboxError):
 
 class OutputError(TiltboxError):
     """An output cannot be written: no permission, no space."""
+
+
+def choice_of(name: str, names: Iterable[str]) -> str:
+    """The remedy for a name that is none of ``names``: the most similar one, or all of them.
+
+    >>> choice_of("Shipp", ["plane", "ship"]), choice_of("x", ["plane", "ship"])
+    ("did you mean 'ship'?", 'choose one of plane, ship')
+    """
+    names = list(names)
+    by_small_letters = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), by_small_letters, n=1)
+    if close:
+        return f"did you mean '{by_small_letters[close[0]]}'?"
+    return f"choose one of {', '.join(names)}"

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import struct
+import zlib
+from contextlib import suppress
+
 import cv2
 import numpy as np
 import pytest
@@ -106,11 +110,12 @@ def test_transparency_is_dropped(tmp_path, photo):
     assert np.array_equal(read_image(tmp_path / "a.png"), photo)
 
 
-@pytest.mark.parametrize("extension", ["png", "jpg"])
-def test_orientation_is_ignored(tmp_path, photo, extension):
+@pytest.mark.parametrize("extension", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_orientation_is_ignored(tmp_path, photo, extension, orientation):
     turned, plain = tmp_path / f"a.{extension}", tmp_path / f"b.{extension}"
     exif = Image.Exif()
-    exif[0x112] = 6  # "turn it by 90 degrees"
+    exif[0x112] = orientation
     Image.fromarray(photo).save(turned, exif=exif)
     Image.fromarray(photo).save(plain)
     assert np.array_equal(read_image(turned), read_image(plain))
@@ -119,13 +124,17 @@ def test_orientation_is_ignored(tmp_path, photo, extension):
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.7, 0.99])
 @pytest.mark.parametrize("extension", ["png", "jpg", "tif", "bmp"])
-def test_truncated(tmp_path, photo, extension, share):
+@pytest.mark.filterwarnings("error")
+def test_truncated(tmp_path, photo, extension, share, capfd):
     path = tmp_path / f"a.{extension}"
     cv2.imwrite(str(path), photo)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(DataError, match=rf"a\.{extension}: is no complete image"):
         read_image(path)
+    with suppress(DataError):
+        image_size(path)
+    assert capfd.readouterr() == ("", ""), "nobody tells more than the error"
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path, photo):
@@ -135,13 +144,14 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path, photo):
     assert np.array_equal(read_image(tmp_path / "a.jpg"), read_image(tmp_path / "b.jpg"))
 
 
-def test_corrupt_png(tmp_path, photo):
+def test_corrupt_png(tmp_path, photo, capfd):
     write_png(tmp_path / "a.png", photo)
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(DataError, match="no complete image"):
         read_image(tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("function", [read_image, image_size])
@@ -152,12 +162,44 @@ def test_no_image(tmp_path, function):
             function(path)
 
 
-def test_floating_point_samples(tmp_path, photo):
-    cv2.imwrite(str(tmp_path / "a.tif"), photo.astype(np.float32))
-    with pytest.raises(DataError, match="float32"):
-        read_image(tmp_path / "a.tif")
-    with pytest.raises(DataError, match="float32"):
-        image_size(tmp_path / "a.tif")
+@pytest.mark.parametrize(
+    ("compression", "kind"), [(1, "float32"), (34676, "int16")]
+)  # none, and the logarithms that OpenCV takes by default
+def test_floating_point_samples(tmp_path, photo, compression, kind):
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, compression]
+    cv2.imwrite(str(tmp_path / "a.tif"), photo.astype(np.float32), options)
+    for function in (read_image, image_size):
+        with pytest.raises(DataError, match=f"has {kind} samples, not unsigned 8- or 16-bit ones"):
+            function(tmp_path / "a.tif")
+
+
+def test_another_kind_of_image_by_the_name_of_a_png(tmp_path, photo):
+    Image.fromarray(photo).save(tmp_path / "a.png", format="GIF")
+    with pytest.raises(DataError, match=r"a\.png: is a GIF image, not PNG, JPEG, TIFF or BMP; convert it"):
+        read_image(tmp_path / "a.png")
+
+
+def announced(width: int, height: int) -> bytes:
+    """A PNG that says how large it is, and has no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    parts = [struct.pack(">I4s", len(c), k) + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("side", [20_000, 40_000])  # 4e8 pixels are too many for Pillow, 1.6e9 for OpenCV
+def test_no_number_of_pixels_is_too_large(tmp_path, side):
+    (tmp_path / "a.png").write_bytes(announced(side, side))
+    assert image_size(tmp_path / "a.png") == (side, side)
+    with pytest.raises(DataError, match="is no complete image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_sides_beyond_those_that_opencv_reads(tmp_path):
+    header = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 2**20 + 1, 1, 1, 24, 0, 0, 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(header)
+    with pytest.raises(DataError, match=r"a\.bmp: is more than OpenCV reads \(.*WIDTH.*\); cut it"):
+        read_image(tmp_path / "a.bmp")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (64, 33)])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections import Counter
+import io
+import warnings
 from pathlib import Path
 
 import cv2
@@ -12,14 +11,19 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image, UnidentifiedImageError
 
+from tiltbox.dota import png, tiff
+from tiltbox.dota.reading import list_files, read_bytes
 from tiltbox.errors import DataError
 
 Image.MAX_IMAGE_PIXELS = None  # large aerial images are no decompression bombs
+cv2.setLogLevel(0)  # it would tell on stderr, without the name of the file, what a DataError says
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
+_KINDS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")  # as Pillow calls them
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
-_UNREADABLE = "replace it by an intact PNG, JPEG, TIFF or BMP file"
+_INTACT = "replace it by an intact PNG, JPEG, TIFF or BMP file"
+_CONVERT = "convert it to an 8-bit PNG, JPEG, TIFF or BMP file"
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -28,57 +32,50 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         DataError: There is no such folder, or two images differ in nothing but their extension.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(folder, "there is no such folder", "check the path")
-    images = sorted(path for path in folder.iterdir() if _is_image(path))
-    twice = [stem for stem, count in Counter(path.stem for path in images).items() if count > 1]
-    if twice:
-        raise DataError(folder, f"holds more than one image named '{twice[0]}'", "keep one of them")
-    return images
+    return list_files(folder, EXTENSIONS, "image")
 
 
 def read_image(path: Path) -> np.ndarray:
     """Read an image as BGR, shape (h, w, 3), uint8.
 
     Grey and palette images become colours, transparency is dropped, and 16-bit samples keep their high byte.
-    An orientation in the EXIF data is ignored: labels are drawn on the pixels as they are stored.
+    An orientation in the EXIF data or the tags is ignored: labels are drawn on the pixels as they are stored.
 
     Raises:
-        DataError: The image is missing, truncated, corrupt or of a kind that has no 8- or 16-bit samples.
+        DataError: The image is missing, truncated, of a kind that has no 8- or 16-bit samples, or corrupt in
+            a way that its format tells (damage within the data of a JPEG or TIFF may pass for pixels).
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        # imread fills up a truncated JPEG with grey, imdecode refuses it.
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), _AS_STORED) if data else None
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", "check the path") from None
-    except cv2.error:
-        image = None
+    data = read_bytes(path)
+    if tiff.is_tiff(data):
+        if problem := tiff.problem(data):
+            raise DataError(path, problem, _CONVERT)
+        data = tiff.as_stored(data)
+    image = _decoded(data, path)
     if image is None:
-        raise DataError(path, "is no complete image", _UNREADABLE)
+        raise _unreadable(data, path)
     if image.dtype == np.uint16:
         return (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise DataError(path, f"has {image.dtype} samples, not 8- or 16-bit ones", "convert it to 8 bit")
+        raise DataError(path, f"has {image.dtype} samples, not unsigned 8- or 16-bit ones", _CONVERT)
     return image
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the header alone where its kind allows.
+    """Width and height in pixels as they are stored, from the header alone where its kind allows.
 
     Raises:
         DataError: The file is missing or no image.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            if image.format == "TIFF":  # Pillow's own size is that of the image turned as it asks for
+                return image.tag_v2[tiff.WIDTH], image.tag_v2[tiff.HEIGHT]
             return image.size
-    except (UnidentifiedImageError, ValueError):
+    except (UnidentifiedImageError, ValueError, LookupError):
         height, width, _ = read_image(path).shape
         return width, height
     except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror or error})", _UNREADABLE) from None
+        raise DataError(path, f"cannot be read ({error.strerror or error})", _INTACT) from None
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
@@ -93,15 +90,37 @@ def write_png(path: Path, image: np.ndarray) -> None:
     rows[:, 0] = 2
     rows[:1, 1:] = rgb[:1]
     np.subtract(rgb[1:], rgb[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
-    chunks = (b"IHDR", header), (b"IDAT", isal_zlib.compress(rows, level=1)), (b"IEND", b"")
-    Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks))
+    Path(path).write_bytes(png.pack_rgb(width, height, isal_zlib.compress(rows, level=1)))
 
 
-def _is_image(path: Path) -> bool:
-    # macOS leaves hidden "._P0001.png" files behind that are no images.
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+def _decoded(data: bytes, path: Path) -> np.ndarray | None:
+    """What OpenCV makes of a file, None if it cannot tell why it does not."""
+    if data.startswith(png.SIGNATURE):
+        data = png.without_extras(data)
+    if not data:
+        return None
+    try:
+        # imread fills up a truncated JPEG with grey, imdecode refuses it.
+        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), _AS_STORED)
+    except cv2.error as error:
+        raise DataError(
+            path, f"is more than OpenCV reads ({error.err})", "cut it into smaller ones"
+        ) from None
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def _unreadable(data: bytes, path: Path) -> DataError:
+    """The error for an image that OpenCV does not read."""
+    kind = _kind(data)
+    if kind is None or kind in _KINDS:
+        problem = "is no complete image (truncated, corrupt, oddly compressed or something else)"
+        return DataError(path, problem, _INTACT)
+    return DataError(path, f"is a {kind} image, not PNG, JPEG, TIFF or BMP", _CONVERT)
+
+
+def _kind(data: bytes) -> str | None:
+    """The format of an image, as Pillow calls it, if it knows it."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+            return image.format
+    except Exception:  # whatever a damaged header leads to
+        return None

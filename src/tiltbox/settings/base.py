@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tiltbox.errors import SettingsError
+from tiltbox.errors import SettingsError, choice_of
 
 _HERE, _REPOSITORY = Path("configs"), Path(__file__).resolve().parents[3] / "configs"
 CONFIGS = _HERE if (_HERE / "variants.yaml").exists() else _REPOSITORY
@@ -82,12 +81,7 @@ def known_name(name: str, names: Iterable[str], where: str, kind: str) -> str:
     names = list(names)
     if name in names:
         return name
-    raise SettingsError(where, f"unknown {kind} '{name}'", _suggestion(name, names))
-
-
-def _suggestion(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(names)}"
+    raise SettingsError(where, f"unknown {kind} '{name}'", choice_of(name, names))
 
 
 def _readable(
@@ -100,7 +94,7 @@ def _readable(
     place = _place(where, path)
     if first["type"] == "extra_forbidden":
         known = list(_owner(model, path[:-1]).model_fields)
-        return SettingsError(place, "unknown key", _suggestion(str(path[-1]), known))
+        return SettingsError(place, "unknown key", choice_of(str(path[-1]), known))
     if first["type"] == "value_error":
         problem, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
         return SettingsError(place, problem, remedy or "correct it")

@@ -1,0 +1,81 @@
+"""What the readers of all formats share: listing a folder, and turning files into bytes and text."""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+
+from tiltbox.errors import DataError, choice_of
+
+#: Pixels from the origin beyond which no corner can be meant: over ten times the largest side that is read.
+MAX_COORDINATE = 1e7
+
+#: What reading a damaged or encrypted zip or tar archive raises.
+CORRUPT = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
+
+
+def list_files(folder: Path, extensions: Collection[str], noun: str) -> list[Path]:
+    """The files of a folder that end in one of ``extensions``, sorted; hidden ones are passed over.
+
+    Args:
+        extensions: In small letters, with the dot; files may have them in capitals.
+        noun: What such a file is, for messages.
+
+    Raises:
+        DataError: There is no such folder, or two of the files differ in nothing but their extension.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(folder, "there is no such folder", "check the path")
+    # macOS leaves hidden "._P0001.png" files behind that are no images.
+    named = (path for path in folder.iterdir() if path.suffix.lower() in extensions and path.name[0] != ".")
+    files = sorted(path for path in named if path.is_file())
+    twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
+    if twice:
+        raise DataError(folder, f"holds more than one {noun} named '{twice[0]}'", "keep one of them")
+    return files
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; one that cannot be read is a DataError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check the path") from None
+
+
+def decoded(content: bytes, where: str | Path) -> str:
+    """The text of a file, without a byte order mark; ``where`` is its name for messages.
+
+    Raises:
+        DataError: It is no UTF-8 (with the first line that is not).
+
+    >>> decoded(b"caf\\xc3\\xa9\\n", "P1.txt")
+    'café\\n'
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{where}:{line}", "is no UTF-8 text", "save the file as UTF-8") from None
+
+
+def require_class(name: str, classes: Collection[str], where: str | Path) -> None:
+    """Raise DataError unless ``name`` is one of ``classes``."""
+    if name not in classes:
+        remedy = f"{choice_of(name, classes)} (--dataset names a dataset with other classes)"
+        raise DataError(where, f"unknown class '{name}'", remedy)
