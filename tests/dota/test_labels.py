@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.labels import Labels, format_labels, no_labels, read_labels, write_labels
+from tiltbox.dota.labels import Labels, format_labels, list_labels, no_labels, read_labels, write_labels
 from tiltbox.errors import DataError
 
 LINE = "0 0 9 0 9 5.5 0 5.5 ship 1"
@@ -77,6 +77,13 @@ def test_header_is_kept(tmp_path, newline):
         ("0 0 9 0 9 5 0 5 ship 0.0", "'0.0'"),
         ("0 0 9 0 9 5 0 5 ship -1", "'-1'"),
         ("0 0 9 0 9 5 0 5 ship easy", "'easy'"),
+        ("0 0 9 0 9 5 0 5 ship 3", "difficulty '3' is not 0, 1 or 2"),
+        ("0 0 9 0 9 5 0 5 ship 010", "'010'"),
+        ("0 0 9 0 9 5 0 5 ship ²", "'²'"),
+        (f"0 0 9 0 9 5 0 5 ship {'9' * 20}", "'99999999999999999999'"),
+        (f"0 0 9 0 9 5 0 5 ship {'9' * 5000}", "'999"),
+        ("0 0 9 0 9 5 0 1e200 ship 0", "coordinate '1e200' is beyond 10,000,000 pixels"),
+        ("0 0 9 0 9 5 0 -10000000.5 ship 0", "coordinate '-10000000.5' is beyond"),
         ("ship 0 0 9 0 9 5 0 5 0", "'ship'"),
     ],
 )
@@ -101,10 +108,36 @@ def test_unknown_class(tmp_path, name, remedy):
         labels_of(tmp_path, content, DOTA_V1_CLASSES)
 
 
-@pytest.mark.parametrize("content", [LINE.encode("utf-16"), b"\xff\xd8\xff\xe0binary"])
-def test_no_text(tmp_path, content):
-    with pytest.raises(DataError, match="UTF-8"):
+def test_a_class_that_other_datasets_have(tmp_path):
+    with pytest.raises(DataError, match=r"'container-crane'.*\(--dataset names a dataset with other classes"):
+        labels_of(tmp_path, LINE.replace("ship", "container-crane").encode(), DOTA_V1_CLASSES)
+
+
+def test_the_largest_coordinates(tmp_path):
+    labels = labels_of(tmp_path, b"-1e7 1e7 9 0 9 5.5 0 5.5 ship 1")
+    assert labels.qboxes[0, :2].tolist() == [-1e7, 1e7]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (LINE.encode("utf-16"), 1),
+        (b"\xff\xd8\xff\xe0binary", 1),
+        (f"gsd:1\n{LINE} \xfc".encode("latin-1"), 2),
+    ],
+)
+def test_no_text(tmp_path, content, line):
+    with pytest.raises(DataError, match=f"P0001.txt:{line}: is no UTF-8 text"):
         labels_of(tmp_path, content)
+
+
+def test_label_files_of_a_folder(tmp_path):
+    assert list_labels(tmp_path) == []
+    for name in ("P2.txt", "P1.TXT", "._P1.txt", "notes.md"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_labels(tmp_path)] == ["P1.TXT", "P2.txt"]
+    with pytest.raises(DataError, match="there is no such folder"):
+        list_labels(tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "."])

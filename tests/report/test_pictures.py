@@ -50,6 +50,7 @@ def test_examples_are_those_with_most_kinds_of_objects(tmp_path):
     for name, kinds in {"one": ["ship"], "two": ["ship", "plane"], "none": []}.items():
         cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.zeros((40, 60, 3), np.uint8))
         (tmp_path / "labelTxt" / f"{name}.txt").write_text("".join(map(line.format, kinds)))
+    (tmp_path / "labelTxt/._two.txt").write_bytes(b"\xff what macOS leaves behind")
     write_task1(
         tmp_path / "task1",
         {"ship": ClassDetections(("two", "two"), np.array([0.9, 0.1]), np.vstack([BOX, BOX]))},

@@ -7,7 +7,6 @@ its line, never an object less.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tiltbox.dota.reading import MAX_COORDINATE, decoded, list_files, read_bytes, require_class
 from tiltbox.errors import DataError
 
+EXTENSIONS = (".txt",)
 HEADER_KEYS = ("imagesource:", "gsd:", "acquisition dates:")
 DECIMALS = 4  # of a written coordinate; more would only show the rounding of a shift by a window's corner
 
@@ -51,6 +52,15 @@ def no_labels() -> Labels:
     return Labels(np.empty((0, 8)), (), np.empty(0, dtype=int))
 
 
+def list_labels(folder: Path) -> list[Path]:
+    """The label files of a folder, sorted by name; other files and hidden ones are passed over.
+
+    Raises:
+        DataError: There is no such folder, or two label files differ in nothing but their extension.
+    """
+    return list_files(folder, EXTENSIONS, "label file")
+
+
 def read_labels(path: Path, classes: Collection[str] | None = None) -> Labels:
     """Read a labelTxt file.
 
@@ -59,7 +69,7 @@ def read_labels(path: Path, classes: Collection[str] | None = None) -> Labels:
     Raises:
         DataError: There is no such file, it is no text, or a line cannot be read (with its number).
     """
-    return parse_labels(_text(Path(path)), path, classes)
+    return parse_labels(decoded(read_bytes(path), path), path, classes)
 
 
 def parse_labels(text: str, where: Path | str, classes: Collection[str] | None = None) -> Labels:
@@ -104,21 +114,12 @@ def write_labels(path: Path, labels: Labels) -> None:
     Path(path).write_bytes(format_labels(labels).encode())
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", "check the path") from None
-    except UnicodeDecodeError:
-        raise DataError(path, "is no UTF-8 text", "save the label file as UTF-8") from None
-
-
 def _object(words: list[str], where: str, classes: Collection[str] | None) -> tuple[list[float], str, int]:
     if len(words) not in (9, 10):
         problem = f"has {len(words)} words, not the 10 of 'x1 y1 x2 y2 x3 y3 x4 y4 class difficult'"
         raise DataError(where, problem, "correct the line")
-    if classes is not None and words[8] not in classes:
-        raise DataError(where, f"unknown class '{words[8]}'", _suggestion(words[8], classes))
+    if classes is not None:
+        require_class(words[8], classes, where)
     difficult = _difficulty(words[9], where) if len(words) == 10 else 0
     return [_coordinate(word, where) for word in words[:8]], words[8], difficult
 
@@ -130,15 +131,14 @@ def _coordinate(word: str, where: str) -> float:
         value = math.nan
     if not math.isfinite(value) or "_" in word:  # float() reads 1_0 as 10
         raise DataError(where, f"the coordinate '{word}' is no finite number", "correct the line")
+    if abs(value) > MAX_COORDINATE:
+        problem = f"the coordinate '{word}' is beyond {MAX_COORDINATE:,.0f} pixels"
+        raise DataError(where, problem, "correct the line")
     return value
 
 
 def _difficulty(word: str, where: str) -> int:
-    if not (word.isascii() and word.isdigit()):
+    digit = word.lstrip("0")  # some write 01
+    if digit not in ("", "1", "2"):
         raise DataError(where, f"the difficulty '{word}' is not 0, 1 or 2", "correct the line")
-    return int(word)
-
-
-def _suggestion(name: str, classes: Collection[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), classes, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(classes)}"
+    return int(digit or 0)

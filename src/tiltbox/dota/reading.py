@@ -70,7 +70,7 @@ def decoded(content: bytes, where: str | Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{where}:{line}", "is no UTF-8 text", "save the file as UTF-8") from None
 
 

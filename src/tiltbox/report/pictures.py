@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ImageColor
 
 from tiltbox.dota.images import list_images, read_image, write_png
-from tiltbox.dota.labels import Labels, read_labels
+from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.dota.task1 import ClassDetections, read_task1
 from tiltbox.files import whole_file
 
@@ -44,7 +44,7 @@ def example_pictures(
         labels, images: The labelTxt and images folders of the split.
     """
     found = read_task1(task1, classes)
-    truth = {path.stem: read_labels(path) for path in sorted(labels.glob("*.txt"))}
+    truth = {path.stem: read_labels(path) for path in list_labels(labels)}
     files = {path.stem: path for path in list_images(images)}
     chosen = sorted(files.keys() & truth.keys(), key=lambda name: (-len(set(truth[name].classes)), name))
     out.mkdir(parents=True, exist_ok=True)
