@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tiltbox.errors import TiltboxError
 
@@ -15,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        options.run(options)
+        with _ended_in_order():
+            options.run(options)
     except KeyboardInterrupt:
         return _failed(options.stage, "interrupted", 130)
     except Exception as error:
@@ -23,6 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _failed(options.stage, _line(error), 1)
     return 0
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Have SIGTERM end the command as an error does, so that it removes what is half written."""
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come again, while things are put in order
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _failed(stage: str, message: str, code: int) -> int:

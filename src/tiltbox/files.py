@@ -1,62 +1,80 @@
-"""Writing outputs whole or not at all.
+"""Writing outputs whole or not at all, and folders only in the place of what the same stage wrote.
 
-Everything is written beside its final place under a temporary name and renamed when complete, so a
-killed process leaves no half-written output, and a file that is hard-linked elsewhere (into DVC's
-cache, say) is replaced rather than written through.
+Everything is written in a workplace beside its final place, ``.<name>.tiltbox-<random>/new``, and renamed
+when complete: a killed process leaves no half-written output, and a file that is hard-linked elsewhere (into
+DVC's cache, say) is replaced rather than written through. A folder is replaced in two renames: the old one
+goes into the workplace as ``old``, the new one comes out of it. A failure in between puts the old one back.
+
+A process that is killed leaves its workplace. Whoever writes the same output next removes it; if ``old`` is
+in it and nothing is in its place, that is put back first. A lock that the system takes from a process when it
+ends (on ``.<name>.tiltbox.lock``) keeps a second process from writing the same output, and so from removing
+the workplace of one that still runs. Where there are no locks, as on some network drives, nothing is removed;
+a drive on which each machine has locks of its own must not be written from two of them at once.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from tiltbox.errors import OutputError
+
+MARK = ".tiltbox"  # tells a folder that a stage made, and may replace, from one of the user's
+_RANDOM = 8  # characters at the end of what mkdtemp makes
+_FILE_PATIENCE, _FOLDER_PATIENCE = 60.0, 1.0  # seconds to wait for another process that writes the same
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ELSEWHERE = "choose another folder with --out"
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to ``path`` when the block succeeds."""
+    """Yield the path of an empty file to fill; it takes the place of ``path`` when the block succeeds."""
     path = Path(path)
     require_writable(path.parent)
-    if path.is_dir():
-        raise OutputError(path, "is a folder", "name a file with --out")
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _workplace(path, _FILE_PATIENCE) as place:
+        if path.is_dir():
+            raise OutputError(path, "is a folder", "name a file with --out")
+        new = place / "new"
+        new.touch()
+        yield new
+        new.chmod(0o644)
+        os.replace(new, path)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder; it takes the place of ``path`` when the block succeeds."""
-    path = Path(path)
+def whole_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes the place of ``path`` when the block succeeds.
+
+    Args:
+        path: The folder to write; a link to a folder stays a link. It may be empty, or carry the mark of
+            ``stage``, which the new one gets, too. Anything else stays.
+        stage: The verb of the command that writes it.
+        reads: What is read meanwhile, and must not lie in ``path``.
+
+    Raises:
+        OutputError: ``path`` cannot be written, must not be replaced or is being written by another process.
+    """
+    path = Path(os.path.realpath(path))
+    _require_place(path, reads)
     require_writable(path.parent)
-    if path.exists() and not path.is_dir():
-        raise OutputError(path, "is a file", "name a folder with --out")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.replace(path, old / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _workplace(path, _FOLDER_PATIENCE) as place:
+        _require_ours(path, stage)
+        new = place / "new"
+        new.mkdir()
+        yield new
+        (new / MARK).write_text(_mark(stage), encoding="utf-8")
+        new.chmod(0o755)
+        _require_ours(path, stage)  # work may take hours, in which the user may have put something there
+        _take_place(new, path, place / "old")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -76,8 +94,7 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        remedy = "choose another folder with --out"
-        raise OutputError(folder, f"cannot write here ({error.strerror})", remedy) from error
+        raise cannot_write(folder, error) from error
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -90,5 +107,124 @@ def require_space(folder: Path, needed: int) -> None:
         raise OutputError(
             folder,
             f"needs about {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free",
-            "free some space or choose another folder with --out",
+            f"free some space or {_ELSEWHERE}",
         )
+
+
+def cannot_write(where: Path, error: OSError) -> OutputError:
+    """The error to raise for one of the system's; only a full disk is mended by freeing space."""
+    remedy = f"free some space or {_ELSEWHERE}" if error.errno in _FULL else _ELSEWHERE
+    return OutputError(where, f"cannot write here ({error.strerror or error})", remedy)
+
+
+# where a folder may be written --------------------------------------------------------------------------
+
+
+def _require_place(path: Path, reads: Iterable[Path]) -> None:
+    """Refuse places that cannot be renamed, or that take with them what is needed."""
+    here = Path.cwd()
+    if here.is_relative_to(path):
+        problem = "is the working directory" if here == path else "holds the working directory"
+        raise OutputError(path, problem, "name a folder in it with --out")
+    if path.is_mount():
+        raise OutputError(path, "is a mount point", "name a folder in it with --out")
+    for read in reads:
+        if Path(os.path.realpath(read)).is_relative_to(path):
+            raise OutputError(path, f"holds {read}, which it is made from", _ELSEWHERE)
+
+
+def _require_ours(path: Path, stage: str) -> None:
+    """Refuse to replace anything but an empty folder or an earlier output of the same stage."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(path, "is a file", "name a folder with --out")
+    if path.is_dir() and any(path.iterdir()) and not _is_marked(path, stage):
+        problem = f"is not empty, and its {MARK} does not say that 'tiltbox {stage}' wrote it"
+        raise OutputError(path, problem, f"{_ELSEWHERE}, or remove this one if it is an old result")
+
+
+def _is_marked(folder: Path, stage: str) -> bool:
+    try:
+        return (folder / MARK).read_bytes() == _mark(stage).encode()
+    except OSError:
+        return False
+
+
+def _mark(stage: str) -> str:
+    return f"Written by 'tiltbox {stage}', which may replace this folder.\n"
+
+
+def _take_place(new: Path, path: Path, old: Path) -> None:
+    """Rename ``new`` to ``path``, and what was there to ``old``, from where a failure lets it come back."""
+    try:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+    except OSError as error:
+        problem = f"cannot be replaced ({error.strerror})"
+        raise OutputError(path, problem, "remove it first, or name a folder in it with --out") from error
+
+
+# workplaces ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _workplace(path: Path, patience: float) -> Iterator[Path]:
+    """Yield a folder beside ``path`` that goes when the block ends, as does what killed processes left."""
+    with _only_writer(path, patience) as alone:
+        for left in _workplaces(path) if alone else ():
+            _remove(left, path)
+        place = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+        try:
+            yield place
+        except OSError as error:
+            if error.errno in _FULL:
+                raise cannot_write(path, error) from error
+            raise
+        finally:
+            _remove(place, path)
+
+
+@contextmanager
+def _only_writer(path: Path, patience: float) -> Iterator[bool]:
+    """Hold the lock of ``path``; yields whether there is one."""
+    lock = FileLock(path.with_name(f".{path.name}.tiltbox.lock"), fallback_to_soft=False)
+    held = _acquired(lock, path, patience)
+    try:
+        yield held
+    finally:
+        if held:
+            Path(lock.lock_file).unlink(missing_ok=True)  # before the release: who waits notices, starts anew
+        lock.release()
+
+
+def _acquired(lock: FileLock, path: Path, patience: float) -> bool:
+    """Whether the lock could be had; there is none on some drives, or where another user's file lies."""
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        problem = "is being written by another process"
+        remedy = "wait for it, or end it (it may have outlived its workflow)"
+        raise OutputError(path, problem, remedy) from None
+    except PermissionError:
+        return False
+    except OSError:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.tiltbox-"
+
+
+def _workplaces(path: Path) -> list[Path]:
+    names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))]
+    return [path.with_name(name) for name in names if len(name) == len(_prefix(path)) + _RANDOM]
+
+
+def _remove(place: Path, path: Path) -> None:
+    """Remove a workplace, after putting back the old folder if there is nothing in its place."""
+    old = place / "old"
+    if old.is_dir() and not (path.exists() and (path.is_file() or any(path.iterdir()))):
+        os.replace(old, path)
+    shutil.rmtree(place, ignore_errors=True)

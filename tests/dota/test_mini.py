@@ -14,14 +14,17 @@ from tiltbox.dota.labels import format_labels, read_labels
 from tiltbox.dota.mini import render_mini
 from tiltbox.dota.mini.canvas import Canvas, Pose
 from tiltbox.dota.mini.render import labels_of, render_image
-from tiltbox.dota.mini.scenes import apart
+from tiltbox.dota.mini.scenes import THEMES, apart
 from tiltbox.dota.mini.shapes import SHAPES, Pen
 from tiltbox.dota.mini.terrain import GROUNDS, ground
+from tiltbox.files import MARK
+from tiltbox.settings.datasets import Render
 
 # One image of every theme; they change only if the set is changed, and then its trained figures do too.
 PIXELS = [0x3022C55B, 0x8236B160, 0x2630CEFE, 0xB6BC1B0B, 0xB9687295, 0x2111A705]
 LABELS = 0x2080A122
 EMPTY = 15  # the first scene without an object
+SMALLEST = 128  # the least size that settings accept
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def folder(tmp_path_factory):
 
 def test_no_images(tmp_path):
     render_mini(tmp_path / "raw", images={"train": 0})
-    assert list((tmp_path / "raw").iterdir()) == []
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == [MARK]
 
 
 def test_scene_without_objects():
@@ -85,6 +88,22 @@ def test_every_class_is_there_often_and_some_objects_are_difficult(folder):
     assert set(difficult) == {0, 1} and 0.02 < difficult.mean() < 0.1
     per_image = sorted(map(len, labels))
     assert per_image[0] == 0 and 1 <= per_image[1] <= 5 and per_image[-1] >= 25
+
+
+@pytest.mark.parametrize("size", [SMALLEST, 129, 179])
+@pytest.mark.parametrize(
+    "number", [*range(len(THEMES)), 23, 47]
+)  # every theme; rivers with few and no objects
+def test_small_images(size, number):
+    image, things = render_image(0, "train", number, size)
+    assert image.shape == (size, size, 3) and bool(things) == (number != 47)
+    for thing in things:
+        assert thing.pose.corners.min() >= 0 and thing.pose.corners.max() <= size
+
+
+def test_no_smaller_image_is_accepted():
+    with pytest.raises(ValueError, match="size"):
+        Render(size=SMALLEST - 1)
 
 
 def test_objects_are_whole_and_clear_of_each_other(scenes):

@@ -15,10 +15,10 @@ import pytest
 
 from tiltbox.dota.images import write_png
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import write_json
+from tiltbox.files import MARK, write_json
 from tiltbox.settings.base import validated
 from tiltbox.settings.datasets import Dataset, find_dataset
-from tiltbox.stages.download import MARK, download
+from tiltbox.stages.download import download
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "../shared/dota-sample"
@@ -165,11 +165,11 @@ def unlabelled(mine: Path) -> None:
         (lambda mine: (mine / "val/images/P2.png").unlink(), r"val/images: holds no image"),
         (
             lambda mine: [add(mine / "train", f"Q{i}", None) for i in range(4)],
-            r"train/labelTxt: there is no label file for 4 images: Q0, Q1, Q2, \.\.\.;",
+            r"train/labelTxt: there is no label file for the image Q0, Q1, Q2 and 1 more;",
         ),
         (
             lambda mine: (mine / "train/labelTxt/Q0.txt").write_text(""),
-            r"train/images: there is no image for 1 label file: Q0;",
+            r"train/images: there is no image for the label file Q0;",
         ),
         (
             lambda mine: (mine / "val/labelTxt/P2.txt").write_text(f"gsd:1\n{SHIP}0 0 9 0 ship 0\n"),
@@ -212,7 +212,7 @@ def test_counts_as_expected(tmp_path, mine):
 @pytest.mark.parametrize("out", ["mine", ".", "mine/train", "mine/train/images"])
 def test_output_over_the_users_images(tmp_path, mine, out):
     before = everything(mine)
-    with pytest.raises(OutputError, match="choose another folder with --out"):
+    with pytest.raises(OutputError, match=r"(choose another|name a) folder"):
         download(dataset_of({"folder": str(mine)}), tmp_path / out)
     assert everything(mine) == before
 
@@ -220,7 +220,7 @@ def test_output_over_the_users_images(tmp_path, mine, out):
 def test_output_over_a_folder_that_only_looks_like_ours(tmp_path, mine):
     write_json(mine / "manifest.json", {})
     before = everything(mine)
-    with pytest.raises(OutputError, match="holds something else than a download"):
+    with pytest.raises(OutputError, match="does not say that 'tiltbox download' wrote it"):
         download(dataset_of({"render": {"images": {"train": 1, "val": 1}}}), mine)
     assert everything(mine) == before
 
@@ -229,7 +229,7 @@ def test_output_over_a_source_that_was_moved_into_it(tmp_path, mine):
     download(dataset_of({"folder": str(mine)}), tmp_path / "raw")
     moved = mine.rename(tmp_path / "raw/mine")
     before = everything(moved)
-    with pytest.raises(OutputError, match="raw: holds the source folder"):
+    with pytest.raises(OutputError, match=r"raw: holds .*/raw/mine, which it is made from"):
         download(dataset_of({"folder": str(moved)}), tmp_path / "raw")
     assert everything(moved) == before
 
@@ -252,7 +252,7 @@ def test_output_where_nothing_can_be_written(tmp_path, mine):
 
 def test_archives_are_fetched_and_unpacked(tmp_path, mine, packed, server):
     dataset = archived(server, packed)
-    place = tmp_path / "data/archives"
+    place = tmp_path / "data/archives/mine"
     place.mkdir(parents=True)
     shutil.copy(packed / "test.zip", place)
     manifest = download(dataset, tmp_path / "data/raw")
@@ -280,8 +280,49 @@ def test_what_the_users_archives_lack_is_fetched_beside_the_output(tmp_path, pac
     shutil.copytree(packed, own)
     (own / "val/images.tar.gz").unlink()
     download(dataset, tmp_path / "data/raw", archives=own)
-    assert list(everything(tmp_path / "data/archives")) == ["val/images.tar.gz"]
+    assert list(everything(tmp_path / "data/archives/mine")) == ["val/images.tar.gz"]
     assert "val/images.tar.gz" not in everything(own)
+
+
+def test_datasets_share_no_archives(tmp_path, mine, packed, server):
+    """Their files have the same names, and one of them has no checksum."""
+    for name in ("one", "two"):
+        place = tmp_path / "data/archives" / name
+        place.mkdir(parents=True)
+        with zipfile.ZipFile(place / "test.zip", "w") as file:
+            file.write(mine / "test/images/P3.png", f"{name}.png")
+        download(archived(server, packed, name=name), tmp_path / "data" / name)
+        assert list(everything(tmp_path / "data" / name / "test")) == [f"images/{name}.png"]
+
+
+@pytest.mark.parametrize("source", ["archives", "render"])
+def test_output_in_the_place_of_the_fetched_archives(tmp_path, packed, server, source):
+    fetched = tmp_path / "archives/mine/train/images.tar.gz"
+    fetched.parent.mkdir(parents=True)
+    shutil.copy(packed / "train/images.tar.gz", fetched)
+    render = dataset_of({"render": {"images": {"train": 1, "val": 1}}})
+    dataset = archived(server, packed) if source == "archives" else render
+    with pytest.raises(OutputError, match="archives: is where archives are kept that are fetched for"):
+        download(dataset, tmp_path / "archives")
+    assert list(everything(tmp_path / "archives")) == ["mine/train/images.tar.gz"]
+
+
+def test_output_over_the_users_archives(tmp_path, packed):
+    dataset = archived("http://127.0.0.1:9", packed)
+    download(dataset, tmp_path / "raw", archives=packed)
+    (tmp_path / "raw/manifest.json").unlink()
+    moved = packed.rename(tmp_path / "raw/packed")
+    with pytest.raises(OutputError, match=r"raw: holds .*raw/packed, which it is made from"):
+        download(dataset, tmp_path / "raw", archives=moved)
+    assert (moved / "test.zip").exists()
+
+
+def test_nothing_is_fetched_for_an_output_that_cannot_be(tmp_path, packed, server):
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"data/raw: is not empty"):
+        download(archived(server, packed), tmp_path / "data/raw")
+    assert list(everything(tmp_path / "data")) == ["raw/thesis.txt"]
 
 
 def test_complete_archives_are_not_unpacked_again(tmp_path, packed):
@@ -306,7 +347,7 @@ def test_archive_that_only_a_person_can_fetch(tmp_path, packed, own):
     if own:
         folder.mkdir()
     dataset = archived("http://127.0.0.1:9", packed)  # nothing else is tried before that is there
-    place = (folder or tmp_path / "archives") / "test.zip"
+    place = (folder or tmp_path / "archives/mine") / "test.zip"
     with pytest.raises(DataError, match=f"{place}: is missing.*get it from {PAGE} and put it there"):
         download(dataset, tmp_path / "raw", archives=folder)
 

@@ -8,7 +8,9 @@ import shapely
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import Detections, write_detections
+from tiltbox.dota.task1 import read_task1
 from tiltbox.errors import DataError, OutputError, SettingsError
+from tiltbox.files import MARK
 from tiltbox.geometry.boxes import rbox_to_qbox
 from tiltbox.stages.merge import merge
 
@@ -48,7 +50,7 @@ def test_nothing(tmp_path):
         "classes": dict.fromkeys(DOTA_V1_CLASSES, 0),
     }  # fmt: skip
     names = [f"Task1_{name}.txt" for name in DOTA_V1_CLASSES]
-    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "Task1.zip"])
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "Task1.zip", MARK])
     assert all((out / name).read_bytes() == b"" for name in names)
     assert zipfile.ZipFile(out / "Task1.zip").namelist() == names
 
@@ -200,21 +202,51 @@ def test_an_earlier_merge_is_replaced(tmp_path):
     assert lines_of(out, "ship") == []
 
 
-def test_what_is_not_a_merge_stays(tmp_path):
-    path = parquet(tmp_path, [])
-    with pytest.raises(OutputError, match="holds the detections"):
-        merge(path, tmp_path)
+def test_an_earlier_merge_of_other_classes_is_replaced(tmp_path):
+    merge(parquet(tmp_path, []), tmp_path / "merge", classes=("boat", "ship"))
+    merge(parquet(tmp_path, []), tmp_path / "merge", classes=("ship",))
+    assert [path.name for path in (tmp_path / "merge").glob("*.txt")] == ["Task1_ship.txt"]
+
+
+def test_a_merge_that_snakemake_has_emptied_is_replaced(tmp_path):
+    merge(parquet(tmp_path, []), tmp_path / "merge")
+    for path in (tmp_path / "merge").glob("Task1*"):
+        path.unlink()
+    merge(parquet(tmp_path, []), tmp_path / "merge")
+    assert (tmp_path / "merge/Task1.zip").exists()
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "Task1_ship.txt", ".git"])
+def test_what_is_not_a_merge_stays(tmp_path, name):
     out = tmp_path / "mine"
     out.mkdir()
-    (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="something else than merged detections"):
-        merge(path, out)
-    assert (out / "thesis.txt").read_text() == "years of work"
-    with pytest.raises(OutputError, match="something else"):
-        merge(path, out / "thesis.txt")
+    (out / name).write_text("years of work")
+    with pytest.raises(OutputError, match="does not say that 'tiltbox merge' wrote it"):
+        merge(parquet(tmp_path, []), out)
+    assert (out / name).read_text() == "years of work"
+    with pytest.raises(OutputError, match="is a file"):
+        merge(parquet(tmp_path, []), out / name)
+
+
+@pytest.mark.parametrize("source", ["detections.parquet", "detections"])
+def test_the_detections_are_not_replaced_by_their_merge(tmp_path, source):
+    merge(parquet(tmp_path, []), tmp_path / "merge")
+    moved = (tmp_path / "detections.parquet").rename(tmp_path / "merge" / source)
+    for out in (tmp_path / "merge", tmp_path):
+        with pytest.raises(OutputError, match="which it is made from"):
+            merge(moved, out)
+    assert moved.exists()
 
 
 def test_patch_detections_are_not_replaced_by_their_merge(tmp_path):
     folder = patch_folder(tmp_path, ship=["P1__1024__0___0 0.5 1 1 2 1 2 2 1 2"])
-    with pytest.raises(OutputError, match="holds the detections"):
+    with pytest.raises(OutputError, match="which it is made from"):
         merge(folder, folder)
+
+
+def test_a_merge_can_be_merged_and_scored(tmp_path):
+    """Its mark is no Task1 file."""
+    merge(parquet(tmp_path, [("P1__1024__0___0", 0, 0, "ship", 0.5, BOX)]), tmp_path / "merge")
+    assert merge(tmp_path / "merge", tmp_path / "again")["kept"] == 1
+    assert len(read_task1(tmp_path / "merge", DOTA_V1_CLASSES)["ship"]) == 1
+    assert not any(MARK in name for name in zipfile.ZipFile(tmp_path / "merge/Task1.zip").namelist())

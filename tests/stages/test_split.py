@@ -1,17 +1,28 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from tiltbox import processes
 from tiltbox.dota.images import write_png
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError, OutputError, SettingsError
+from tiltbox.files import MARK
 from tiltbox.stages import split as stage
 from tiltbox.stages.split import split
 
@@ -135,7 +146,11 @@ def test_classes_in_the_given_order(source, tmp_path):
 
 def test_without_labels(tmp_path):
     manifest = split([add(tmp_path / "test", "P1", labels=None)], tmp_path / "out", **SMALL)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        MARK,
+        "images",
+        "manifest.json",
+    ]
     assert (manifest["labelled"], manifest["patches"], manifest["objects"]) == (False, 4, 0)
 
 
@@ -200,12 +215,13 @@ def test_earlier_split_survives_an_error(source, tmp_path):
     assert tree(tmp_path / "out") == expected
 
 
-@pytest.mark.parametrize("entry", ["images/P9.png", "notes.txt", "labelTxt/P9.txt"])
+@pytest.mark.parametrize("entry", ["images/P9.png", "notes.txt", "manifest.json", "annfiles/P1.txt"])
 def test_other_folders_are_not_replaced(source, tmp_path, entry):
     path = tmp_path / "out" / entry
-    path.parent.mkdir(parents=True)
-    path.touch()
-    with pytest.raises(OutputError, match="something else than a split"):
+    (tmp_path / "out/images").mkdir(parents=True)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"name": "my dataset"}')
+    with pytest.raises(OutputError, match=r"does not say that 'tiltbox split' wrote it"):
         split([source], tmp_path / "out", **SMALL)
     assert path.exists()
 
@@ -226,7 +242,7 @@ def test_out_must_not_hold_or_be_a_source(source, tmp_path, out):
 
 def test_out_must_not_be_a_source_of_patches(tmp_path):
     source = add(tmp_path / "test", "P1__64__0___0", labels=None)
-    with pytest.raises(OutputError, match="holds the source"):
+    with pytest.raises(OutputError, match="which it is made from"):
         split([source], source, **SMALL)
 
 
@@ -245,54 +261,33 @@ def test_space_is_checked_first(source, tmp_path, monkeypatch):
     split([source], tmp_path / "out", **SMALL)
 
 
-def test_disk_that_fills_up(source, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    ("failure", "remedy"),
+    [
+        (errno.ENOSPC, "free some space or choose another folder"),
+        (errno.EDQUOT, "free some space or choose another folder"),
+        (errno.EIO, "choose another folder"),
+        (errno.EMFILE, "choose another folder"),
+    ],
+)
+def test_disk_that_fails(source, tmp_path, monkeypatch, failure, remedy):
+    def fail(*_):
+        raise OSError(failure, os.strerror(failure))
 
-    monkeypatch.setattr(stage, "write_labels", full)
-    refuses(OutputError, "No space left on device", source, tmp_path / "out")
-
-
-@pytest.mark.parametrize("missing", [1, 5])
-def test_image_without_label_file(tmp_path, missing):
-    source = add(tmp_path / "train", "P0")
-    for number in range(missing):
-        add(source, f"Q{number}", labels=None)
-    message = "no label file for the image Q0" + (", Q1, Q2 and 2 more" if missing == 5 else ";")
-    refuses(DataError, message, source, tmp_path / "out")
-
-
-def test_label_file_without_image(source, tmp_path):
-    (source / "labelTxt/P7.txt").touch()
-    refuses(DataError, "no image for the label file P7", source, tmp_path / "out")
+    monkeypatch.setattr(stage, "write_labels", fail)
+    message = f"{tmp_path}/out: cannot write here ({os.strerror(failure)}); {remedy} with --out"
+    refuses(OutputError, re.escape(message), source, tmp_path / "out")
 
 
-def test_label_folder_of_another_name(tmp_path):
-    source = add(tmp_path / "train", "P1", labels=None)
-    (source / "labelTxt-v1.0").mkdir()
-    refuses(DataError, "holds labelTxt-v1.0/ but no labelTxt/", source, tmp_path / "out")
+def test_what_a_killed_split_left_takes_no_space_from_the_next(source, tmp_path, monkeypatch):
+    left = tmp_path / ".out.tiltbox-abcdefgh"
+    left.mkdir()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0 if left.exists() else 10**6))
+    split([source], tmp_path / "out", **SMALL)
 
 
-def test_only_some_sources_with_labels(source, tmp_path):
-    other = add(tmp_path / "test", "P2", labels=None)
-    with pytest.raises(DataError, match="test: has no labelTxt/"):
-        split([source, other], tmp_path / "out", **SMALL)
-
-
-def test_same_image_name_in_two_sources(source, tmp_path):
-    other = add(tmp_path / "val", "P1")
-    with pytest.raises(
-        DataError, match=r"val/images/P1\.png: there is an image of that name in .*train/images"
-    ):
-        split([source, other], tmp_path / "out", **SMALL)
-
-
-def test_same_source_twice(source, tmp_path):
-    with pytest.raises(DataError, match="give each source once"):
-        split([source, source / "../train"], tmp_path / "out", **SMALL)
-
-
-def test_malformed_label_is_named_before_anything_is_written(source, tmp_path, monkeypatch):
+def test_what_is_wrong_with_a_source_is_said_before_anything_is_written(source, tmp_path, monkeypatch):
     add(source, "P2", labels="gsd:1\n" + box(1, 1, "x", 5))
     monkeypatch.setattr(stage, "write_png", lambda *_: pytest.fail("wrote a patch"))
     refuses(DataError, r"P2\.txt:2: .*'x'", source, tmp_path / "out")
@@ -304,13 +299,88 @@ def test_unknown_class(source, tmp_path):
     )
 
 
-def test_blank_in_an_image_name(source, tmp_path):
-    add(source, "P 2")
-    refuses(DataError, r"P 2\.png: has a blank in its name", source, tmp_path / "out")
+# processes ----------------------------------------------------------------------------------------------
 
 
-def test_source_without_images_folder(tmp_path):
-    refuses(DataError, "images: there is no such folder", tmp_path, tmp_path / "out")
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_ended_while_it_cuts(tmp_path, by):
+    """No process goes on, and the next split leaves nothing but its output."""
+    for number in range(4):
+        source = add(tmp_path / "train", f"P{number}", (600, 600))
+    command = [sys.executable, "-m", "tiltbox", "split", str(source), "--out", str(tmp_path / "out")]
+    many = ["--size", "32", "--overlap", "24", "--workers", "2"]  # patches
+    ended = subprocess.Popen([*command, *many], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(tmp_path.glob(".out.*/new/images/*")):
+        assert ended.poll() is None, ended.stderr.read()
+        time.sleep(0.01)
+    children = children_of(ended.pid)
+    assert len(children) >= 2
+    os.killpg(ended.pid, by) if by == signal.SIGINT else ended.send_signal(by)  # Ctrl-C reaches all
+    _, said = ended.communicate(timeout=60)
+    assert ended.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[by], said
+    if by == signal.SIGINT:
+        assert said.endswith("tiltbox split: interrupted\n")
+    until = time.monotonic() + 20
+    while alive(children):
+        assert time.monotonic() < until, f"{alive(children)} of {children} go on"
+        time.sleep(0.05)
+    assert by == signal.SIGKILL or names(tmp_path) == ["train"]
+    done = subprocess.run([*command, "--size", "600", "--overlap", "0"], check=False)
+    assert (done.returncode, names(tmp_path)) == (0, ["out", "train"])
+    assert names(tmp_path / "out/images") == [f"P{number}__600__0___0.png" for number in range(4)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def children_of(process: int) -> set[int]:
+    return {
+        int(child)
+        for path in Path(f"/proc/{process}/task").glob("*/children")
+        for child in path.read_text().split()
+    }
+
+
+def alive(numbers: set[int]) -> set[int]:
+    """Those that still run; one that has ended but is waited for by nobody does not."""
+    states = {}
+    for process in numbers:
+        with contextlib.suppress(OSError):
+            states[process] = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    return {process for process, state in states.items() if state != "Z"}
+
+
+def test_no_patch_is_cut_that_nobody_waits_for(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "_unwanted", SimpleNamespace(value=1))
+    monkeypatch.setattr(stage, "write_png", lambda *_: pytest.fail("wrote a patch"))
+    refuses(processes.Unwanted, "", source, tmp_path / "out")
+
+
+def test_a_killed_process(tmp_path, monkeypatch):
+    for number in range(2):
+        source = add(tmp_path / "train", f"P{number}")
+    monkeypatch.setattr(stage, "_cut_image", killed)
+    refuses(SettingsError, "workers: a process was killed, .* memory", source, tmp_path / "out", workers=2)
+
+
+def killed(*_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_script_that_does_not_guard_its_start(tmp_path):
+    for number in range(2):
+        source = add(tmp_path / "train", f"P{number}")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom tiltbox.stages.split import split\n"
+        "split([Path(sys.argv[1])], Path(sys.argv[2]), size=64, overlap=16, workers=2)\n"
+    )
+    command = [sys.executable, script, source, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "memory" not in done.stderr
+    assert "workers: their processes could not start; " in done.stderr.splitlines()[-1]
+    assert names(tmp_path) == ["script.py", "train"]
 
 
 @pytest.mark.parametrize(

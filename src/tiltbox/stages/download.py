@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,15 +10,15 @@ from tiltbox.dota.archives import IMAGES, LABELS, unpack
 from tiltbox.dota.images import list_images
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.mini import render_mini
+from tiltbox.dota.sources import label_files
 from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import require_space, whole_folder, write_json, write_text
+from tiltbox.files import require_space, whole_folder, write_json
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
 
 SPLITS = ("train", "val", "test")
-MARK = ".tiltbox"  # tells a folder made here, which may be replaced, from one of the user's
-MARK_TEXT = "Written by 'tiltbox download', which may replace this folder.\n"
+ARCHIVES = "archives"  # beside the output: the archives that were fetched for it, by dataset
 
 
 class SplitFolders(NamedTuple):
@@ -38,7 +37,7 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None) -> di
         dataset: What to provide.
         out: The folder to write, whole or not at all.
         archives: A folder that holds the archives, or some of them, already. The others are fetched to
-            ``archives`` beside ``out``.
+            ``archives/<dataset>`` beside ``out``.
 
     Returns:
         The manifest: ``dataset``, ``source`` (its kind), ``fingerprint`` of the settings behind it,
@@ -47,31 +46,21 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None) -> di
 
     Raises:
         DataError: Something is missing, malformed, corrupt or not what it should be.
-        OutputError: ``out`` cannot be written or holds something else.
+        OutputError: ``out`` cannot be written, holds something else or is being written by another process.
     """
     out = Path(out)
-    _require_ours(out, dataset.source.folder)
     manifest = _present(dataset, out)
     if manifest is not None:
         return manifest
-    files = _archive_files(dataset, out.parent / "archives", archives)
-    with whole_folder(out) as folder:
-        _fill(dataset, folder, files)
+    if out.name == ARCHIVES:
+        problem = "is where archives are kept that are fetched for folders beside it"
+        raise OutputError(out, problem, "choose another folder with --out")
+    reads = [path for path in (dataset.source.folder, archives) if path is not None]
+    with whole_folder(out, "download", reads=reads) as folder:
+        _fill(dataset, folder, _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives))
         manifest = _manifest(dataset, _checked(dataset, folder, shown_as=out))
-        write_text(folder / MARK, MARK_TEXT)
         write_json(folder / "manifest.json", manifest)
     return manifest
-
-
-def _require_ours(out: Path, source: Path | None) -> None:
-    """Refuse to put the output where it would take the place of anything not written by this stage."""
-    remedy = "choose another folder with --out"
-    if source is not None and source.resolve().is_relative_to(out.resolve()):
-        raise OutputError(out, f"holds the source folder {source}", remedy)
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise OutputError(out, "is not a folder of its own", remedy)
-    if out.is_dir() and not (out / MARK).is_file() and any(out.iterdir()):
-        raise OutputError(out, "holds something else than a download", remedy)
 
 
 def _present(dataset: Dataset, out: Path) -> dict | None:
@@ -209,19 +198,8 @@ def _counts(folders: SplitFolders, classes: tuple[str, ...]) -> dict:
         return {"images": len(images), "objects": None}
     if not folders.labels.is_dir():
         raise DataError(folders.labels, "there is no such folder", "correct splits of the dataset file")
-    files = {path.stem: path for path in folders.labels.glob("*.txt") if not path.name.startswith(".")}
-    names = [path.stem for path in images]
-    _require_none(sorted(set(names) - set(files)), folders.labels, "no label file for", "image")
-    _require_none(sorted(set(files) - set(names)), folders.images, "no image for", "label file")
-    return {"images": len(images), "objects": sum(len(read_labels(files[name], classes)) for name in names)}
-
-
-def _require_none(names: Iterable[str], folder: Path, problem: str, kind: str) -> None:
-    names = list(names)
-    if names:
-        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        problem = f"there is {problem} {len(names)} {kind}{'s' * (len(names) > 1)}: {shown}"
-        raise DataError(folder, problem, "add what is missing or remove the rest")
+    files = label_files(folders.images, [path.stem for path in images], folders.labels)
+    return {"images": len(images), "objects": sum(len(read_labels(path, classes)) for path in files.values())}
 
 
 def _require_expected(found: dict | None, expected: Expected, where: str) -> None:

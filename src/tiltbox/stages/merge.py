@@ -12,8 +12,8 @@ import numpy as np
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import read_detections
 from tiltbox.dota.patches import parse_patch_name
-from tiltbox.dota.task1 import ClassDetections, read_task1, task1_name, write_task1
-from tiltbox.errors import DataError, OutputError, SettingsError
+from tiltbox.dota.task1 import ClassDetections, read_task1, write_task1
+from tiltbox.errors import DataError, SettingsError
 from tiltbox.files import whole_folder
 from tiltbox.geometry.boxes import polygon_area, rbox_to_qbox
 from tiltbox.geometry.kernels import ZERO_AREA
@@ -63,16 +63,16 @@ def merge(detections: Path, out: Path, *, iou: float = 0.1, classes: Sequence[st
     Raises:
         DataError: The detections are missing or malformed, of an unknown class or not on a patch.
         SettingsError: ``iou`` is not from 0 to 1.
-        OutputError: ``out`` cannot be written or holds something else than a merge.
+        OutputError: ``out`` cannot be written, holds something else than a merge or is being written by
+            another process.
     """
-    detections, out = Path(detections), Path(out)
+    detections = Path(detections)
     if not 0 <= iou <= 1:
         raise SettingsError("iou", f"{iou} is not accepted", "give a number from 0 to 1")
-    _require_replaceable(out, detections, classes)
-    boxes = _read(detections, classes)
-    finite = boxes[np.isfinite(boxes.qboxes).all(axis=1) & np.isfinite(boxes.scores)]
-    kept = suppressed(finite, iou)
-    with whole_folder(out) as folder:
+    with whole_folder(out, "merge", reads=[detections]) as folder:
+        boxes = _read(detections, classes)
+        finite = boxes[np.isfinite(boxes.qboxes).all(axis=1) & np.isfinite(boxes.scores)]
+        kept = suppressed(finite, iou)
         write_task1(folder, _by_class(kept, classes))
     counts = Counter(kept.label.tolist())
     return {
@@ -97,20 +97,6 @@ def suppressed(boxes: Boxes, iou: float) -> Boxes:
         for rows in progress(groups, "merge", len(groups))
     ]
     return boxes[np.concatenate(kept)]
-
-
-def _require_replaceable(out: Path, detections: Path, classes: Sequence[str]) -> None:
-    """Refuse to put a merge in the place of anything but a merge."""
-    remedy = "choose another folder with --out"
-    if detections.resolve().is_relative_to(out.resolve()):
-        raise OutputError(out, "holds the detections", remedy)
-    if not out.exists():
-        return
-    own = {"Task1.zip", *map(task1_name, classes)}
-    if not out.is_dir() or any(
-        path.name not in own and not path.name.startswith(".") for path in out.iterdir()
-    ):
-        raise OutputError(out, "holds something else than merged detections", remedy)
 
 
 def _read(source: Path, classes: Sequence[str]) -> Boxes:

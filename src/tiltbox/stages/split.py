@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from tiltbox.dota.images import image_size, list_images, read_image, write_png
-from tiltbox.dota.labels import Labels, read_labels, write_labels
-from tiltbox.dota.patches import MIN_SIZE, format_patch_name, parse_patch_name
+from tiltbox.dota.images import read_image, write_png
+from tiltbox.dota.labels import write_labels
+from tiltbox.dota.patches import MIN_SIZE, format_patch_name
+from tiltbox.dota.sources import Source, read_sources
 from tiltbox.dota.windows import CUT, Window, objects_in_window, scaled_windows, scales, without_area
-from tiltbox.errors import DataError, OutputError, SettingsError
-from tiltbox.files import require_space, require_writable, whole_folder, write_json
-from tiltbox.progress import progress
+from tiltbox.errors import SettingsError
+from tiltbox.files import cannot_write, require_space, whole_folder, write_json
+from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 
 PADDING = (104, 116, 124)  # BGR, as in mmrotate's configs
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
@@ -61,16 +59,6 @@ class PatchCount:
     cut: int
 
 
-@dataclass(frozen=True)
-class Source:
-    """One image to be cut; ``labels`` is None in a set that has none."""
-
-    image: Path
-    width: int
-    height: int
-    labels: Labels | None
-
-
 def split(
     sources: Sequence[Path],
     out: Path,
@@ -105,102 +93,22 @@ def split(
     Raises:
         SettingsError: A window size, overlap, rate or iof is impossible.
         DataError: An image or label file is missing, malformed or there twice.
-        OutputError: ``out`` cannot be written, lacks space or holds something else than a split.
+        OutputError: ``out`` cannot be written, lacks space, holds something else than a split or is being
+            written by another process.
     """
     cutting = Cutting(size, overlap, tuple(rates), iof)
     if workers is not None and workers < 1:
         raise SettingsError("workers", f"{workers} is not accepted", "give at least 1")
-    out = Path(out).resolve()
-    _require_replaceable(out, sources)
-    require_writable(out.parent)
-    images = _read_sources(sources, classes)
-    require_space(out.parent, _estimated_bytes(images, cutting))
-    with whole_folder(out) as folder:
+    with whole_folder(out, "split", reads=sources) as folder:
+        images = read_sources(sources, classes)
+        require_space(folder, _estimated_bytes(images, cutting))
         (folder / "images").mkdir()
-        if _labelled(images):
+        if images[0].labels is not None:
             (folder / "annfiles").mkdir()
-        patches = [patch for cut in _cut_all(images, cutting, folder, workers) for patch in cut]
+        patches = _cut_all(images, cutting, folder, out, workers)
         manifest = _manifest(sources, images, cutting, patches, classes)
         write_json(folder / "manifest.json", manifest)
     return manifest
-
-
-def _require_replaceable(out: Path, sources: Sequence[Path]) -> None:
-    """Refuse to put a split in the place of anything but a split."""
-    for source in sources:
-        if Path(source).resolve().is_relative_to(out):
-            raise OutputError(out, f"holds the source {source}", "choose another folder with --out")
-    if out.exists() and not (out.is_dir() and _is_split(out)):
-        raise OutputError(out, "holds something else than a split", "choose another folder with --out")
-
-
-def _is_split(folder: Path) -> bool:
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if "manifest.json" in names or "images" not in names:
-        return names <= {"manifest.json", "images", "annfiles"}
-    # Snakemake removes the manifest before it runs the stage again.
-    return names <= {"images", "annfiles"} and all(map(_is_patch, (folder / "images").iterdir()))
-
-
-def _is_patch(path: Path) -> bool:
-    try:
-        parse_patch_name(path.stem)
-    except DataError:
-        return False
-    return True
-
-
-def _read_sources(sources: Sequence[Path], classes: Collection[str] | None) -> list[Source]:
-    """Everything that can be wrong with the input, short of the pixels, comes up here."""
-    images = [image for folder in sources for image in _read_source(Path(folder), classes)]
-    if not images:
-        where = ", ".join(map(str, sources)) or "sources"
-        raise DataError(where, "there is no image", "give folders with images/")
-    first: dict[str, Source] = {}
-    for image in images:
-        if (other := first.setdefault(image.image.stem, image)) is not image:
-            remedy = "rename one of them, or give each source once"
-            raise DataError(image.image, f"there is an image of that name in {other.image.parent}", remedy)
-    if len({image.labels is None for image in images}) == 2:
-        bare = next(image for image in images if image.labels is None).image.parent.parent
-        raise DataError(bare, "has no labelTxt/, but another source has", "split them one by one")
-    return images
-
-
-def _read_source(folder: Path, classes: Collection[str] | None) -> list[Source]:
-    paths = list_images(folder / "images")
-    for path in paths:
-        if path.stem.split() != [path.stem]:
-            raise DataError(path, "has a blank in its name, which result files cannot hold", "rename it")
-    labels = _read_label_folder(folder, [path.stem for path in paths], classes)
-    return [Source(path, *image_size(path), labels and labels[path.stem]) for path in paths]
-
-
-def _read_label_folder(
-    folder: Path, names: list[str], classes: Collection[str] | None
-) -> dict[str, Labels] | None:
-    label_folder = folder / "labelTxt"
-    if not label_folder.is_dir():
-        _require_unlabelled(folder)
-        return None
-    files = {path.stem: path for path in label_folder.glob("*.txt") if not path.name.startswith(".")}
-    _require_none(sorted(set(names) - set(files)), label_folder, "no label file for the image")
-    _require_none(sorted(set(files) - set(names)), folder / "images", "no image for the label file")
-    return {name: read_labels(files[name], classes) for name in names}
-
-
-def _require_unlabelled(folder: Path) -> None:
-    """DOTA's archives unpack to labelTxt-v1.0 and the like; such a set is not without labels."""
-    similar = sorted(path.name for path in folder.iterdir() if path.name.lower().startswith("label"))
-    if similar:
-        remedy = "rename it, or move it away if the images are to be split without labels"
-        raise DataError(folder, f"holds {similar[0]}/ but no labelTxt/", remedy)
-
-
-def _require_none(names: list[str], folder: Path, problem: str) -> None:
-    if names:
-        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        raise DataError(folder, f"there is {problem} {listed}", "add what is missing or remove the rest")
 
 
 def _estimated_bytes(images: list[Source], cutting: Cutting) -> int:
@@ -208,38 +116,19 @@ def _estimated_bytes(images: list[Source], cutting: Cutting) -> int:
     return sum((x1 - x0) * (y1 - y0) * PNG_BYTES_PER_PIXEL for x0, y0, x1, y1 in windows)
 
 
-def _labelled(images: list[Source]) -> bool:
-    return images[0].labels is not None
-
-
 def _cut_all(
-    images: list[Source], cutting: Cutting, folder: Path, workers: int | None
-) -> Iterator[list[PatchCount]]:
-    """Cut every image, in processes of their own unless there is but one to run."""
+    images: list[Source], cutting: Cutting, folder: Path, out: Path, workers: int | None
+) -> list[PatchCount]:
     # The largest first, so that no core is left alone with one at the end.
-    tasks = [(image, cutting, folder) for image in sorted(images, key=lambda i: -i.width * i.height)]
-    workers = min(workers or _cores(), len(tasks))
-    if workers == 1:
-        yield from progress(map(_cut_image, tasks), "split", len(tasks))
-        return
-    # A fork would copy the locks of OpenCV's and numpy's threads.
-    spawn = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            yield from progress(pool.map(_cut_image, tasks), "split", len(tasks))
-    except BrokenProcessPool:
-        problem = "a process was killed, as happens where memory runs out"
-        raise SettingsError("workers", problem, "use fewer --workers") from None
+    tasks = sorted(images, key=lambda image: -image.width * image.height)
+    cut = partial(_cut_image, cutting, folder, out)
+    workers = min(workers or cores(), len(tasks))
+    counts = map_in_processes(cut, tasks, workers, "split", prepare=partial(cv2.setNumThreads, 1))
+    return [patch for image in counts for patch in image]
 
 
-def _cores() -> int:
-    """The cores that this process may use, which on a cluster are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cut_image(task: tuple[Source, Cutting, Path]) -> list[PatchCount]:
-    """Write the patches of one image and count what is on them."""
-    source, cutting, folder = task
+def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> list[PatchCount]:
+    """Write the patches of one image, those of ``out`` into ``folder`` as yet, and count what is on them."""
     image = read_image(source.image)
     height, width, _ = image.shape
     try:
@@ -248,10 +137,11 @@ def _cut_image(task: tuple[Source, Cutting, Path]) -> list[PatchCount]:
             for window in cutting.windows(width, height)
         ]
     except OSError as error:
-        raise OutputError(folder, f"cannot write here ({error.strerror})", "free some space") from None
+        raise cannot_write(out, error) from None
 
 
 def _cut_patch(image: np.ndarray, source: Source, window: Window, iof: float, folder: Path) -> PatchCount:
+    stop_if_unwanted()
     x0, y0, x1, _ = window
     name = format_patch_name(source.image.stem, x1 - x0, x0, y0)
     write_png(folder / "images" / f"{name}.png", _pixels(image, window))

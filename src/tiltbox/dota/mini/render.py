@@ -27,7 +27,7 @@ def render_mini(out: Path, *, seed: int = 0, images: Mapping[str, int], size: in
         images: Number of images per split; a split without images gets no folder.
         size: Side of the square images in pixels.
     """
-    with whole_folder(out) as folder:
+    with whole_folder(out, "download") as folder:
         first = 0
         for split in SPLITS:
             count = images.get(split, 0)

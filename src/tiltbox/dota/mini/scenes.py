@@ -161,7 +161,7 @@ def marina(site: Site) -> None:
 def river(site: Site) -> None:
     """Bridges over a river, with ships on it and vehicles beside it."""
     angle, breadth = site.angle(), int(site.rng.integers(30, 42))
-    middle = Pose(*site.somewhere(90), angle, 800, breadth)
+    middle = Pose(*site.somewhere(min(90, site.size // 2)), angle, 800, breadth)
     site.strip("soil", Pose(*site.somewhere(), site.angle(), 190, 120))
     site.strip("sand", Pose(middle.x, middle.y, angle, 800, breadth + 8))
     site.strip("water", middle)

@@ -1,0 +1,87 @@
+"""Images and their labels in folders of DOTA format, ``images/`` and ``labelTxt/``, checked as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiltbox.dota.images import image_size, list_images
+from tiltbox.dota.labels import Labels, read_labels
+from tiltbox.errors import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image; ``width`` and ``height`` in pixels, ``labels`` is None in a set that has none."""
+
+    image: Path
+    width: int
+    height: int
+    labels: Labels | None
+
+
+def read_sources(folders: Sequence[Path], classes: Collection[str] | None = None) -> list[Source]:
+    """The images of all folders, with their labels; all of them labelled, or none.
+
+    Everything that can be wrong with them, short of the pixels, comes up here.
+
+    Raises:
+        DataError: There is no image, a file is missing, malformed or there twice, or a class is not one of
+            ``classes``.
+    """
+    sources = [source for folder in folders for source in _read_folder(Path(folder), classes)]
+    if not sources:
+        where = ", ".join(map(str, folders)) or "sources"
+        raise DataError(where, "there is no image", "give folders with images/")
+    _require_different_names(sources)
+    if len({source.labels is None for source in sources}) == 2:
+        bare = next(source for source in sources if source.labels is None).image.parent.parent
+        raise DataError(bare, "has no labelTxt/, but another source has", "split them one by one")
+    return sources
+
+
+def label_files(images: Path, names: Sequence[str], labels: Path) -> dict[str, Path]:
+    """The label file of each image of the folder ``images``, whose ``names`` are given without extension.
+
+    Raises:
+        DataError: An image has no label file in the folder ``labels``, or a label file no image.
+    """
+    files = {path.stem: path for path in labels.glob("*.txt") if not path.name.startswith(".")}
+    _require_none(sorted(set(names) - set(files)), labels, "no label file for the image")
+    _require_none(sorted(set(files) - set(names)), images, "no image for the label file")
+    return {name: files[name] for name in names}
+
+
+def _read_folder(folder: Path, classes: Collection[str] | None) -> list[Source]:
+    paths = list_images(folder / "images")
+    for path in paths:
+        if path.stem.split() != [path.stem]:
+            raise DataError(path, "has a blank in its name, which result files cannot hold", "rename it")
+    if not (folder / "labelTxt").is_dir():
+        _require_unlabelled(folder)
+        return [Source(path, *image_size(path), None) for path in paths]
+    files = label_files(folder / "images", [path.stem for path in paths], folder / "labelTxt")
+    return [Source(path, *image_size(path), read_labels(files[path.stem], classes)) for path in paths]
+
+
+def _require_unlabelled(folder: Path) -> None:
+    """DOTA's archives unpack to labelTxt-v1.0 and the like; such a set is not without labels."""
+    similar = sorted(path.name for path in folder.iterdir() if path.name.lower().startswith("label"))
+    if similar:
+        remedy = "rename it, or move it away if the images are to be split without labels"
+        raise DataError(folder, f"holds {similar[0]}/ but no labelTxt/", remedy)
+
+
+def _require_different_names(sources: Sequence[Source]) -> None:
+    first: dict[str, Source] = {}
+    for source in sources:
+        if (other := first.setdefault(source.image.stem, source)) is not source:
+            problem = f"there is an image of that name in {other.image.parent}"
+            raise DataError(source.image, problem, "rename one of them, or give each source once")
+
+
+def _require_none(names: list[str], folder: Path, problem: str) -> None:
+    if names:
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise DataError(folder, f"there is {problem} {listed}", "add what is missing or remove the rest")
