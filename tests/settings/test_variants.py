@@ -99,6 +99,12 @@ def test_published_checkpoint():
         ("current", {"head_groups": None}, "variants.mine: head_groups belongs to the unshared head"),
         ("current", {"head": "shared"}, "variants.mine: head_groups belongs to the unshared head"),
         ("previous", {"head_groups": 4}, "variants.mine: head_groups belongs to the unshared head"),
+        (
+            "current",
+            {"width": 0.43},
+            "variants.mine: width 0.43 gives the head 103 channels, which",
+        ),
+        ("previous", {"width": 0.001}, "variants.mine: width 0.001 leaves the head no channels"),
         ("previous", {"head": "split"}, "variants.mine.head: 'split' is not accepted"),
         ("current", {"size": "m"}, "variants.mine.size: 'm' is not accepted"),
         ("current", {"width": 0}, "variants.mine.width: 0 is not accepted"),

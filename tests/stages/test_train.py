@@ -124,6 +124,9 @@ def test_the_training_process_sees_its_leased_gpus_alone(folder, tmp_path, monke
     with leased_gpus(1), pytest.raises(TiltboxError, match="ended with exit code 9"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=gpus)
+        if gpus:
+            with pytest.raises(SettingsError, match="--processes: is for the CPU"):
+                train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=gpus, processes=2)
     assert visible == [(seen, gpus > 1)]
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 STRIDES = (8, 16, 32)
-OUT_CHANNELS = 240  # of the neck, at width 1
 INPUT_MEAN = (103.53, 116.28, 123.675)  # BGR, of ImageNet
 INPUT_STD = (57.375, 57.12, 58.395)
 SCORE_THRESHOLD = 0.05
@@ -71,7 +70,7 @@ def _silence() -> Iterator[None]:
 def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False) -> dict:
     """The detector as mmengine's registries read it."""
     block = {"width": variant.width, "layers": variant.layers, "start_branch": variant.start_branch}
-    channels = int(OUT_CHANNELS * variant.width)
+    channels = variant.channels
     return {
         "type": "mmdet.RTMDet",
         "data_preprocessor": {
@@ -109,9 +108,8 @@ def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False
         },
         "test_cfg": {
             "nms_pre": MAX_DETECTIONS,
-            "min_bbox_size": 0,
             "score_thr": SCORE_THRESHOLD,
-            "nms": {"type": "nms_rotated", "iou_threshold": PATCH_NMS_IOU},
+            "nms": {"iou_threshold": PATCH_NMS_IOU},
             "max_per_img": MAX_DETECTIONS,
         },
     }

@@ -10,8 +10,8 @@ from mmrotate.registry import MODELS
 from torch import Tensor, nn
 
 from tiltbox.model.backbone import STAGE_CHANNELS, UNIFORM_FAN_IN
-from tiltbox.model.detector import OUT_CHANNELS
 from tiltbox.model.msblock import MSBlock, conv
+from tiltbox.settings.variants import OUT_CHANNELS
 
 INNER_CHANNELS = (160, 320, 640)  # of the three levels inside the neck, at width 1
 

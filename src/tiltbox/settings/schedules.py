@@ -26,7 +26,7 @@ class Schedule(Settings):
     is multiplied by (processes x batch) / base_batch.
     """
 
-    processes: int = Field(ge=1, description="training processes, one per GPU where there are GPUs")
+    processes: int = Field(ge=1, description="GPUs, with a process each; on the CPU there is one process")
     batch: int = Field(ge=1, description="images per process and step")
     epochs: Epochs
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever the epochs say")
@@ -44,7 +44,6 @@ class Schedule(Settings):
     flip: float = Field(0.75, ge=0, le=1, description="probability, shared by three directions")
     rotate: float = Field(0.5, ge=0, le=1, description="probability of a random rotation")
     pretrained: bool = Field(True, description="start from the variant's COCO weights")
-    mixed_precision: bool = False
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a process without a GPU; null for all, with results that vary"
     )

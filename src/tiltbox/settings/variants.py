@@ -17,6 +17,7 @@ def _odd(size: int) -> int:
     return size
 
 
+OUT_CHANNELS = 240  # of the neck, at width 1
 Kernel = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 Kernels = tuple[tuple[Kernel, Kernel], tuple[Kernel, Kernel]]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # of folders, runs and Snakemake rules
@@ -48,7 +49,17 @@ class Variant(Settings):
             raise ValueError("attention and query_size go together; give both or neither")
         if (self.head == "unshared") != (self.head_groups is not None):
             raise ValueError("head_groups belongs to the unshared head; give it there and only there")
+        if self.channels < 1:
+            raise ValueError(f"width {self.width} leaves the head no channels; give a larger one")
+        if self.head_groups and self.channels % self.head_groups:
+            problem = f"width {self.width} gives the head {self.channels} channels"
+            raise ValueError(f"{problem}, which head_groups {self.head_groups} does not divide; change one")
         return self
+
+    @property
+    def channels(self) -> int:
+        """Channels of the neck's outputs and of the head."""
+        return int(OUT_CHANNELS * self.width)
 
 
 class VariantTable(Settings):

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from tiltbox import __version__, tracking
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.errors import DataError, OutputError, TiltboxError
+from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import require_writable, write_json, write_text
 from tiltbox.model.checkpoint import local_copy, read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
@@ -70,6 +70,8 @@ def train(
     manifest = _patch_manifest(patches)
     require_writable(out)
     gpus = _usable_gpus(gpus, schedule)
+    if gpus and processes:
+        raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
     schedule = schedule.model_copy(update={"processes": gpus or processes or 1})
     _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
     work = out / "work"

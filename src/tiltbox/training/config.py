@@ -92,7 +92,7 @@ def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...]) -> 
 
 def _optimizer(schedule: Schedule, cuda: bool) -> dict:
     return {
-        "type": "AmpOptimWrapper" if schedule.mixed_precision and cuda else "OptimWrapper",
+        "type": "OptimWrapper",
         "optimizer": {
             "type": "AdamW",
             "lr": schedule.learning_rate,
