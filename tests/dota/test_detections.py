@@ -133,6 +133,9 @@ def test_other_columns_and_another_order_do_no_harm(tmp_path):
         ({"image": pa.array([1, 2])}, "column 'image': has the type int64, not string"),
         ({"score": pa.array([1, None], pa.float32())}, "column 'score': has 1 missing values"),
         ({"class": pa.array([None, "ship"]).dictionary_encode()}, "column 'class': has 1 missing values"),
+        ({"image": pa.array(["a", "P 1"])}, "column 'image': the name 'P 1' is empty or holds a blank"),
+        ({"image": pa.array(["a", "b\u2003c\n"])}, "column 'image': the name 'b.*c.n' is empty or holds"),
+        ({"image": pa.array(["a", ""])}, "column 'image': the name '' is empty or holds a blank"),
     ],
 )
 def test_bad_columns(tmp_path, changes, message):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import random
 import zipfile
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +120,18 @@ def test_numbers_that_are_not_finite_are_read():
     assert np.isnan(found.scores[0]) and found.qboxes[0, :2].tolist() == [np.inf, -np.inf]
 
 
+def test_coordinates_that_no_image_has_count_as_infinite():
+    found = parse_task1(b"P1 2e7 1e7 -1e7 10000001 -1e200 1.7e308 1e999 7 nan", "x")
+    assert found.scores.tolist() == [2e7]
+    assert found.qboxes[0, :7].tolist() == [1e7, -1e7, np.inf, -np.inf, np.inf, np.inf, 7]
+    assert np.isnan(found.qboxes[0, 7])
+
+
+def test_underscores_in_names_of_images():
+    found = parse_task1(b"P_1__1024__0___0 0.5 1 2 3 4 5 6 7 8\n", "x")
+    assert found.images == ("P_1__1024__0___0",)
+
+
 def test_some_rows():
     found = parse_task1(f"{LINE}\n\n{LINE.replace('P0006', 'P7')}\n".encode(), "x")
     kept = found[np.array([False, True])]
@@ -133,6 +148,7 @@ def test_some_rows():
         ("P0006 high 1 2 3 4 5 6 7 8", "'high' is no number"),
         ("P0006 0.5 1 2 3 4 5 6 7 8,", "'8,' is no number"),
         ("P0006 0,5 1 2 3 4 5 6 7 8", "'0,5' is no number"),
+        ("P_0_006 0.5 1_0 2 3 4 5 6 7 8", "'1_0' is no number"),
     ],
 )
 def test_malformed_lines(tmp_path, line, problem):
@@ -144,8 +160,8 @@ def test_malformed_lines(tmp_path, line, problem):
 
 
 def test_not_text(tmp_path):
-    (tmp_path / "Task1_ship.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="is no UTF-8 text"):
+    (tmp_path / "Task1_ship.txt").write_bytes(f"{LINE}\nK\xf6ln".encode("latin-1"))
+    with pytest.raises(DataError, match=r"Task1_ship\.txt:2: is no UTF-8 text"):
         read_task1(tmp_path, CLASSES)
 
 
@@ -163,7 +179,10 @@ def test_unknown_classes(tmp_path, name, remedy):
 
 
 def test_sources_that_hold_nothing(tmp_path):
-    with pytest.raises(DataError, match="holds no Task1"):
+    (tmp_path / "Task1_ship.txt").mkdir()
+    with pytest.raises(
+        DataError, match=r"holds no Task1_<class>\.txt; give a folder or zip of Task1_<class>"
+    ):
         read_task1(tmp_path, CLASSES)
     with pytest.raises(DataError, match="there is no such folder or zip"):
         read_task1(tmp_path / "none", CLASSES)
@@ -177,6 +196,7 @@ def test_a_zip_of_a_folder(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("Task1/", "")
         archive.writestr("Task1/Task1_ship.txt", LINE)
+        archive.writestr("Task1/Task1_plane.txt/", "")
         archive.writestr("__MACOSX/Task1/._Task1_ship.txt", b"\xff")
     assert len(read_task1(path, CLASSES)["ship"]) == 1
 
@@ -192,3 +212,47 @@ def test_errors_in_a_zip(tmp_path):
         archive.writestr("old/Task1_ship.txt", LINE)
     with pytest.raises(DataError, match="there is a second"):
         read_task1(path, CLASSES)
+
+
+def spoilt(path, spoil) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Task1_ship.txt", f"{LINE}\n" * 100)
+    data = bytearray(path.read_bytes())
+    spoil(data)
+    path.write_bytes(data)
+
+
+def flip(data: bytearray) -> None:
+    data[50] ^= 0xFF  # in the compressed lines
+
+
+def encrypt(data: bytearray) -> None:
+    data[6] |= 1  # the flag in the member's header
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1  # and in the directory's
+
+
+@pytest.mark.parametrize(("spoil", "problem"), [(flip, r"\(.+\)"), (encrypt, r"\(.*encrypted.*\)")])
+def test_spoilt_zips(tmp_path, spoil, problem):
+    spoilt(tmp_path / "Task1.zip", spoil)
+    with pytest.raises(DataError, match=rf"Task1\.zip: cannot be read {problem}; write it again"):
+        read_task1(tmp_path / "Task1.zip", CLASSES)
+
+
+def test_zips_with_any_byte_changed(tmp_path):
+    rng = random.Random(0)
+    for _ in range(300):
+        spoilt(
+            tmp_path / "a.zip", lambda data: data.__setitem__(rng.randrange(len(data)), rng.randrange(256))
+        )
+        with suppress(DataError):
+            read_task1(tmp_path / "a.zip", CLASSES)
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "Task1_ship.txt").write_text(LINE)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"Task1_ship\.txt: cannot be read \(Permission denied\); check"):
+        read_task1(tmp_path, CLASSES)

@@ -106,13 +106,17 @@ def read_detections(path: Path) -> Detections:
     Strings may be stored in any of Arrow's ways, plain or as a dictionary; numbers must have the types above.
 
     Raises:
-        DataError: There is no such file, it is not parquet, or a column is missing, of another type or has
-            missing values.
+        DataError: There is no such file, it is not parquet, a column is missing, of another type or has
+            missing values, or the name of an image is none that a Task1 file can hold.
     """
     table = _table(Path(path))
     for field in SCHEMA:
         _check(table, field, path)
     image_names, images = _encoded(table["image"])
+    for name in image_names:
+        if name.split() != [name]:
+            problem = f"the name {name!r} is empty or holds a blank, which result files cannot hold"
+            raise DataError(f"{path}: column 'image'", problem, "rename the image")
     class_names, labels = _encoded(table["class"])
     window = [table[name].to_numpy() for name in ("x", "y", "size")]
     rboxes = np.stack([table[name].to_numpy() for name in RBOX], axis=1)

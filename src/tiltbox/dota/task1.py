@@ -6,7 +6,6 @@ of a detector, a patch; the corners are in pixels of whatever it names.
 
 from __future__ import annotations
 
-import difflib
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from tiltbox.dota.reading import CORRUPT, MAX_COORDINATE, decoded, read_bytes, require_class
 from tiltbox.errors import DataError
 
 WORDS = 10
 _LINE = "%s %.9f" + 8 * " %.2f"  # nine decimals tell all float32 scores above 1/64 apart
+_GIVE = "give a folder or zip of Task1_<class>.txt"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say; no clock makes two archives differ
 
 
@@ -98,21 +99,23 @@ def format_task1(detections: ClassDetections) -> bytes:
 def read_task1(source: Path, classes: Collection[str]) -> dict[str, ClassDetections]:
     """Read the Task1 files of a folder or a zip, for every one of ``classes`` in that order.
 
-    Blank lines, blanks and CRLF are accepted; numbers may be ``nan`` or ``inf``. A class without a file has
-    no detections.
+    Blank lines, blanks and CRLF are accepted; numbers may be ``nan`` or ``inf``. A barely trained detector
+    draws boxes of any size: coordinates beyond 1e7 pixels count as infinite. A class without a file has no
+    detections.
 
     Raises:
-        DataError: There is no such source or no Task1 file in it, a file is of no known class, or a line is
-            malformed (with its number).
+        DataError: There is no such source or no Task1 file in it, a file is of no known class or cannot be
+            read, or a line is malformed (with its number).
     """
     found = {}
     for where, file_name, content in _files(Path(source)):
-        name = _class_of(file_name, classes, where)
+        name = file_name.removeprefix("Task1_").removesuffix(".txt")
+        require_class(name, classes, where)
         if name in found:
             raise DataError(where, f"there is a second {file_name}", "keep one of them")
         found[name] = parse_task1(content, where)
     if not found:
-        raise DataError(source, "holds no Task1_<class>.txt", "give the folder that 'tiltbox merge' wrote")
+        raise DataError(source, "holds no Task1_<class>.txt", _GIVE)
     return {name: found.get(name, no_detections()) for name in classes}
 
 
@@ -122,12 +125,16 @@ def parse_task1(content: bytes, where: str | Path) -> ClassDetections:
     >>> parse_task1(b"P0006 0.5 0 0 4 0 4 2 0 2\\r\\n", "Task1_ship.txt").images
     ('P0006',)
     """
-    rows = [(number, line.split()) for number, line in enumerate(_text(content, where).split("\n"), start=1)]
+    text = decoded(content, where)
+    rows = [(number, line.split()) for number, line in enumerate(text.split("\n"), start=1)]
     rows = [(number, words) for number, words in rows if words]
     try:
         numbers = np.array([words[1:] for _, words in rows], dtype=np.float64).reshape(len(rows), WORDS - 1)
     except ValueError:
         raise _malformed(rows, where) from None
+    if text.count("_") > sum(words[0].count("_") for _, words in rows):  # NumPy reads 1_0 as 10
+        raise _malformed(rows, where)
+    numbers[:, 1:][np.abs(numbers[:, 1:]) > MAX_COORDINATE] *= np.inf
     lines = np.array([number for number, _ in rows], dtype=np.int64)
     return ClassDetections(
         tuple(words[0] for _, words in rows),
@@ -141,14 +148,12 @@ def parse_task1(content: bytes, where: str | Path) -> ClassDetections:
 def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
     """Path for messages, bare name and content of each Task1 file."""
     if source.is_dir():
-        for path in sorted(source.glob("Task1_*.txt")):
-            yield str(path), path.name, path.read_bytes()
+        for path in sorted(path for path in source.glob("Task1_*.txt") if path.is_file()):
+            yield str(path), path.name, read_bytes(path)
     elif not source.is_file():
-        raise DataError(source, "there is no such folder or zip", "give what 'tiltbox merge' wrote")
+        raise DataError(source, "there is no such folder or zip", _GIVE)
     elif not zipfile.is_zipfile(source):
-        raise DataError(
-            source, "is neither a folder nor a zip of Task1 files", "give what 'tiltbox merge' wrote"
-        )
+        raise DataError(source, "is neither a folder nor a zip of Task1 files", _GIVE)
     else:
         yield from _zipped_files(source)
 
@@ -156,28 +161,13 @@ def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
 def _zipped_files(source: Path) -> Iterator[tuple[str, str, bytes]]:
     try:
         with zipfile.ZipFile(source) as archive:
-            for member in archive.namelist():
-                name = PurePosixPath(member).name
-                if name.startswith("Task1_") and name.endswith(".txt"):
-                    yield f"{source}/{member}", name, archive.read(member)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(source, f"cannot be read ({error})", "write it again") from None
-
-
-def _class_of(file_name: str, classes: Collection[str], where: str) -> str:
-    name = file_name.removeprefix("Task1_").removesuffix(".txt")
-    if name not in classes:
-        close = difflib.get_close_matches(name.lower(), classes, n=1)
-        remedy = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(classes)}"
-        raise DataError(where, f"unknown class '{name}'", remedy)
-    return name
-
-
-def _text(content: bytes, where: str | Path) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(where, "is no UTF-8 text", "save the file as UTF-8") from None
+            for member in archive.infolist():
+                name = PurePosixPath(member.filename).name
+                if name.startswith("Task1_") and name.endswith(".txt") and not member.is_dir():
+                    yield f"{source}/{member.filename}", name, archive.read(member)
+    except CORRUPT as error:
+        problem = f"cannot be read ({error or type(error).__name__})"
+        raise DataError(source, problem, "write it again, without a password") from None
 
 
 def _malformed(rows: list[tuple[int, list[str]]], where: str | Path) -> DataError:
@@ -197,4 +187,4 @@ def _is_number(word: str) -> bool:
         float(word)
     except ValueError:
         return False
-    return True
+    return "_" not in word
