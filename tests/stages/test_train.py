@@ -291,7 +291,8 @@ def test_a_warm_up_as_long_as_the_training(folder, tmp_path, monkeypatch, caplog
     assert [message.startswith(line) for message in caplog.messages] == [True] * warned
 
 
-def test_worker_processes_end_with_the_training(folder, tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_worker_processes_end_with_the_training(folder, tmp_path, by):
     arguments = ["train", NAME, "--patches", folder / "train", "--out", tmp_path / "out", "--gpus", 0]
     arguments += ["--schedule", long_schedule(tmp_path), "--processes", 2]
     parent = subprocess.Popen(
@@ -301,7 +302,7 @@ def test_worker_processes_end_with_the_training(folder, tmp_path):
     while len(processes_of(mark)) < 3:  # torchrun and its two workers
         assert parent.poll() is None
         time.sleep(0.1)
-    parent.kill()
+    parent.send_signal(by)
     parent.wait()
     until = time.monotonic() + 60
     while processes_of(mark):
