@@ -61,6 +61,16 @@ def test_shipped_files(name):
     assert (CONFIGS / "schedules" / f"{dataset.schedule}.yaml").is_file()
 
 
+def test_dota_val():
+    """The same archives and counts as DOTA's, without what only a person can fetch, and scored here."""
+    whole, labelled = find_dataset("dota", CONFIGS), find_dataset("dota-val", CONFIGS)
+    fetched = [each for each in whole.source.archives.files if not each.by_hand]
+    assert list(labelled.source.archives.files) == fetched and len(fetched) == 4
+    assert labelled.expected == {name: whole.expected[name] for name in ("train", "val")}
+    assert (labelled.train_splits, labelled.test_split, labelled.test_labelled) == (("train",), "val", True)
+    assert (labelled.patch, labelled.schedule) == (whole.patch, whole.schedule)
+
+
 def test_dota():
     dataset = find_dataset("dota", CONFIGS)
     archives = dataset.source.archives
@@ -122,13 +132,16 @@ def test_url_of_an_archive(tmp_path):
         (FOLDER | {"source": {"floder": "x"}}, "source.floder: unknown key; did you mean 'folder'"),
         (
             FOLDER | {"patch": {"size": 512, "overlap": 512}},
-            "patch: overlap 512 is not smaller than size 512",
+            "patch: overlap 512 makes windows of 512 pixels share 512; give one from 0 to less than the size",
         ),
         (FOLDER | {"patch": {"size": 16}}, "patch.size: 16 is not accepted"),
         (FOLDER | {"patch": {"rates": []}}, "patch.rates: .* is not accepted"),
         (FOLDER | {"patch": {"rates": [0]}}, "patch.rates.0: 0 is not accepted"),
-        (FOLDER | {"patch": {"rates": [1, 1.0]}}, "patch: rates names '1.0' twice"),
+        (FOLDER | {"patch": {"rates": [1, 1.0]}}, "patch: rate 1 is given twice; remove one"),
+        (FOLDER | {"patch": {"rates": [40]}}, "patch: rate 40 makes windows of 25.6 pixels; give one that"),
+        (FOLDER | {"patch": {"rates": [1.0e-320]}}, "patch: rate 1e-320 makes windows of inf pixels"),
         (FOLDER | {"patch": {"iof": 1.5}}, "patch.iof: 1.5 is not accepted"),
+        (FOLDER | {"patch": {"iof": 0}}, "patch.iof: 0 is not accepted"),
         (FOLDER | {"classes": ["ship", "plane", "ship"]}, "classes names 'ship' twice"),
         (FOLDER | {"classes": []}, "classes: .* is not accepted"),
         (FOLDER | {"classes": ["tennis court"]}, "classes.0: 'tennis court' is not accepted"),
@@ -184,6 +197,14 @@ def test_unknown_name():
         find_dataset("dotta", CONFIGS)
 
 
+def test_the_template_is_none_of_the_choices():
+    with pytest.raises(SettingsError) as error:
+        find_dataset("nowhere", CONFIGS)
+    assert str(error.value).endswith(f"choose one of {', '.join(SHIPPED)}")
+    with pytest.raises(SettingsError, match=r"template\.yaml: name: 'template' is only a placeholder"):
+        find_dataset("template", CONFIGS)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(SettingsError, match=r"none\.yaml: there is no such file"):
         find_dataset(str(tmp_path / "none.yaml"))
@@ -200,8 +221,6 @@ def test_the_template_is_complete_but_for_its_name(tmp_path):
     content = yaml.safe_load((CONFIGS / "datasets/template.yaml").read_text())
     with pytest.raises(SettingsError, match=r"mine\.yaml: name: 'template' is only a placeholder; give your"):
         find_dataset(written(tmp_path, content))
-    with pytest.raises(SettingsError, match=r"template\.yaml: name: 'template' is only a placeholder"):
-        find_dataset("template", CONFIGS)
     assert find_dataset(written(tmp_path, content | {"name": "mine"})).name == "mine"
 
 
