@@ -291,6 +291,7 @@ def test_checkpoint_of_another_variant(source, tmp_path, capsys):
 
     weights = build_detector("yoloms-xs-previous").state_dict()
     save_checkpoint(tmp_path / "previous.pth", weights, {"variant": "yoloms-xs-previous"})
+    (source / "images/P1.png").rename(source / "images/P1__64__0___0.png")
     command = "predict yoloms-xs-current --checkpoint {file} --patches {source} --out {out} --gpus 0"
     line = failure(
         capsys, command, file=tmp_path / "previous.pth", source=source, out=tmp_path / "out.parquet"
