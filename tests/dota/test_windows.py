@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import shapely
 
+from tiltbox.dota import windows as module
 from tiltbox.dota.labels import Labels, no_labels, read_labels
 from tiltbox.dota.windows import (
+    TOLERANCE,
+    Cutting,
     objects_in_window,
     scaled_windows,
     scales,
@@ -16,6 +19,8 @@ from tiltbox.dota.windows import (
     window_iofs,
     without_area,
 )
+from tiltbox.errors import SettingsError
+from tiltbox.geometry import kernels
 
 SAMPLE = Path(__file__).resolve().parents[2] / "../shared/dota-sample"
 SQUARE = [0.0, 0, 10, 0, 10, 10, 0, 10]
@@ -87,6 +92,41 @@ def test_one_scale_always_stays(width, height):
     assert scaled_windows(width, height, 1024, 200, (1.0,)) == sliding_windows(width, height, 1024, 200)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rates": ()}, "rates: there is no rate; give at least one"),
+        ({"rates": (1.0, 0.5, 1)}, "rates: rate 1.0 is given twice; remove one"),
+        ({"rates": (0.0,)}, "rates: rate 0.0 is not above 0"),
+        ({"rates": (-1.0,)}, "rates: rate -1.0 is not above 0"),
+        ({"rates": (float("nan"),)}, "rates: rate nan is not above 0"),
+        ({"rates": (float("inf"),)}, "rates: rate inf makes windows of 0 pixels; give one that makes 32 to"),
+        ({"rates": (1.0, 32.1)}, "rates: rate 32.1 makes windows of 31.9003 pixels"),
+        ({"rates": (1e-320,)}, "rates: rate 1e-320 makes windows of inf pixels"),
+        ({"rates": (0.0009,)}, "rates: rate 0.0009 makes windows of 1.13778e.06 pixels"),
+        ({"size": 31}, "size: size 31 makes windows of 31 pixels"),
+        ({"size": 2**20 + 1}, "size: size 1048577 makes windows of 1.04858e.06 pixels"),
+        ({"overlap": 1024}, "overlap: overlap 1024 makes windows of 1024 pixels share 1024; give one from 0"),
+        ({"overlap": 1023, "rates": (1.5,)}, "overlap: overlap 1023 makes windows of 682 pixels share 682"),
+        ({"overlap": -1}, "overlap: overlap -1 makes windows of 1024 pixels share -1"),
+        ({"iof": 0}, "iof: iof 0 is no share; give one above 0, at most 1"),
+        ({"iof": 1.1}, "iof: iof 1.1 is no share"),
+        ({"iof": float("nan")}, "iof: iof nan is no share"),
+    ],
+)
+def test_impossible_cuttings(changes, message):
+    with pytest.raises(SettingsError, match=f"^{message}"):
+        Cutting(**{"size": 1024, "overlap": 200, "rates": (1.0,), "iof": 0.7} | changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"size": 32, "overlap": 31}, {"size": 2**20}, {"rates": (32.0, 2**-10)}, {"iof": 1}]
+)
+def test_extreme_cuttings(changes):
+    cutting = Cutting(**{"size": 1024, "overlap": 0, "rates": (1.0,), "iof": 1e-9} | changes)
+    assert cutting.windows(40, 40) == scaled_windows(40, 40, cutting.size, cutting.overlap, cutting.rates)
+
+
 def test_no_objects():
     window = (0, 0, 10, 10)
     assert window_iofs(np.empty((0, 8)), window).shape == (0,)
@@ -151,10 +191,45 @@ def test_object_without_area_is_in_no_window(qbox):
     assert len(objects_in_window(ships(qbox, SQUARE), (-10, -10, 20, 20), 0.7)) == 1
 
 
+def test_objects_without_area_far_from_the_origin():
+    """Products of coordinates as they are would round to more than the least area."""
+    rng = np.random.default_rng(0)
+    starts, ways = rng.uniform(5e4, 1e6, (100, 1, 2)), rng.uniform(-300, 300, (100, 1, 2))
+    flat = starts + ways * np.array([0, 0.3, 1, 0.6])[:, None]
+    assert without_area(flat.reshape(-1, 8)).all()
+
+
+def test_least_area_is_that_of_the_kernels():
+    assert module.ZERO_AREA == kernels.ZERO_AREA
+
+
 def test_object_stays_from_the_threshold_on():
     qboxes = [[x, 0.0, x + 10, 0, x + 10, 10, x, 10] for x in (3, 3.001, 2.999, -3, -3.001)]
     kept = objects_in_window(ships(*qboxes), (0, 0, 10, 10), 0.7)
     assert kept.qboxes[:, 0].tolist() == [3, 2.999, -3]
+
+
+def test_objects_elsewhere_are_in_no_window_however_little_is_asked_for():
+    window = (20, 20, 30, 30)
+    touching = [10.0, 20, 20, 20, 20, 30, 10, 30]
+    assert len(objects_in_window(ships(SQUARE, touching), window, 1e-12)) == 0
+
+
+@pytest.mark.parametrize("iof", [1e-9, 0.3, 0.7, 1])
+def test_objects_near_the_window_decide(monkeypatch, iof):
+    """What each window keeps is what all objects, looked at one by one, leave it; few are looked at."""
+    rng = np.random.default_rng(0)
+    centres, sizes = rng.uniform(0, 1000, (2000, 1, 2)), 10 ** rng.uniform(0, 3, (2000, 1, 1))
+    labels = ships(*(centres + sizes * rng.uniform(-1, 1, (2000, 4, 2))).reshape(-1, 8).round(1))
+    looked_at = []
+    monkeypatch.setattr(module, "window_iofs", lambda q, w: looked_at.append(len(q)) or window_iofs(q, w))
+    for window in sliding_windows(1000, 1000, 150, 20):
+        shares = window_iofs(labels.qboxes, window)
+        inside = (shares >= iof - TOLERANCE) & (shares > 0)
+        kept = objects_in_window(labels, window, iof)
+        assert np.array_equal(kept.qboxes, labels.qboxes[inside] - np.tile(window[:2], 4))
+        assert np.array_equal(kept.difficult == 2, shares[inside] < 1 - TOLERANCE)
+    assert np.mean(looked_at) < 1000
 
 
 def test_corners_are_shifted_and_neither_rounded_nor_clipped():

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.windows import Cutting
 from tiltbox.errors import SettingsError
 from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, load
 
@@ -127,19 +128,19 @@ class SplitFolders(Settings):
 
 
 class Patch(Settings):
-    """How images are cut: windows of ``size`` pixels, at every rate by which the image is resized."""
+    """How images are cut: at every rate, windows that are ``size / rate`` pixels wide; none is resized."""
 
     size: int = Field(1024, ge=32)
     overlap: int = Field(200, ge=0)
     rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
-    iof: float = Field(0.7, ge=0, le=1, description="share of an object that a window must hold to keep it")
+    iof: float = Field(0.7, gt=0, le=1, description="share of an object that a window must hold to keep it")
 
     @model_validator(mode="after")
-    def _windows_advance(self) -> Self:
-        if self.overlap >= self.size:
-            problem = f"overlap {self.overlap} is not smaller than size {self.size}"
-            raise ValueError(f"{problem}; lower overlap or raise size")
-        _require_once(self.rates, "rates")
+    def _can_be_cut(self) -> Self:
+        try:
+            Cutting(self.size, self.overlap, self.rates, self.iof)
+        except SettingsError as error:
+            raise ValueError(f"{error.problem}; {error.remedy}") from None
         return self
 
 
@@ -244,8 +245,10 @@ def find_dataset(name_or_path: str, configs: Path = CONFIGS) -> Dataset:
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
     else:
-        names = sorted(path.stem for path in folder.glob("*.yaml"))
-        path = folder / f"{known_name(name_or_path, names, str(folder), 'dataset')}.yaml"
+        names = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != PLACEHOLDER)
+        if name_or_path != PLACEHOLDER:  # which has an error of its own
+            known_name(name_or_path, names, str(folder), "dataset")
+        path = folder / f"{name_or_path}.yaml"
     dataset = _load(path)
     _require_own_name(dataset.name, path, folder)
     return dataset

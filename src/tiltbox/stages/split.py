@@ -13,42 +13,15 @@ import numpy as np
 
 from tiltbox.dota.images import read_image, write_png
 from tiltbox.dota.labels import write_labels
-from tiltbox.dota.patches import MIN_SIZE, format_patch_name
+from tiltbox.dota.patches import format_patch_name
 from tiltbox.dota.sources import Source, read_sources
-from tiltbox.dota.windows import CUT, Window, objects_in_window, scaled_windows, scales, without_area
+from tiltbox.dota.windows import CUT, Cutting, Window, objects_in_window, without_area
 from tiltbox.errors import SettingsError
 from tiltbox.files import cannot_write, require_space, whole_folder, write_json
 from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 
 PADDING = (104, 116, 124)  # BGR, as in mmrotate's configs
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """How images are cut; ``size`` and ``overlap`` in pixels at rate 1."""
-
-    size: int
-    overlap: int
-    rates: tuple[float, ...]
-    iof: float
-
-    def __post_init__(self) -> None:
-        positive = all(rate > 0 for rate in self.rates)
-        if not (self.rates and positive and len(set(self.rates)) == len(self.rates)):
-            remedy = "give different positive numbers"
-            raise SettingsError("rates", f"{list(self.rates)} is not accepted", remedy)
-        if not 0 < self.iof <= 1:
-            raise SettingsError("iof", f"{self.iof} is not accepted", "give a share above 0, at most 1")
-        for size, overlap in scales(self.size, self.overlap, self.rates):
-            if size < MIN_SIZE:
-                raise SettingsError("size", f"comes to windows of {size} pixels", f"give at least {MIN_SIZE}")
-            if not 0 <= overlap < size:
-                problem = f"comes to {overlap} pixels of windows of {size}"
-                raise SettingsError("overlap", problem, "give one from 0 to less than the size")
-
-    def windows(self, width: int, height: int) -> list[Window]:
-        return scaled_windows(width, height, self.size, self.overlap, self.rates)
 
 
 @dataclass(frozen=True)
