@@ -41,6 +41,13 @@ def test_nothing():
     assert ious.tolist() == [0] and rows.tolist() == [-1]
 
 
+@pytest.mark.parametrize("steps", range(4))
+def test_rounding_makes_no_iou_above_1(steps):
+    boxes = random_boxes(2000, seed=3)
+    ious = aligned_quad_iou(boxes, [around(box, steps) for box in boxes])
+    assert ious.max() == 1 and ious.min() > 1 - 1e-12
+
+
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"Expected qboxes of shape \(n, 8\), but got \(8,\)"):
         quad_iou(SQUARE, [SQUARE])
