@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import errno
 import io
-import os
+import random
+import stat
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tiltbox.dota.archives import IMAGES, LABELS, unpack
-from tiltbox.errors import DataError
+from tiltbox.dota import archives as module
+from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
+from tiltbox.errors import DataError, OutputError
 
 KINDS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
-NOISE = os.urandom(70_000)
+NOISE = random.Random(0).randbytes(70_000)
 
 
 def packed(path: Path, files: dict[str, bytes]) -> Path:
@@ -78,6 +81,23 @@ def test_links_are_passed_over(tmp_path):
     assert contents(tmp_path / "out") == {"P2.txt": b""}
 
 
+def test_links_in_a_zip_are_passed_over(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name, kind in (("P0.txt", stat.S_IFLNK), ("P1.txt", stat.S_IFREG), ("P2.txt", 0)):
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (kind | 0o644) << 16
+            file.writestr(member, "/etc/passwd")
+    unpack(tmp_path / "a.zip", tmp_path / "out", LABELS)
+    assert sorted(contents(tmp_path / "out")) == ["P1.txt", "P2.txt"]
+
+
+def test_a_tar_archive_that_ends_with_a_zip(tmp_path):
+    inner = packed(tmp_path / "inner.zip", {"P9.txt": b"of the zip"}).read_bytes()
+    archive = packed(tmp_path / "a.tar", {"P0.txt": b"of the tar", "more.zip": inner})
+    unpack(archive, tmp_path / "out", LABELS)
+    assert contents(tmp_path / "out") == {"P0.txt": b"of the tar"}
+
+
 def test_hidden_files_and_horizontal_boxes_are_passed_over(tmp_path):
     files = {
         "labelTxt/P0.txt": b"oriented",
@@ -136,10 +156,81 @@ def test_encrypted(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html></html>", b"Rar!\x1a\x07\x00" + NOISE])
 def test_no_archive(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(DataError, match="no complete zip or tar archive"):
+    with pytest.raises(DataError, match=r"a\.zip: is no complete zip or tar archive; delete it and run"):
+        unpack(tmp_path / "a.zip", tmp_path / "out", IMAGES)
+    assert not is_archive(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_archives(tmp_path, kind):
+    assert is_archive(packed(tmp_path / f"a.{kind}", {"P0.png": NOISE}))
+
+
+@pytest.mark.parametrize("name", ["none.zip", "."])
+def test_missing(tmp_path, name):
+    with pytest.raises(DataError, match=r"cannot be read \(\w.*\); check the path"):
+        unpack(tmp_path / name, tmp_path / "out", IMAGES)
+
+
+def refuse(number: int, name: str):
+    """``open`` as it is for all files but those of that name."""
+
+    def opened(path, *rest, **options):
+        if Path(path).name == name:
+            raise OSError(number, errno.errorcode[number])
+        return open(path, *rest, **options)
+
+    return opened
+
+
+def test_archive_that_must_not_be_read(tmp_path, monkeypatch):
+    packed(tmp_path / "a.zip", {"P0.png": NOISE})
+    monkeypatch.setattr(module, "open", refuse(errno.EACCES, "a.zip"), raising=False)
+    with pytest.raises(DataError, match=r"a\.zip: cannot be read \(EACCES\); check the path"):
         unpack(tmp_path / "a.zip", tmp_path / "out", IMAGES)
 
 
-def test_missing(tmp_path):
-    with pytest.raises(DataError, match="there is no such file"):
+@pytest.mark.parametrize("kind", KINDS)
+def test_archive_on_a_broken_drive(tmp_path, monkeypatch, kind):
+    packed(tmp_path / f"a.{kind}", {"P0.png": NOISE})
+
+    class Broken:
+        def read(self, size):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", lambda *_: Broken())
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", Broken.read)
+    with pytest.raises(DataError, match=rf"a\.{kind}: cannot be read \(Input/output error\); check"):
+        unpack(tmp_path / f"a.{kind}", tmp_path / "out", IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "free some space or choose"), (errno.EDQUOT, "free"), (errno.EACCES, "choose another")],
+)
+def test_what_cannot_be_written(tmp_path, monkeypatch, number, remedy):
+    packed(tmp_path / "a.zip", {"P0.png": NOISE})
+    monkeypatch.setattr(module, "open", refuse(number, "P0.png"), raising=False)
+    with pytest.raises(OutputError, match=rf"out: cannot write here \({errno.errorcode[number]}\); {remedy}"):
         unpack(tmp_path / "a.zip", tmp_path / "out", IMAGES)
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    packed(tmp_path / "a.zip", {"P0.png": NOISE})
+    (tmp_path / "out").touch()
+    with pytest.raises(OutputError, match="out: cannot write here"):
+        unpack(tmp_path / "a.zip", tmp_path / "out", IMAGES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_byte_changed(tmp_path, kind):
+    data = packed(tmp_path / f"a.{kind}", {"P0.png": NOISE[:300]}).read_bytes()
+    rng = random.Random(0)
+    for number in range(60):
+        spoilt = bytearray(data)
+        spoilt[rng.randrange(len(data))] = rng.randrange(256)
+        (tmp_path / f"b.{kind}").write_bytes(spoilt)
+        try:
+            unpack(tmp_path / f"b.{kind}", tmp_path / f"out{number}", IMAGES)
+        except DataError as error:
+            assert not error.remedy.startswith("check the path")

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import lzma
-import shutil
+import errno
+import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tiltbox.dota.images import EXTENSIONS
-from tiltbox.errors import DataError, OutputError
+from tiltbox.dota import images, labels
+from tiltbox.dota.reading import CORRUPT
+from tiltbox.errors import DataError
+from tiltbox.files import cannot_write
 from tiltbox.progress import progress
 
-IMAGES, LABELS = EXTENSIONS, (".txt",)
+IMAGES, LABELS = images.EXTENSIONS, labels.EXTENSIONS
 
 #: Parts of the names of folders in which DOTA's archives keep horizontal boxes beside the oriented ones.
 HORIZONTAL = ("reclabeltxt", "hbb", "horizontal")
 
-_CORRUPT = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+_CHUNK = 2**20  # bytes
+_ANEW = "delete it and run the command again, or fetch it anew"
 
 
 def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
@@ -38,38 +41,53 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
         OutputError: ``folder`` cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     count = 0
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for name, content in progress(_members(archive, suffixes), archive.name):
-            _write(content, folder / _path(name).name, f"{archive}:{name}")
+            _write(_chunks(content, archive), folder / _path(name).name, f"{archive}:{name}")
             count += 1
-    except _CORRUPT as error:
-        if isinstance(error, OSError) and error.errno:  # the file system's, not the decompressor's
-            raise OutputError(folder, f"cannot write here ({error.strerror})", "free some space") from None
-        problem = f"is truncated or corrupt ({error or type(error).__name__})"
-        raise DataError(archive, problem, "delete it and run the command again, or fetch it anew") from None
+    except OSError as error:
+        raise cannot_write(folder, error) from None
     if not count:
         raise DataError(archive, f"holds no {', '.join(suffixes)} file", "check that it is the right archive")
     return count
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or tar archive, as far as its start or its end tells."""
+    return _is_tar(path) or zipfile.is_zipfile(path)
+
+
 def _members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
     """The wanted files of the archive, each open while it is the current one."""
-    if zipfile.is_zipfile(archive):
-        yield from _zip_members(archive, suffixes)
-    elif _is_tar(archive):
-        yield from _tar_members(archive, suffixes)
-    elif not archive.is_file():
-        raise DataError(archive, "there is no such file", "check the path")
-    else:
-        raise DataError(archive, "is no complete zip or tar archive", "fetch it anew")
+    with _reading(archive):
+        open(archive, "rb").close()  # to the questions below, what cannot be read is of another kind
+        if _is_tar(archive):  # first: a tar archive whose last member is a zip ends like a zip
+            yield from _tar_members(archive, suffixes)
+        elif zipfile.is_zipfile(archive):
+            yield from _zip_members(archive, suffixes)
+        else:
+            raise DataError(archive, "is no complete zip or tar archive", _ANEW)
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except CORRUPT as error:
+        # The file system's, not the decompressor's or of a jump to where a damaged zip leads.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise DataError(archive, f"cannot be read ({error.strerror})", "check the path") from None
+        problem = f"is truncated or corrupt ({error or type(error).__name__})"
+        raise DataError(archive, problem, _ANEW) from None
 
 
 def _zip_members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            if not member.is_dir() and _wanted(member.filename, suffixes):
+            link = stat.S_ISLNK(member.external_attr >> 16)
+            if not member.is_dir() and not link and _wanted(member.filename, suffixes):
                 with file.open(member) as content:
                     yield member.filename, content
 
@@ -84,14 +102,14 @@ def _tar_members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it has no end mark")
-        while file.fileobj.read(2**20):
+        while file.fileobj.read(_CHUNK):
             pass
 
 
 def _is_tar(archive: Path) -> bool:
     try:
-        return archive.is_file() and tarfile.is_tarfile(archive)
-    except (EOFError, zlib.error, lzma.LZMAError):
+        return tarfile.is_tarfile(archive)
+    except CORRUPT:
         return False
 
 
@@ -106,9 +124,15 @@ def _path(name: str) -> PurePosixPath:
     return PurePosixPath(name.replace("\\", "/"))  # some archives from Windows have backslashes
 
 
-def _write(content: IO[bytes], target: Path, where: str) -> None:
+def _chunks(content: IO[bytes], archive: Path) -> Iterator[bytes]:
+    with _reading(archive):
+        while chunk := content.read(_CHUNK):
+            yield chunk
+
+
+def _write(chunks: Iterator[bytes], target: Path, where: str) -> None:
     if target.exists():
         problem = f"another file named {target.name} was unpacked before it"
         raise DataError(where, problem, "take one of the two out of the archives")
     with open(target, "wb") as file:
-        shutil.copyfileobj(content, file, 2**20)
+        file.writelines(chunks)
