@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import operator
 import os
@@ -8,15 +9,17 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from tiltbox.errors import SettingsError
-from tiltbox.processes import cores, map_in_processes, run_program, stop_if_unwanted
+from tiltbox.processes import cores, map_in_processes, run_program
 
+SLOW = '''
+import time
+from tiltbox.processes import stop_if_unwanted
 
-def slowly(folder: Path, task: int) -> int:
+def slowly(folder, task):
     """Leaves a file when begun; the first task fails, the others take 20 s unless stopped."""
     (folder / str(task)).touch()
     if task == 0:
@@ -26,7 +29,7 @@ def slowly(folder: Path, task: int) -> int:
     for _ in range(200):
         stop_if_unwanted()
         time.sleep(0.1)
-    return task
+'''
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -48,12 +51,17 @@ def test_what_is_prepared_is_there(tmp_path):
     assert map_in_processes(os.path.abspath, ["a"] * 2, 2, "there", prepare) == [str(tmp_path / "a")] * 2
 
 
-def test_an_error_stops_the_others(tmp_path):
+def test_an_error_stops_the_others(tmp_path, monkeypatch):
+    (tmp_path / "slow.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)  # where worker processes find it, too
+    slowly = importlib.import_module("slow").slowly
+    begun = tmp_path / "begun"
+    begun.mkdir()
     before = time.monotonic()
     with pytest.raises(ValueError, match="the first"):
-        map_in_processes(partial(slowly, tmp_path), list(range(9)), 2, "slow")
+        map_in_processes(partial(slowly, begun), list(range(9)), 2, "slow")
     assert time.monotonic() - before < 15
-    assert len(list(tmp_path.iterdir())) < 4
+    assert len(list(begun.iterdir())) < 4
     assert not multiprocessing.active_children()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -31,16 +33,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
     """Have SIGTERM end the command as an error does, so that it removes what is half written."""
-    before = signal.signal(signal.SIGTERM, _end)
+    handler, hook = signal.signal(signal.SIGTERM, _end), sys.unraisablehook
+    sys.unraisablehook = _end_after_all
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
+        sys.unraisablehook = hook
 
 
 def _end(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come again, while things are put in order
     sys.exit(128 + signal.SIGTERM)
+
+
+def _end_after_all(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in a destructor or around a fork: end once it is out of there."""
+    if isinstance(lost.exc_value, SystemExit):
+        signal.signal(signal.SIGTERM, _end)
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _failed(stage: str, message: str, code: int) -> int:

@@ -302,22 +302,37 @@ def test_unknown_class(source, tmp_path):
 # processes ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_ended_while_it_cuts(tmp_path, by):
-    """No process goes on, and the next split leaves nothing but its output."""
+@pytest.fixture
+def cutting(tmp_path) -> subprocess.Popen:
+    """A process in the middle of cutting many small patches, by two workers."""
     for number in range(4):
         source = add(tmp_path / "train", f"P{number}", (600, 600))
-    command = [sys.executable, "-m", "tiltbox", "split", str(source), "--out", str(tmp_path / "out")]
-    many = ["--size", "32", "--overlap", "24", "--workers", "2"]  # patches
-    ended = subprocess.Popen([*command, *many], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    options = ["--size", "32", "--overlap", "24", "--workers", "2"]
+    process = subprocess.Popen(
+        [*command(source, tmp_path / "out"), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     while not list(tmp_path.glob(".out.*/new/images/*")):
-        assert ended.poll() is None, ended.stderr.read()
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
-    children = children_of(ended.pid)
+    with process:
+        yield process
+
+
+def command(source: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "tiltbox", "split", str(source), "--out", str(out)]
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_ended_while_it_cuts(cutting, tmp_path, by):
+    """No process goes on, and the next split leaves nothing but its output."""
+    children = children_of(cutting.pid)
     assert len(children) >= 2
-    os.killpg(ended.pid, by) if by == signal.SIGINT else ended.send_signal(by)  # Ctrl-C reaches all
-    _, said = ended.communicate(timeout=60)
-    assert ended.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[by], said
+    os.killpg(cutting.pid, by) if by == signal.SIGINT else cutting.send_signal(by)  # Ctrl-C reaches all
+    _, said = cutting.communicate(timeout=60)
+    assert cutting.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[by], said
     if by == signal.SIGINT:
         assert said.endswith("tiltbox split: interrupted\n")
     until = time.monotonic() + 20
@@ -325,9 +340,23 @@ def test_ended_while_it_cuts(tmp_path, by):
         assert time.monotonic() < until, f"{alive(children)} of {children} go on"
         time.sleep(0.05)
     assert by == signal.SIGKILL or names(tmp_path) == ["train"]
-    done = subprocess.run([*command, "--size", "600", "--overlap", "0"], check=False)
+    again = [*command(tmp_path / "train", tmp_path / "out"), "--size", "600", "--overlap", "0"]
+    done = subprocess.run(again, check=False)
     assert (done.returncode, names(tmp_path)) == (0, ["out", "train"])
     assert names(tmp_path / "out/images") == [f"P{number}__600__0___0.png" for number in range(4)]
+
+
+def test_a_worker_that_is_killed(cutting, tmp_path):
+    for child in children_of(cutting.pid):
+        if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+            os.kill(child, signal.SIGKILL)
+            break
+    _, said = cutting.communicate(timeout=60)
+    assert cutting.returncode == 1
+    assert said.splitlines()[-1] == (
+        "tiltbox split: workers: a process was killed, as happens where memory runs out; use fewer --workers"
+    )
+    assert names(tmp_path) == ["train"]
 
 
 def names(folder: Path) -> list[str]:
@@ -357,17 +386,6 @@ def test_no_patch_is_cut_that_nobody_waits_for(source, tmp_path, monkeypatch):
     refuses(processes.Unwanted, "", source, tmp_path / "out")
 
 
-def test_a_killed_process(tmp_path, monkeypatch):
-    for number in range(2):
-        source = add(tmp_path / "train", f"P{number}")
-    monkeypatch.setattr(stage, "_cut_image", killed)
-    refuses(SettingsError, "workers: a process was killed, .* memory", source, tmp_path / "out", workers=2)
-
-
-def killed(*_) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_script_that_does_not_guard_its_start(tmp_path):
     for number in range(2):
         source = add(tmp_path / "train", f"P{number}")
@@ -376,8 +394,8 @@ def test_a_script_that_does_not_guard_its_start(tmp_path):
         "import sys\nfrom pathlib import Path\nfrom tiltbox.stages.split import split\n"
         "split([Path(sys.argv[1])], Path(sys.argv[2]), size=64, overlap=16, workers=2)\n"
     )
-    command = [sys.executable, script, source, tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = [sys.executable, script, source, tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "memory" not in done.stderr
     assert "workers: their processes could not start; " in done.stderr.splitlines()[-1]
     assert names(tmp_path) == ["script.py", "train"]

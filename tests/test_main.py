@@ -1,0 +1,78 @@
+"""How the command ends; what it says and returns is in test_cli.py."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import os, signal, time
+from tiltbox.__main__ import _ended_in_order
+
+def told():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+
+class InADestructor:
+    def __del__(self):
+        told()
+
+try:
+    with _ended_in_order():
+        {way}
+        time.sleep(20)
+finally:
+    print("cleaned up", flush=True)
+"""
+
+
+def ended(way: str) -> tuple[int, str]:
+    """Exit code and output of a process that is told to end in some way."""
+    code = CODE.format(way=way)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=False
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "told()",
+        "InADestructor()",  # in which Python drops the exception
+        "os.register_at_fork(after_in_parent=told); os.fork() or os._exit(0)",  # and there
+    ],
+)
+def test_sigterm(way):
+    assert ended(way) == (128 + signal.SIGTERM, "cleaned up\n")
+
+
+def test_sigterm_twice():
+    """As happens where a group of processes is ended."""
+    way = "try: told()\n        finally: told(); print('tidied')"
+    assert ended(way) == (128 + signal.SIGTERM, "tidied\ncleaned up\n")
+
+
+def test_other_dropped_errors_are_shown():
+    code = (
+        "from tiltbox.__main__ import _ended_in_order\n"
+        "class Bad:\n    def __del__(self): raise ValueError('seen')\n"
+        "with _ended_in_order():\n    Bad()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ValueError: seen" in done.stderr
+
+
+def test_the_handler_is_for_the_command_alone():
+    """Whoever calls a stage from Python has handlers of their own."""
+    import tiltbox.stages.split  # noqa: F401
+    from tiltbox.__main__ import _ended_in_order
+
+    before = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    with _ended_in_order():
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
