@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import random
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -26,12 +29,16 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.kind, self.status = CONTENT, "application/gzip", None
+        self.headers = {"ETag": '"1"'}  # of all answers
+        self.honest = True  # whether If-Range is honoured
+        self.redirect: str | None = None
         self.ranges = True  # whether Range is honoured
         self.announce = True  # whether Content-Length is sent
         self.wrong_start = 0  # where a resumed answer starts, off what was asked for
         self.limit: int | None = None  # how many bytes a resumed answer holds at most
         self.breaks: list[int] = []  # bytes after which the next answers break off
         self.requests: list[str | None] = []  # the Range header of each
+        self.asked: list[dict[str, str]] = []  # all headers of each
 
     def url(self, name: str = "a.zip") -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
@@ -42,12 +49,20 @@ class Handler(BaseHTTPRequestHandler):
         server: Server = self.server
         asked = self.headers["Range"]
         server.requests.append(asked)
+        server.asked.append(dict(self.headers))
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            return self.end_headers()
         if server.status:
-            return self.send_error(server.status)
+            self.send_response(server.status)
+            return self.end_headers()
+        if server.honest and self.headers["If-Range"] not in (None, *server.headers.values()):
+            asked = None
         start = int(re.match(r"bytes=(\d+)-$", asked)[1]) if asked and server.ranges else 0
         total = len(server.content)
         if start >= total > 0:
-            self.send_response(416)
+            super().send_response(416)
             self.send_header("Content-Range", f"bytes */{total}")
             self.send_header("Content-Length", "0")
             return self.end_headers()
@@ -62,6 +77,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         stop = start + server.breaks.pop(0) if server.breaks else end
         self.wfile.write(server.content[start:stop])
+
+    def send_response(self, code, message=None):
+        super().send_response(code, message)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
 
     def log_message(self, *args):
         pass
@@ -79,8 +99,11 @@ def server():
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(module, "PAUSE", 0.001)
+def pauses(monkeypatch) -> list[float]:
+    """How long was waited, in words: nobody has that much time."""
+    slept: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    return slept
 
 
 def left(folder) -> list[str]:
@@ -140,30 +163,70 @@ def test_goes_on_where_the_server_gives_a_piece_at_a_time(server, tmp_path):
     assert len(server.requests) == 5
 
 
+def begun(folder, content: bytes, version: str | None = '"1"') -> None:
+    """What an earlier call has left."""
+    (folder / "a.zip.part").write_bytes(content)
+    if version:
+        (folder / "a.zip.part-version").write_text(version)
+
+
 def test_starts_over_where_the_server_cannot_resume(server, tmp_path):
     server.ranges = False
-    (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
+    begun(tmp_path, b"x" * 1000)
     assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == CONTENT
 
 
 def test_starts_over_where_the_server_resumes_elsewhere(server, tmp_path):
     server.wrong_start = 5
-    (tmp_path / "a.zip.part").write_bytes(CONTENT[:1000])
+    begun(tmp_path, CONTENT[:1000])
     assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("part", [CONTENT, CONTENT + b"more"])
-def test_part_as_long_as_the_file_or_longer(server, tmp_path, part):
-    (tmp_path / "a.zip.part").write_bytes(part)
-    assert transfer(server.url(), tmp_path / "a.zip", checksum=MD5).read_bytes() == CONTENT
+@pytest.mark.parametrize("checksum", [None, MD5])
+def test_part_as_long_as_the_file_or_longer(server, tmp_path, part, checksum):
+    begun(tmp_path, part)
+    assert transfer(server.url(), tmp_path / "a.zip", checksum=checksum).read_bytes() == CONTENT
     assert len(server.requests) == (1 if part == CONTENT else 2)
+    assert left(tmp_path) == ["a.zip"]
+
+
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("honest", [True, False])
+def test_resumes_the_same_version_only(server, tmp_path, name, honest):
+    """Also where the server does not know If-Range, but tells what it sends."""
+    server.headers, server.honest, server.breaks = {name: '"1"'}, honest, [1_000_000] + [0] * module.ATTEMPTS
+    with pytest.raises(DataError, match="it goes on where it stopped"):
+        transfer(server.url(), tmp_path / "a.zip")
+    server.breaks, server.content, server.headers = [], CONTENT[::-1], {name: '"2"'}
+    assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == CONTENT[::-1]
+    assert server.asked[-1 if honest else -2]["If-Range"] == '"1"'
+    assert left(tmp_path) == ["a.zip"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"1"'}])
+def test_starts_over_where_nothing_tells_whether_the_pieces_fit(server, tmp_path, headers):
+    server.headers, server.breaks = headers, [1_000_000] * module.ATTEMPTS
+    with pytest.raises(DataError, match=r"a\.zip: broke off after \d+ bytes .*then run the command again$"):
+        transfer(server.url(), tmp_path / "a.zip")
+    server.breaks, server.content = [], CONTENT[::-1]
+    assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == CONTENT[::-1]
+    assert set(server.requests) == {None}
+
+
+def test_a_checksum_tells_whether_the_pieces_fit(server, tmp_path):
+    server.headers = {"ETag": '"2"'}
+    begun(tmp_path, CONTENT[:1000], '"1"')
+    transfer(server.url(), tmp_path / "a.zip", checksum=MD5)
+    assert server.requests == ["bytes=1000-"] and "If-Range" not in server.asked[0]
+    assert left(tmp_path) == ["a.zip"]
 
 
 def test_broken_for_good_keeps_the_part(server, tmp_path):
     server.breaks = [100_000] + [0] * module.ATTEMPTS
-    with pytest.raises(DataError, match=r"a\.zip: broke off after 65536 bytes .*run the command again"):
+    with pytest.raises(DataError, match=r"after 100000 bytes \(the connection was closed too early\)"):
         transfer(server.url(), tmp_path / "a.zip")
-    assert left(tmp_path) == ["a.zip.part"]
+    assert left(tmp_path) == ["a.zip.part", "a.zip.part-version"]
     assert transfer(server.url(), tmp_path / "a.zip", checksum=MD5).read_bytes() == CONTENT
 
 
@@ -183,14 +246,41 @@ def test_wrong_checksum_keeps_nothing(server, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/zip"])
-def test_web_page_in_place_of_a_file(server, tmp_path, kind):
-    server.content, server.kind = PAGE, kind
+@pytest.mark.parametrize("start", [b"", b"<!-- generated -->", b"<?xml version='1.0'?>"])
+def test_web_page_in_place_of_a_file(server, tmp_path, kind, start):
+    server.content, server.kind = start + PAGE, kind
     with pytest.raises(DataError, match=r"is a web page, not the file \(Google Drive"):
         transfer(server.url(), tmp_path / "a.zip")
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def starts_right(path) -> bool:
+    return path.read_bytes().startswith(CONTENT[:9])
+
+
+def test_what_is_not_accepted_is_not_kept(server, tmp_path):
+    server.content, server.kind = b'{"error": "quota exceeded"}', "application/json"
+    with pytest.raises(
+        DataError, match=r"""is not the file that it should be, but starts with '{"error": "q"""
+    ):
+        transfer(server.url(), tmp_path / "a.zip", accepts=starts_right)
+    assert left(tmp_path) == []
+
+
+def test_what_is_there_but_not_accepted_is_replaced(server, tmp_path):
+    (tmp_path / "a.zip").write_bytes(b'{"error": "quota exceeded"}')
+    assert transfer(server.url(), tmp_path / "a.zip", accepts=starts_right).read_bytes() == CONTENT
+    transfer(server.url(), tmp_path / "a.zip", accepts=starts_right)
+    assert len(server.requests) == 1
+
+
+def test_an_archive_that_the_server_calls_a_compressed_answer(server, tmp_path):
+    server.content, server.headers = gzip.compress(CONTENT), {"Content-Encoding": "gzip"}
+    assert transfer(server.url(), tmp_path / "a.tar.gz").read_bytes() == server.content
+    assert server.asked[0]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 416])
 def test_refused(server, tmp_path, status):
     server.status = status
     with pytest.raises(DataError, match=f"the server answers {status}"):
@@ -206,9 +296,69 @@ def test_busy_is_tried_again(server, tmp_path, status):
     assert len(server.requests) == module.ATTEMPTS
 
 
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [
+        ("7", [7, 7, 7]),
+        ("0", [0.5, 1, 2]),
+        ("86400", [60, 60, 60]),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", [0.5, 1, 2]),
+        ("Wed, 21 Oct 2065 07:28:00 GMT", [60, 60, 60]),
+        ("soon", [0.5, 1, 2]),
+    ],
+)
+def test_busy_servers_say_how_long_to_wait(server, tmp_path, pauses, asked, waited):
+    server.status, server.headers = 503, {"Retry-After": asked}
+    with pytest.raises(DataError, match="cannot be fetched"):
+        transfer(server.url(), tmp_path / "a.zip")
+    assert pauses == waited
+
+
 def test_no_server(tmp_path):
-    with pytest.raises(DataError, match=r"the connection was lost.*check the network"):
+    with pytest.raises(
+        DataError, match=r"cannot be fetched \(Connection refused\); check the address and the"
+    ):
         transfer("http://127.0.0.1:9/a.zip", tmp_path / "a.zip")
+
+
+def test_no_such_host(tmp_path, monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(
+        DataError, match=r"cannot be fetched \(Name or service not known\); check the address"
+    ):
+        transfer("http://misspelt.example/a.zip", tmp_path / "a.zip")
+    assert left(tmp_path) == []
+
+
+def test_https_where_there_is_http(server, tmp_path, pauses):
+    with pytest.raises(DataError, match=r"cannot be fetched \(\[SSL.*\); check the address"):
+        transfer(server.url().replace("http", "https"), tmp_path / "a.zip")
+    assert pauses == [], "it will not be any better later"
+
+
+def test_no_proxy(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(DataError, match=r"cannot be fetched \(the proxy: Connection refused\)"):
+        transfer(server.url(), tmp_path / "a.zip")
+
+
+def test_silence(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT", (5, 0.05))
+    monkeypatch.setattr(Handler, "do_GET", lambda self: threading.Event().wait(0.5))
+    with pytest.raises(DataError, match=r"cannot be fetched \(timed out\)"):
+        transfer(server.url(), tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1/a.zip", "http://[::1/a.zip", "%(self)s"])
+def test_redirected_to_where_nothing_can_be_had(server, tmp_path, address):
+    server.redirect = address % {"self": server.url()}
+    with pytest.raises(DataError, match=r"cannot be fetched \(.+\); correct the address"):
+        transfer(server.url(), tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1/a.zip", "https:///a.zip"])
@@ -227,7 +377,32 @@ class Usage:
     free = 1000
 
 
-@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "free some space or choose"), (errno.EIO, "choose another folder")]
+)
+def test_disk_that_fills_meanwhile(server, tmp_path, monkeypatch, number, remedy):
+    def write(path, mode):
+        raise OSError(number, errno.errorcode[number])
+
+    monkeypatch.setattr(module, "open", write, raising=False)
+    with pytest.raises(OutputError, match=rf"cannot write here \({errno.errorcode[number]}\); {remedy}"):
+        transfer(server.url(), tmp_path / "a.zip")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("scheme", ["HTTP", "Http"])
+def test_schemes_in_capitals(server, tmp_path, scheme):
+    url = server.url().replace("http", scheme)
+    assert transfer(url, tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("source", ["ftp://example.org/a.zip", "S3://bucket/a.zip"])
+def test_schemes_of_others(tmp_path, source):
+    with pytest.raises(DataError, match=r"a\.zip: cannot be fetched by (ftp|S3); give an http\(s\) address"):
+        transfer(source, tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "FILE://localhost"])
 @pytest.mark.parametrize("name", ["a.zip", "with blank.zip"])
 def test_local_file_is_used_where_it_lies(tmp_path, scheme, name):
     path = tmp_path / name

@@ -284,6 +284,23 @@ def test_what_the_users_archives_lack_is_fetched_beside_the_output(tmp_path, pac
     assert "val/images.tar.gz" not in everything(own)
 
 
+def test_an_error_in_place_of_an_archive_without_checksum(tmp_path, packed, server):
+    """The next call asks again, also where one was taken for the archive before."""
+    splits = ("train/images", "train/labelTxt", "val/images", "val/labelTxt")
+    files = [{"file": f"{into}.tar.gz", "into": into} for into in splits]
+    dataset = dataset_of({"archives": {"page": PAGE, "base_url": server, "files": files}})
+    name, text = "train/images.tar.gz", '{"error": "quota exceeded"}'
+    fetched, whole = tmp_path / "data/archives/mine" / name, (packed / name).read_bytes()
+    (packed / name).write_text(text)
+    with pytest.raises(DataError, match=r"is not the file that it should be, but starts with .*quota exceed"):
+        download(dataset, tmp_path / "data/raw")
+    assert not fetched.exists()
+    (packed / name).write_bytes(whole)
+    fetched.write_text(text)
+    download(dataset, tmp_path / "data/raw")
+    assert fetched.read_bytes() == whole
+
+
 def test_datasets_share_no_archives(tmp_path, mine, packed, server):
     """Their files have the same names, and one of them has no checksum."""
     for name in ("one", "two"):

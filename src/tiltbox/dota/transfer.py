@@ -3,65 +3,108 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import re
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import requests
+import urllib3
 
 from tiltbox.errors import DataError
-from tiltbox.files import require_space, require_writable
+from tiltbox.files import cannot_write, require_space, require_writable
 from tiltbox.progress import progress
 
-CHUNK = 2**16  # bytes; what arrived of the last one is lost when a connection breaks
+CHUNK = 2**16  # bytes
 ATTEMPTS = 4  # in a row that bring nothing new
 PAUSE = 0.5  # seconds before the second attempt; doubles with each
+LONGEST_PAUSE = 60  # seconds, however long a busy server asks to wait
 TIMEOUT = (20, 60)  # seconds to connect, and to wait for more
 
-_RESUME = "run the command again; it goes on where it stopped"
+_BY_HAND = "check the address, or fetch the file by hand and give its folder with --archives"
+_PAGE_STARTS = (b"<!doctype", b"<!--", b"<html", b"<head", b"<?xml")
+_LOST = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
 class _Broken(Exception):
-    """The connection broke or the server is busy."""
+    """The connection broke or the server is busy: worth another attempt, ``pause`` seconds later at least."""
+
+    def __init__(self, reason: str, pause: float = 0) -> None:
+        super().__init__(reason)
+        self.pause = pause
 
 
-_WORTH_ANOTHER = (
-    _Broken,
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-)
+class _Part:
+    """What has arrived of a file, and which version of the file it is of, where the server tells."""
+
+    def __init__(self, target: Path) -> None:
+        self.path = target.with_name(f"{target.name}.part")
+        self._note = target.with_name(f"{target.name}.part-version")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def version(self) -> str | None:
+        return self._note.read_text(encoding="utf-8") if self._note.exists() else None
+
+    def begin(self, version: str | None) -> None:
+        self.discard()
+        if version:
+            self._note.write_text(version, encoding="utf-8")
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+
+    def become(self, target: Path) -> None:
+        os.replace(self.path, target)
+        self._note.unlink(missing_ok=True)
 
 
-def transfer(source: str | Path, target: Path, *, checksum: str | None = None) -> Path:
+def transfer(
+    source: str | Path,
+    target: Path,
+    *,
+    checksum: str | None = None,
+    accepts: Callable[[Path], bool] | None = None,
+) -> Path:
     """Make the file at ``source`` available and return where it lies.
 
     A path or ``file://`` address is used where it lies. An http(s) address is fetched to ``target``: a broken
     transfer is resumed from ``<target>.part``, also by a later call, and the file gets its name only when
-    it is complete and right. A ``target`` that already is right is not fetched again.
+    it is complete and right. It is resumed where a checksum will tell whether the pieces fit, or the server
+    says that they are of the same version of the file. A ``target`` that already is right is not fetched
+    again.
 
     Args:
         source: http(s) address, ``file://`` address or path.
         target: Where to put what is fetched.
         checksum: ``md5:<hex>`` or ``sha256:<hex>``.
+        accepts: Whether what was fetched is of the right kind: servers also hand out what went wrong.
 
     Raises:
-        DataError: It cannot be had, is a web page in place of a file, or has another checksum.
+        DataError: It cannot be had, is a web page in place of a file, not accepted, or has another checksum.
         OutputError: ``target`` cannot be written, or there is no space for it.
     """
     path = _local(source)
     if path is not None:
         return _verified_local(path, checksum)
     url, target = str(source), Path(target)
-    if target.is_file() and (checksum is None or digest(target, checksum) == checksum):
+    if target.is_file() and _is_right(target, checksum, accepts):
         return target
     require_writable(target.parent)
-    part = target.with_name(f"{target.name}.part")
-    _fetch(url, part)
-    _keep_only_right(url, part, checksum)
-    os.replace(part, target)
+    part = _Part(target)
+    try:
+        _fetch(url, part, checksum)
+    except OSError as error:
+        raise cannot_write(target.parent, error) from None
+    _keep_only_right(url, part, checksum, accepts)
+    part.become(target)
     return target
 
 
@@ -74,9 +117,7 @@ def digest(path: Path, like: str) -> str:
 
 def verify(path: Path, checksum: str | None, where: str | Path) -> None:
     """Raise DataError if the file is a web page or does not have the checksum; ``where`` names it."""
-    with open(path, "rb") as file:
-        start = file.read(512)
-    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html")):
+    if _start_of(path).removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_STARTS):
         raise _web_page(where)
     if checksum and (found := digest(path, checksum)) != checksum:
         raise DataError(
@@ -85,11 +126,15 @@ def verify(path: Path, checksum: str | None, where: str | Path) -> None:
 
 
 def _local(source: str | Path) -> Path | None:
-    if str(source).startswith(("http://", "https://")):
-        return None
-    if str(source).startswith("file://"):
-        return Path(unquote(urlsplit(str(source)).path))
-    return Path(source)
+    scheme, separator, address = str(source).partition("://")
+    if not separator:
+        return Path(source)
+    if scheme.lower() == "file":
+        return Path("/", unquote(address.partition("/")[2]))
+    if scheme.lower() not in ("http", "https"):
+        remedy = "give an http(s) address, or fetch the file by hand and give its path"
+        raise DataError(source, f"cannot be fetched by {scheme}", remedy)
+    return None
 
 
 def _verified_local(path: Path, checksum: str | None) -> Path:
@@ -99,74 +144,124 @@ def _verified_local(path: Path, checksum: str | None) -> Path:
     return path
 
 
-def _keep_only_right(url: str, part: Path, checksum: str | None) -> None:
+def _is_right(path: Path, checksum: str | None, accepts: Callable[[Path], bool] | None) -> bool:
+    if checksum:
+        return digest(path, checksum) == checksum
+    return accepts is None or accepts(path)
+
+
+def _keep_only_right(
+    url: str, part: _Part, checksum: str | None, accepts: Callable[[Path], bool] | None
+) -> None:
     try:
-        verify(part, checksum, url)
+        verify(part.path, checksum, url)
+        if accepts is not None and not accepts(part.path):
+            start = _start_of(part.path)[:60].decode("latin-1")
+            raise DataError(url, f"is not the file that it should be, but starts with {start!r}", _BY_HAND)
     except DataError:
-        part.unlink()
+        part.discard()
         raise
 
 
-def _fetch(url: str, part: Path) -> None:
+def _fetch(url: str, part: _Part, checksum: str | None) -> None:
     """Bring ``part`` to its full length, in as many attempts as bring it further."""
-    failures, furthest = 0, _size(part)
+    failures, furthest = 0, part.size
     while True:
         try:
-            return _continue(url, part)
-        except _WORTH_ANOTHER as error:
+            return _continue(url, part, checksum)
+        except _Broken as error:
             # Against the furthest it ever came: a server that cannot resume would let it go on for ever.
-            failures = 1 if _size(part) > furthest else failures + 1
-            furthest = max(furthest, _size(part))
+            failures = 1 if part.size > furthest else failures + 1
+            furthest = max(furthest, part.size)
             if failures >= ATTEMPTS:
-                problem = f"broke off after {_size(part)} bytes ({_reason(error)})"
-                raise DataError(url, problem, f"check the network, then {_RESUME}") from None
-        time.sleep(PAUSE * 2 ** (failures - 1))
+                raise _given_up(url, part, checksum, str(error)) from None
+            pause = max(error.pause, PAUSE * 2 ** (failures - 1))
+        time.sleep(pause)
 
 
-def _continue(url: str, part: Path) -> None:
-    """Ask for what is missing behind ``part`` and append it, or start over if the server cannot resume."""
-    offset = _size(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    with _get(url, headers) as response:
+def _given_up(url: str, part: _Part, checksum: str | None, reason: str) -> DataError:
+    if not part.size:
+        remedy = "check the address and the network, or try again later"
+        return DataError(url, f"cannot be fetched ({reason})", remedy)
+    resumes = "; it goes on where it stopped" if checksum or part.version else ""
+    remedy = f"check the network, then run the command again{resumes}"
+    return DataError(url, f"broke off after {part.size} bytes ({reason})", remedy)
+
+
+def _continue(url: str, part: _Part, checksum: str | None) -> None:
+    """Ask for what is missing behind ``part`` and append it, or start over where it cannot be resumed."""
+    version = None if checksum else part.version
+    offset = part.size if checksum or version else 0
+    with _get(url, offset, version) as response:
         total = _total(response)
-        if response.status_code == 416:
-            if total == offset:
-                return
-            part.unlink(missing_ok=True)
-            raise _Broken("the part is longer than the file")
-        resumed = response.status_code == 206 and _start(response) == offset
-        if response.status_code == 206 and not resumed:
-            part.unlink(missing_ok=True)
-            raise _Broken("the server resumed at another place")
-        _store(response, part, offset if resumed else 0, total)
-    if total is not None and _size(part) != total:
+        if response.status_code == 416 and total == offset:
+            return
+        if response.status_code == 206 and _starts_at(response) == offset and _is_of(version, response):
+            _store(response, part, total)
+        elif response.status_code in (206, 416):
+            part.discard()
+            raise _Broken("the server resumed at another place, or with another file")
+        else:
+            part.begin(_version(response))
+            _store(response, part, total)
+    if total is not None and part.size != total:
         raise _Broken(f"{total} were announced")
 
 
-def _get(url: str, headers: dict[str, str]) -> requests.Response:
-    try:
-        response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
-    except (requests.exceptions.InvalidURL, requests.TooManyRedirects) as error:
-        raise DataError(url, f"cannot be fetched ({error})", "correct the address") from None
+def _get(url: str, offset: int, version: str | None) -> requests.Response:
+    """The answer to a request for what follows ``offset``, if the file still is of that version."""
+    headers = {"Accept-Encoding": "identity"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    if offset and version:
+        headers["If-Range"] = version
+    response = _answer(url, headers)
     status = response.status_code
     if status == 429 or status >= 500:
-        raise _Broken(f"the server answers {status} {response.reason}")
-    if status >= 400 and status != 416:
-        remedy = "check the address, or fetch the file by hand and give its folder"
-        raise DataError(url, f"the server answers {status} {response.reason}", remedy)
+        raise _Broken(f"the server answers {status} {response.reason}", _asked_pause(response))
+    if status >= 400 and not (status == 416 and offset):
+        raise DataError(url, f"the server answers {status} {response.reason}", _BY_HAND)
     if response.headers.get("Content-Type", "").startswith("text/html") and status != 416:
         raise _web_page(url)
     return response
 
 
-def _store(response: requests.Response, part: Path, offset: int, total: int | None) -> None:
+def _answer(url: str, headers: dict[str, str]) -> requests.Response:
+    try:
+        return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    except requests.exceptions.SSLError as error:  # a lost connection to requests, but it will not come back
+        raise DataError(url, f"cannot be fetched ({_cause(error)})", _BY_HAND) from None
+    except _LOST as error:
+        raise _Broken(_cause(error)) from None
+    except (requests.RequestException, ValueError) as error:
+        raise DataError(url, f"cannot be fetched ({error})", "correct the address") from None
+
+
+def _asked_pause(response: requests.Response) -> float:
+    """The seconds that a busy server asks to wait, within reason."""
+    try:
+        asked = urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", ""))
+    except urllib3.exceptions.InvalidHeader:
+        return 0
+    return min(asked, LONGEST_PAUSE)
+
+
+def _store(response: requests.Response, part: _Part, total: int | None) -> None:
+    """Append the body of the answer to ``part``."""
     if total is not None:
-        require_space(part.parent, total - offset)
-    chunks = None if total is None else -((offset - total) // CHUNK)
-    label = f"{part.name.removesuffix('.part')} (in 64 KiB)"
-    with open(part, "ab" if offset else "wb") as file:
-        for chunk in progress(response.iter_content(CHUNK), label, chunks):
-            file.write(chunk)
+        require_space(part.path.parent, total - part.size)
+    chunks = None if total is None else -((part.size - total) // CHUNK)
+    label = f"{part.path.name.removesuffix('.part')} (in 64 KiB)"
+    with open(part.path, "ab") as file:
+        file.writelines(progress(_arriving(response), label, chunks))
+
+
+def _arriving(response: requests.Response) -> Iterator[bytes]:
+    """The body as it was sent: some servers call the compression of an archive that of their answer."""
+    try:
+        yield from response.raw.stream(CHUNK, decode_content=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise _Broken(_cause(error)) from None
 
 
 def _total(response: requests.Response) -> int | None:
@@ -178,17 +273,39 @@ def _total(response: requests.Response) -> int | None:
     return int(match[1]) if match else None
 
 
-def _start(response: requests.Response) -> int | None:
+def _starts_at(response: requests.Response) -> int | None:
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _version(response: requests.Response) -> str | None:
+    """What tells one version of the file from another; weak tags may be the same for different bytes."""
+    tag = response.headers.get("ETag", "")
+    return tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, _Broken) else "the connection was lost"
+def _is_of(version: str | None, response: requests.Response) -> bool:
+    return version is None or _version(response) in (None, version)
+
+
+def _cause(error: BaseException) -> str:
+    """What is behind an error that urllib3 and requests have wrapped, in the system's words."""
+    through = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
+    while (inner := _wrapped(error)) is not None:
+        error = inner
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection was closed too early"
+    return through + (getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    candidates = (getattr(error, "reason", None), *error.args, error.__cause__)
+    return next((each for each in candidates if isinstance(each, BaseException)), None)
+
+
+def _start_of(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(512)
 
 
 def _web_page(where: str | Path) -> DataError:

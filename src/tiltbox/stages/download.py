@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from tiltbox.dota.archives import IMAGES, LABELS, unpack
+from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
 from tiltbox.dota.images import list_images
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.mini import render_mini
@@ -145,7 +145,7 @@ def _have(place: Path, url: str | None, archive: Archive, fetched: Path) -> Path
     # What the user has put there is verified in place; only what lies with the fetched ones may be replaced.
     if url is None or (place != fetched / archive.file and place.is_file()):
         return transfer(place, place, checksum=archive.checksum)
-    return transfer(url, fetched / archive.file, checksum=archive.checksum)
+    return transfer(url, fetched / archive.file, checksum=archive.checksum, accepts=is_archive)
 
 
 def _checked(dataset: Dataset, folder: Path, *, shown_as: Path) -> dict[str, dict]:
