@@ -40,6 +40,9 @@ class Server(ThreadingHTTPServer):
         self.requests: list[str | None] = []  # the Range header of each
         self.asked: list[dict[str, str]] = []  # all headers of each
 
+    def handle_error(self, *_):
+        """Whoever refuses an answer does not wait for its end."""
+
     def url(self, name: str = "a.zip") -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
 

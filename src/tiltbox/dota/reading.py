@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tiltbox.errors import DataError, choice_of
 
-#: Pixels from the origin beyond which no corner can be meant: over ten times the largest side that is read.
+#: Pixels from the origin beyond which no corner can be meant: ten times the longest side that OpenCV reads.
 MAX_COORDINATE = 1e7
 
 #: What reading a damaged or encrypted zip or tar archive raises.

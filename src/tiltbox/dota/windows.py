@@ -141,13 +141,13 @@ def window_iofs(qboxes: np.ndarray, window: Window) -> np.ndarray:
     """
     quads = uncrossed(qboxes.reshape(-1, 4, 2)) - window[:2]
     sides = np.array([window[2] - window[0], window[3] - window[1]], dtype=np.float64)
-    areas, inside = _areas(quads), _areas(_clamped(quads, sides))
+    areas, inside = polygon_area(quads.reshape(-1, 8)), polygon_area(_clamped(quads, sides))
     return np.divide(inside, areas, out=np.zeros(len(quads)), where=areas > ZERO_AREA)
 
 
 def without_area(qboxes: np.ndarray) -> np.ndarray:
     """Which qboxes of shape (n, 8) have no area, so that no window holds them: a mask of shape (n,)."""
-    return _areas(uncrossed(qboxes.reshape(-1, 4, 2))) <= ZERO_AREA
+    return polygon_area(uncrossed(qboxes.reshape(-1, 4, 2)).reshape(-1, 8)) <= ZERO_AREA
 
 
 def uncrossed(quads: np.ndarray) -> np.ndarray:
@@ -194,13 +194,8 @@ def _boxes_meet(qboxes: np.ndarray, window: Window) -> np.ndarray:
     return beyond_start & (x < window[2]).any(axis=1) & (y < window[3]).any(axis=1)
 
 
-def _areas(polygons: np.ndarray) -> np.ndarray:
-    """Areas of simple polygons of shape (n, m, 2)."""
-    return polygon_area(polygons.reshape(len(polygons), 2 * polygons.shape[1]))
-
-
 def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """Polygons, shape (n, 24, 2), with the area of the quads' parts in the rectangle (0, 0) to ``sides``.
+    """Polygons of 24 corners, (n, 48), with the areas of the quads' parts in the rectangle (0, 0) to ``sides``.
 
     Moving each point to the nearest one of the rectangle leaves the inside alone and lays all else flat on
     the border, where it encloses nothing. A side stays straight under it only between the lines that bound
@@ -211,7 +206,7 @@ def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
     fractions = [_fractions(0 - quads, steps), _fractions(sides - quads, steps), ends]
     fractions = np.sort(np.concatenate(fractions, axis=2), axis=2)
     points = quads[:, :, None] + fractions[..., None] * steps[:, :, None]
-    return np.clip(points, 0, sides).reshape(len(quads), 24, 2)
+    return np.clip(points, 0, sides).reshape(-1, 48)
 
 
 def _fractions(distances: np.ndarray, steps: np.ndarray) -> np.ndarray:
