@@ -16,7 +16,7 @@ name: tiny
 source: {{render: {{size: 128, images: {{train: 4, val: 1, test: 1}}}}}}
 train_splits: [train]
 test_split: val
-classes: [{', '.join(DOTA_V1_CLASSES)}]
+classes: [{", ".join(DOTA_V1_CLASSES)}]
 patch: {{size: 128, overlap: 24}}
 schedule: smoke
 """
