@@ -165,3 +165,15 @@ def test_a_checkpoint_of_another_variant(patches, tmp_path):
     save_checkpoint(tmp_path / "s.pth", build_detector("yoloms-s-previous").state_dict(), {})
     with pytest.raises(CheckpointError, match="does not fit yoloms-xs-previous"):
         run(tmp_path / "s.pth", patches)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_what_the_cpu_finds(checkpoint, patches):
+    on_cpu = run(checkpoint, patches)
+    predict(NAME, VARIANT, checkpoint, patches, patches / "gpu.parquet", image_size=128, gpus=1)
+    on_gpu = read_detections(patches / "gpu.parquet")
+    assert abs(len(on_gpu) - len(on_cpu)) <= 0.01 * len(on_cpu)
+    best = slice(0, 20)
+    np.testing.assert_allclose(
+        np.sort(on_gpu.score)[::-1][best], np.sort(on_cpu.score)[::-1][best], atol=1e-3
+    )

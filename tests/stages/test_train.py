@@ -339,3 +339,15 @@ def test_unusable_patches(folder, tmp_path, patches, message):
 def test_more_gpus_than_there_are(folder, tmp_path):
     with pytest.raises(SettingsError, match=r"--gpus: asks for 99, this machine has \d+; choose --gpus \d"):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=99)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu(folder, tmp_path):
+    train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=1)
+    assert json.loads((tmp_path / "out/train.json").read_text())["device"] == torch.cuda.get_device_name()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_on_two_gpus(folder, tmp_path):
+    train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=2)
+    assert json.loads((tmp_path / "out/train.json").read_text())["processes"] == 2

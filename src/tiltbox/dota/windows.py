@@ -195,7 +195,7 @@ def _boxes_meet(qboxes: np.ndarray, window: Window) -> np.ndarray:
 
 
 def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """Polygons of 24 corners, (n, 48), with the areas of the quads' parts in the rectangle (0, 0) to ``sides``.
+    """Polygons of 24 corners, (n, 48), whose areas are those of the quads in the rectangle up to ``sides``.
 
     Moving each point to the nearest one of the rectangle leaves the inside alone and lays all else flat on
     the border, where it encloses nothing. A side stays straight under it only between the lines that bound
