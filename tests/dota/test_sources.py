@@ -76,6 +76,11 @@ def test_hidden_label_files_are_passed_over(tmp_path):
     assert len(read_sources([tmp_path])) == 1
 
 
+def test_extension_in_capitals(tmp_path):
+    (add(tmp_path, "P1") / "labelTxt/P1.txt").rename(tmp_path / "labelTxt/P1.TXT")
+    assert len(read_sources([tmp_path])[0].labels) == 1
+
+
 def test_label_folder_of_another_name(tmp_path):
     (add(tmp_path, "P1", labels=None) / "labelTxt-v1.0").mkdir()
     refuses("holds labelTxt-v1.0/ but no labelTxt/", tmp_path)

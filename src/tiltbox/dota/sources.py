@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiltbox.dota.images import image_size, list_images
-from tiltbox.dota.labels import Labels, read_labels
+from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.errors import DataError
 
 
@@ -47,7 +47,7 @@ def label_files(images: Path, names: Sequence[str], labels: Path) -> dict[str, P
     Raises:
         DataError: An image has no label file in the folder ``labels``, or a label file no image.
     """
-    files = {path.stem: path for path in labels.glob("*.txt") if not path.name.startswith(".")}
+    files = {path.stem: path for path in list_labels(labels)}
     _require_none(sorted(set(names) - set(files)), labels, "no label file for the image")
     _require_none(sorted(set(files) - set(names)), images, "no image for the label file")
     return {name: files[name] for name in names}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.labels import read_labels
+from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.dota.task1 import ClassDetections, read_task1
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_writable, whole_file, write_json, write_text
@@ -135,9 +135,7 @@ def _percent(value: float | None) -> str:
 
 def _label_files(folder: Path) -> dict[str, Path]:
     """The label file of each image."""
-    if not folder.is_dir():
-        raise DataError(folder, "there is no such folder", "give the labelTxt folder with --labels")
-    files = {path.stem: path for path in sorted(folder.glob("*.txt")) if not path.name.startswith(".")}
+    files = {path.stem: path for path in list_labels(folder)}
     if not files:
         raise DataError(folder, "holds no label files", "give the labelTxt folder with --labels")
     return files

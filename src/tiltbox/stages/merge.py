@@ -12,6 +12,7 @@ import numpy as np
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import read_detections
 from tiltbox.dota.patches import parse_patch_name
+from tiltbox.dota.reading import require_class
 from tiltbox.dota.task1 import ClassDetections, read_task1, write_task1
 from tiltbox.errors import DataError, SettingsError
 from tiltbox.files import whole_folder
@@ -107,10 +108,8 @@ def _read(source: Path, classes: Sequence[str]) -> Boxes:
 
 def _from_parquet(path: Path, classes: Sequence[str]) -> Boxes:
     found = read_detections(path)
-    unknown = [name for name in found.class_names if name not in classes]
-    if unknown:
-        remedy = f"give detections of {', '.join(classes)}"
-        raise DataError(f"{path}: column 'class'", f"unknown class '{unknown[0]}'", remedy)
+    for name in found.class_names:
+        require_class(name, classes, f"{path}: column 'class'")
     labels = np.array([classes.index(name) for name in found.class_names], dtype=np.int64)[found.label]
     offset = np.tile(np.stack([found.x, found.y], axis=1), 4)
     qboxes = rbox_to_qbox(found.rboxes) + offset
