@@ -1,0 +1,122 @@
+"""What mmengine is told, against the published recipe as it is written down."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.model import build_detector
+from tiltbox.model.compat import import_openmmlab
+from tiltbox.settings.schedules import Schedule, find_schedule
+from tiltbox.settings.variants import find_variant
+from tiltbox.training.config import runner_config
+
+import_openmmlab()
+from mmengine.optim import build_optim_wrapper  # noqa: E402
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope  # noqa: E402
+
+STEPS_AN_EPOCH = 1500
+
+
+def config_of(schedule: Schedule | str, variant: str = "yoloms-xs-current", *, cuda: bool = True):
+    schedule = find_schedule(schedule) if isinstance(schedule, str) else schedule
+    folder = Path("nowhere")
+    return runner_config(find_variant(variant), schedule, folder, folder, DOTA_V1_CLASSES, cuda=cuda)
+
+
+def learning_rates(config) -> list[float]:
+    """The learning rate of every step, as mmengine's own schedulers set it."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr)
+    schedulers = []
+    for settings in config.param_scheduler:
+        settings = dict(settings)
+        kind = PARAM_SCHEDULERS.get(settings.pop("type"))
+        if settings.pop("convert_to_iter_based", False):
+            schedulers.append(kind.build_iter_from_epoch(optimizer, epoch_length=STEPS_AN_EPOCH, **settings))
+        else:
+            schedulers.append(kind(optimizer, **settings))
+    rates = []
+    for _ in range(config.train_cfg.max_epochs * STEPS_AN_EPOCH):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return rates
+
+
+def test_learning_rate_of_every_step():
+    """Linear from 1e-5 of it over 1,000 steps, constant up to epoch 18, a cosine to 5 % at epoch 36."""
+    full, turn, end = 0.004 / 16, 18 * STEPS_AN_EPOCH, 36 * STEPS_AN_EPOCH
+
+    def expected(step: int) -> float:
+        if step < 1000:
+            return full * (1e-5 + (1 - 1e-5) * step / 999)
+        share = max(0.0, (step - turn) / (end - turn))
+        return full * (0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2)
+
+    rates = learning_rates(config_of("dota-2gpu"))
+    assert rates == pytest.approx([expected(step) for step in range(end)], rel=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["dota-2gpu", "dota-1gpu", "dota-cpu"])
+def test_scaled_schedules(schedule):
+    """With fewer images a step: as much less a step, over as many more steps."""
+    recipe, found = find_schedule("dota-2gpu"), find_schedule(schedule)
+    share = found.processes * found.batch / (recipe.processes * recipe.batch)
+    assert found.learning_rate == recipe.learning_rate * share
+    assert found.warmup_steps * share == recipe.warmup_steps
+    assert found.ema_momentum == pytest.approx(recipe.ema_momentum * share)
+    assert (found.epochs, found.constant_share) == (recipe.epochs, recipe.constant_share)
+
+
+def test_averaged_weights():
+    """Exponential momentum of 0.0002, buffers included, before the checkpoint is written."""
+    hooks = {hook["type"]: hook for hook in config_of("dota-2gpu").custom_hooks}
+    assert set(hooks) == {"HistoryHook", "EMAHook"}
+    ema = hooks["EMAHook"]
+    assert (ema["ema_type"], ema["momentum"], ema["update_buffers"]) == ("mmdet.ExpMomentumEMA", 2e-4, True)
+    none = find_schedule("dota-2gpu").model_copy(update={"ema_momentum": None})
+    assert [hook["type"] for hook in config_of(none).custom_hooks] == ["HistoryHook"]
+
+
+@pytest.mark.parametrize("variant", ["yoloms-xs-previous", "yoloms-xs-current"])
+def test_weight_decay(variant):
+    """0.05, none on norms and biases; every parameter is trained, once."""
+    config, model = config_of("dota-2gpu", variant), build_detector(variant)
+    with DefaultScope.overwrite_default_scope("mmrotate"):
+        optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert set(decay) == {id(parameter) for parameter in model.parameters()}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(decay)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            free = isinstance(module, nn.modules.batchnorm._BatchNorm) or name == "bias"
+            assert decay[id(parameter)] == (0 if free else 0.05), (type(module), name)
+
+
+@pytest.mark.parametrize(
+    ("processes", "cuda", "shared"), [(2, True, True), (1, True, False), (2, False, False), (1, False, False)]
+)
+def test_batch_norm_is_shared_between_gpus_alone(processes, cuda, shared):
+    schedule = find_schedule("dota-2gpu").model_copy(update={"processes": processes})
+    config = config_of(schedule, cuda=cuda)
+    assert config.model.use_syncbn is shared
+    assert config.launcher == ("pytorch" if processes > 1 else "none")
+    assert config.env_cfg.dist_cfg.backend == ("nccl" if cuda else "gloo")
+
+
+def test_steps_instead_of_epochs():
+    config = config_of("smoke", cuda=False)
+    assert dict(config.train_cfg) == {"type": "IterBasedTrainLoop", "max_iters": 2}
+    assert config.default_hooks.checkpoint.interval == 2
+    assert config.param_scheduler == []
