@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 from pathlib import Path
 
 import pytest
 
+from tiltbox.dota.labels import read_labels
 from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError, TiltboxError, choice_of
+from tiltbox.processes import map_in_processes
 
 KINDS = [TiltboxError, SettingsError, DataError, CheckpointError, OutputError]
-
-
-def fail(kind: type[TiltboxError]) -> None:
-    raise kind(Path("labels/P1.txt"), "is malformed", "correct it")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,9 +28,11 @@ def test_pickles(kind):
     assert error.remedy == "mend it"
 
 
-def test_comes_through_a_process_pool():
-    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(DataError, match="correct it"):
-        pool.apply(fail, (DataError,))
+def test_comes_from_a_worker_process(tmp_path):
+    missing = tmp_path / "P1.txt"
+    with pytest.raises(DataError) as error:
+        map_in_processes(read_labels, [missing] * 2, 2, "missing")
+    assert error.value.where == str(missing) and error.value.remedy == "check the path"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_workers_that_cannot_start(tmp_path):
     assert done.returncode == 1
     assert "SettingsError: workers: their processes could not start; see the messages above" in done.stderr
     assert 'under `if __name__ == "__main__":`, or with workers=1' in done.stderr
-    assert "memory" not in done.stderr
+    assert "memory runs out" not in done.stderr
 
 
 def test_cores():

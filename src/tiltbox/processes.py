@@ -61,6 +61,7 @@ def map_in_processes(
     workers: int,
     label: str,
     prepare: Callable[[], object] | None = None,
+    less_memory: str = "use fewer --workers",
 ) -> list[R]:
     """``work`` of every task, in order, by so many processes; with one worker, here.
 
@@ -71,6 +72,7 @@ def map_in_processes(
         work: A function that can be pickled.
         label: Of the progress bar.
         prepare: What every worker process calls first.
+        less_memory: What to do where memory runs out.
 
     Raises:
         SettingsError: The processes could not start, or one was killed.
@@ -89,7 +91,7 @@ def map_in_processes(
                 unwanted.value = 1
                 raise
     except BrokenProcessPool:
-        raise _broken(started=bool(started.value)) from None
+        raise _broken(less_memory if started.value else None) from None
 
 
 def stop_if_unwanted() -> None:
@@ -112,9 +114,9 @@ def _work(work: Callable[[T], R], task: T) -> R:
     return work(task)
 
 
-def _broken(*, started: bool) -> SettingsError:
-    if started:
-        problem = "a process was killed, as happens where memory runs out"
-        return SettingsError("workers", problem, "use fewer --workers")
+def _broken(less_memory: str | None) -> SettingsError:
+    """The error for workers of which one was killed; for ``None``, before any had started."""
+    if less_memory:
+        return SettingsError("workers", "a process was killed, as happens where memory runs out", less_memory)
     remedy = 'see the messages above; a script must call this under `if __name__ == "__main__":`'
     return SettingsError("workers", "their processes could not start", f"{remedy}, or with workers=1")

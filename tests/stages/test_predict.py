@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from tiltbox.__main__ import main
+from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import read_detections
+from tiltbox.dota.images import list_images
 from tiltbox.errors import CheckpointError, DataError
 from tiltbox.model import build_detector, inference
 from tiltbox.model.checkpoint import save_checkpoint
 from tiltbox.settings.variants import find_variant
-from tiltbox.stages.predict import predict
+from tiltbox.stages.predict import _on_devices, predict
 
 NAME = "yoloms-xs-previous"
 VARIANT = find_variant(NAME)
@@ -153,6 +155,17 @@ def test_a_patch_at_a_rate(checkpoint, patches):
     shutil.copy(patches / "images/c__128__0___0.png", patches / "images/d__0.5__0___0.png")
     with pytest.raises(DataError, match=r"d__0\.5__0___0\.png: is named as a patch at rate 0\.5"):
         run(checkpoint, patches)
+
+
+def test_devices_share_the_patches(checkpoint, patches):
+    """As several GPUs do."""
+    job = (NAME, VARIANT, checkpoint, DOTA_V1_CLASSES, 128, 1024, 1)
+    images = list_images(patches / "images")
+    [alone] = _on_devices(job, images, ["cpu"])
+    parts = _on_devices(job, images, ["cpu", "cpu"])
+    assert [len(set(part["patch"])) for part in parts] == [2, 1]
+    for column, values in alone.items():
+        np.testing.assert_array_equal(np.concatenate([part[column] for part in parts]), values)
 
 
 def test_no_patches_for_one_of_several_processes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.images import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
+from tiltbox.processes import map_in_processes
 from tiltbox.settings.variants import Variant
 
 BATCH = 8
@@ -60,7 +61,7 @@ def predict(
     _require_original_scale(images)
     with leased_gpus(gpus), cpu_threads(None if gpus else threads):
         job = (name, variant, checkpoint, classes, image_size, unknown_size, batch)
-        parts = _on_gpus(job, images, gpus) if gpus > 1 else [_detect(job, images, "cuda" if gpus else "cpu")]
+        parts = _on_devices(job, images, [f"cuda:{i}" for i in range(gpus)] or ["cpu"])
     detections = _joined(parts, classes)
     write_detections(out, detections)
     return len(detections.score)
@@ -75,19 +76,23 @@ def _require_original_scale(images: list[Path]) -> None:
             raise DataError(image, problem, "cut the images with `tiltbox split`, which names window sizes")
 
 
-def _on_gpus(job: tuple, images: list[Path], gpus: int) -> list[dict]:
-    """Contiguous shares of the patches, a process and a GPU each; results in the order of the patches."""
-    shares = np.array_split(np.array(images, dtype=object), gpus)
-    with multiprocessing.get_context("spawn").Pool(gpus) as pool:
-        return pool.starmap(_detect, [(job, list(part), f"cuda:{i}") for i, part in enumerate(shares)])
+def _on_devices(job: tuple, images: list[Path], devices: list[str]) -> list[dict[str, np.ndarray]]:
+    """Contiguous shares of the patches, a process for each device; results in the order of the patches."""
+    shares = [list(share) for share in np.array_split(np.array(images, dtype=object), len(devices))]
+    tasks = list(zip(shares, devices, strict=True))
+    if len(tasks) == 1:
+        return [_detect(job, tasks[0])]
+    detect = partial(_detect, job)
+    return map_in_processes(detect, tasks, len(tasks), "devices", less_memory="use a smaller --batch")
 
 
-def _detect(job: tuple, images: list[Path], device: str) -> dict[str, np.ndarray]:
+def _detect(job: tuple, task: tuple[list[Path], str]) -> dict[str, np.ndarray]:
     from tiltbox.model import build_detector
     from tiltbox.model.checkpoint import load_exactly
     from tiltbox.model.inference import detect_patches
 
     name, variant, checkpoint, classes, image_size, unknown_size, batch = job
+    images, device = task
     model = build_detector(variant, num_classes=len(classes))
     meta = load_exactly(model, checkpoint, name, classes)
     size = image_size or meta.get("image_size", unknown_size)
