@@ -16,6 +16,8 @@ from tiltbox.errors import TiltboxError
 def main(arguments: Sequence[str] | None = None) -> int:
     from tiltbox.cli import parser
 
+    for stream in (sys.stdout, sys.stderr):  # tables have dashes and names may have anything
+        stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,12 @@ def test_malformed_published_numbers(results, tmp_path):
     (tmp_path / "published.yaml").write_text("conditions: {}\n")
     with pytest.raises(SettingsError, match=r"published.yaml: conditions.title: is missing"):
         report(results, results, published=tmp_path / "published.yaml")
+
+
+def test_a_terminal_without_dashes(results):
+    """The table is shown with what the terminal's encoding has."""
+    code = "import sys; from tiltbox.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "report", results, "--out", results]
+    ascii_alone = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=ascii_alone, capture_output=True, text=True, check=True)
+    assert "yoloms-xs-current" in done.stdout and "?" in done.stdout

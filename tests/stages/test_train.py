@@ -29,6 +29,7 @@ from tiltbox.settings.variants import find_variant
 from tiltbox.stages.split import split
 from tiltbox.stages.train import train
 from tiltbox.training import worker
+from tiltbox.training.config import read_config
 from tiltbox.training.devices import leased_gpus
 
 NAME = "yoloms-xs-current"
@@ -75,7 +76,14 @@ def test_outputs(trained):
     )
 
 
-def test_the_checkpoint_loads_and_differs_from_a_fresh_detector(trained):
+def test_the_configuration_is_that_of_any_run(trained):
+    """Not of this one: whether it was resumed, and what MLflow calls it."""
+    config = read_config(trained / "config.py")
+    assert (config.resume, config.load_from, config.tracking) == (False, None, None)
+    assert config.optim_wrapper.optimizer.lr == SMOKE.learning_rate
+
+
+def test_the_checkpoint_fits_and_says_what_it_is_of(trained):
     model = build_detector(NAME)
     load_exactly(model, trained / "checkpoint.pth", NAME)
     _, meta = read_checkpoint(trained / "checkpoint.pth")
@@ -161,10 +169,10 @@ def test_starting_weights_of_another_model(folder, tmp_path):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=0, start=str(tmp_path / "s.pth"))
 
 
-def long_schedule(folder: Path, seed: int = 0) -> Path:
-    settings = SMOKE.model_dump(mode="json") | {"max_steps": None, "epochs": {"xs": 3, "s": 3, "l": 3}}
+def long_schedule(folder: Path) -> Path:
     path = folder / "schedule.yaml"
-    path.write_text(yaml.safe_dump(settings | {"seed": seed}))
+    still = {"flip": 0.0, "rotate": 0.0}  # what is drawn at random starts anew after a kill
+    path.write_text(yaml.safe_dump(by_epochs(3, threads=1, **still).model_dump(mode="json")))
     return path
 
 
@@ -203,6 +211,10 @@ def test_a_killed_training_resumes(folder, tmp_path):
     history = rows(out / "history.csv")
     assert [row["epoch"] for row in history] == ["1", "2", "3"] and 1 <= before < 3
     assert not (out / "work").exists()
+
+    train(NAME, VARIANT, find_schedule(str(schedule)), folder / "train", tmp_path / "at-once", gpus=0)
+    weights, at_once = (read_checkpoint(path / "checkpoint.pth")[0] for path in (out, tmp_path / "at-once"))
+    assert all(torch.equal(weights[key], at_once[key]) for key in at_once)
 
 
 def test_another_configuration_starts_over(folder, tmp_path):

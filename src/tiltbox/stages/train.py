@@ -23,7 +23,7 @@ from tiltbox.processes import run_program
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use
 from tiltbox.settings.variants import Variant, load_variants
-from tiltbox.training.config import runner_config
+from tiltbox.training.config import read_config, runner_config
 from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
 from tiltbox.training.resume import essence, last_checkpoint, prepare_work
@@ -222,8 +222,10 @@ def _record_end(run: str, variant: Variant, out: Path, classes: int) -> None:
 def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> None:
     """Move the results out of the work folder and drop the rest: optimiser states, older epochs."""
     weights, _ = read_checkpoint(last_checkpoint(work))
-    for name in ("history.csv", "config.py"):
-        write_text(out / name, (work / name).read_text())
+    config = read_config(work / "config.py")
+    config.update(resume=False, load_from=None, tracking=None)  # of this run of it alone
+    write_text(out / "config.py", config.pretty_text)
+    write_text(out / "history.csv", (work / "history.csv").read_text())
     with (work / "history.csv").open(newline="") as stream:
         epochs = list(csv.DictReader(stream))
     seconds = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)  # over resumes, too
