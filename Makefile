@@ -33,7 +33,7 @@ run: setup ## set up, run the whole workflow on the mini set, print the comparis
 	@echo "      snakemake --config dataset=path/to/yours.yaml    runs on your own images"
 
 test: setup ## set up and run all tests
-	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup ## check style and workflow
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow

@@ -20,6 +20,12 @@ classes: [{", ".join(DOTA_V1_CLASSES)}]
 patch: {{size: 128, overlap: 24}}
 schedule: smoke
 """
+LONGEST = ("workflow", "test_train.py", "test_parallel.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that no core is left alone with one at the end."""
+    items.sort(key=lambda item: not any(name in item.path.parts for name in LONGEST))
 
 
 @pytest.fixture(scope="session")
