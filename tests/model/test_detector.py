@@ -7,10 +7,13 @@ import math
 import zlib
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from tiltbox.errors import SettingsError
+from tiltbox.geometry.rotated import pairwise_iou
 from tiltbox.model import build_detector
 from tiltbox.settings.variants import load_variants
 
@@ -64,6 +67,66 @@ def test_another_number_of_classes():
         torch.zeros(1, 3, 64, 64), mode="tensor"
     )
     assert [tuple(s.shape) for s in scores] == [(1, 3, 8, 8), (1, 3, 4, 4), (1, 3, 2, 2)]
+
+
+def samples(*images: list[tuple[float, ...]]) -> list:
+    """What mmdet takes beside the pixels of 128 x 128 images: rboxes, all of class 3."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    from mmrotate.structures.bbox import RotatedBoxes
+
+    result = []
+    for rboxes in images:
+        boxes = RotatedBoxes(torch.tensor(rboxes, dtype=torch.float32).reshape(-1, 5))
+        labels = torch.full((len(rboxes),), 3)
+        shapes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), (128, 128))
+        meta = {**shapes, "scale_factor": (1.0, 1.0)}
+        result.append(DetDataSample(metainfo=meta, gt_instances=InstanceData(bboxes=boxes, labels=labels)))
+    return result
+
+
+@pytest.mark.parametrize("name", ["yoloms-xs-previous", "yoloms-xs-current"])
+@pytest.mark.parametrize(
+    "images",
+    [
+        [[], []],
+        [[(64, 64, 40, 20, 0.5)], []],
+        [[(64, 64, 40, 20, 0.5), (64, 64, 40, 20, 0.5)], [(10, 120, 30, 1, -1.5)]],
+    ],
+    ids=["no objects at all", "none on one image", "objects in one place, and a needle"],
+)
+def test_losses_and_their_gradients(name, images):
+    torch.manual_seed(0)
+    model = build_detector(name)
+    losses = model.loss(torch.randn(2, 3, 128, 128), samples(*images))
+    assert set(losses) == {"loss_cls", "loss_bbox"}
+    total = sum(sum(values) for values in losses.values())
+    total.backward()
+    assert torch.isfinite(total)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert (float(sum(losses["loss_bbox"])) > 0) is any(images)
+
+
+def test_what_is_learned_is_found():
+    """A hundred steps on one image: the detector finds its object, and turns the box as it lies."""
+    torch.manual_seed(0)
+    image, truth = torch.full((1, 3, 128, 128), -1.0), samples([(64, 64, 60, 20, 0.5)])
+    canvas = np.zeros((128, 128), np.uint8)
+    corners = cv2.boxPoints(((64, 64), (60, 20), math.degrees(0.5)))
+    cv2.fillConvexPoly(canvas, np.rint(corners).astype(np.int32), 1)
+    image[0, :, torch.from_numpy(canvas) == 1] = 1.0
+    model = build_detector("yoloms-xs-previous")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(100):
+        losses = model.loss(image, truth)
+        optimizer.zero_grad()
+        sum(sum(values) for values in losses.values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        found = model(image, samples([]), mode="predict")[0].pred_instances  # batch norm of this image
+    box, label = found.bboxes[0], found.labels[0]
+    assert label == 3
+    assert pairwise_iou(box[None], torch.tensor([[64, 64, 60, 20, 0.5]])).item() > 0.8
 
 
 def test_an_unknown_variant_is_named_with_its_nearest():
