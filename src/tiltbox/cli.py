@@ -55,6 +55,11 @@ def _dataset(verb: ArgumentParser) -> None:
     )
 
 
+def _names(verb: ArgumentParser) -> None:
+    help = "for a predictions.json: the data file of its model, whose names its categories count"
+    verb.add_argument("--names", type=Path, metavar="DATA.yaml", help=f"{help} (default: DOTAv1.yaml's)")
+
+
 def _variant(verb: ArgumentParser) -> None:
     verb.add_argument(
         "variant", metavar="VARIANT", help="a row of configs/variants.yaml, e.g. yoloms-xs-current"
@@ -255,19 +260,26 @@ def _merge(verbs) -> None:
         "detections",
         type=Path,
         metavar="DETECTIONS",
-        help="a detections.parquet or a folder of patch-level Task1",
+        help="a detections.parquet, a folder or zip of patch-level Task1, or Ultralytics' predictions.json",
     )
     _out(verb, "DIR", "folder for Task1_<class>.txt and Task1.zip")
     verb.add_argument(
         "--iou", type=float, default=0.1, metavar="T", help="suppress above this IoU (default: 0.1)"
     )
+    _names(verb)
     _dataset(verb)
 
 
 def _run_merge(options: Namespace) -> None:
     from tiltbox.stages.merge import merge
 
-    counts = merge(options.detections, options.out, iou=options.iou, classes=_classes(options.dataset))
+    counts = merge(
+        options.detections,
+        options.out,
+        iou=options.iou,
+        classes=_classes(options.dataset),
+        names=options.names,
+    )
     found, images = _number(counts["detections"], "detection"), _number(counts["images"], "image")
     print(f"{counts['kept']:,} of {found} on {images} kept")
     _warn_of(counts["not_finite"], "detection", "with a NaN or infinite number left out")
@@ -278,7 +290,12 @@ def _run_merge(options: Namespace) -> None:
 
 def _evaluate(verbs) -> None:
     verb = _verb(verbs, "evaluate", "score merged detections by the rules of the DOTA devkit", _run_evaluate)
-    verb.add_argument("task1", type=Path, metavar="TASK1_DIR", help="folder or zip of Task1_<class>.txt")
+    verb.add_argument(
+        "task1",
+        type=Path,
+        metavar="TASK1_DIR",
+        help="folder or zip of Task1_<class>.txt, or Ultralytics' predictions.json of whole images",
+    )
     verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="the labelTxt of the images")
     _out(verb, "FILE.json", "metrics; dota.txt and curves are written beside it")
     verb.add_argument("--split", default="", metavar="NAME", help="name of the split, for the record")
@@ -291,6 +308,7 @@ def _evaluate(verbs) -> None:
     verb.add_argument(
         "--images", type=Path, metavar="DIR", help="the images, to log pictures of some (with --track)"
     )
+    _names(verb)
     _dataset(verb)
     _track(verb)
 
@@ -306,6 +324,7 @@ def _run_evaluate(options: Namespace) -> None:
         split=options.split,
         absent_classes=options.absent_classes,
         classes=_classes(options.dataset),
+        names=options.names,
     )
     print(metrics_table(metrics))
     if options.track:
@@ -315,15 +334,15 @@ def _run_evaluate(options: Namespace) -> None:
 def _track_evaluation(options: Namespace, metrics: dict) -> None:
     from tiltbox import tracking
     from tiltbox.report.pictures import example_pictures
-    from tiltbox.stages.evaluate import CURVES, SERVER_BLOCK
+    from tiltbox.stages.evaluate import CONFUSION, CURVES, SERVER_BLOCK
 
     folder = options.out.parent
-    tables = [options.out, folder / SERVER_BLOCK, folder / CURVES]
+    tables = [options.out, *(folder / name for name in (SERVER_BLOCK, CURVES, CONFUSION))]
     pictures = []
     if options.images:
         classes = _classes(options.dataset)
         pictures = example_pictures(
-            options.task1, options.labels, options.images, folder / "pictures", classes
+            options.task1, options.labels, options.images, folder / "pictures", classes, names=options.names
         )
     tracking.log_evaluation(options.track, metrics, [*tables, *pictures])
 

@@ -5,9 +5,10 @@ import pytest
 import shapely
 
 from tiltbox.geometry.boxes import rbox_to_qbox
-from tiltbox.geometry.nms import nms_quads
+from tiltbox.geometry.nms import nms_quads, nms_quads_in_groups
 
 SQUARE = (0, 0, 4, 0, 4, 4, 0, 4)
+SQUARE_CORNERS = np.array([[0, 0], [4, 0], [4, 4], [0, 4]])
 
 
 def brute_force(qboxes, scores, threshold: float) -> list[int]:
@@ -133,3 +134,23 @@ def test_either_way_round():
     scores = np.random.default_rng(3).random(60)
     kept = nms_quads(boxes.reshape(-1, 8), scores, 0.1)
     assert nms_quads(mixed.reshape(-1, 8), scores, 0.1).tolist() == kept.tolist()
+
+
+def test_groups_are_apart():
+    """As one by one, in order of the groups; some of them are empty."""
+    rng = np.random.default_rng(3)
+    qboxes = np.repeat(rng.uniform(0, 40, (300, 1, 2)), 4, axis=1) + SQUARE_CORNERS * rng.uniform(
+        1, 3, (300, 1, 1)
+    )
+    qboxes, scores, groups = qboxes.reshape(-1, 8), rng.integers(0, 5, 300) / 5, rng.integers(0, 6, 300) * 2
+    expected = []
+    for group in range(13):
+        rows = np.flatnonzero(groups == group)
+        expected += rows[nms_quads(qboxes[rows], scores[rows], 0.1)].tolist()
+    assert nms_quads_in_groups(qboxes, scores, groups, 13, 0.1).tolist() == expected
+    assert 20 < len(expected) < 280
+
+
+def test_no_groups():
+    nothing = np.empty((0, 8)), np.empty(0), np.empty(0, np.int64)
+    assert nms_quads_in_groups(*nothing, 0, 0.1).tolist() == []

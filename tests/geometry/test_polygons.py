@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import shapely
 
-from tiltbox.geometry import kernels
 from tiltbox.geometry.boxes import rbox_to_qbox
 from tiltbox.geometry.polygons import aligned_quad_iou, best_overlaps, quad_iou
 
 SQUARE = (0, 0, 4, 0, 4, 4, 0, 4)
 NOTHING = np.empty((0, 8))
+ONE, NONE = np.zeros(1, int), np.zeros(0, int)  # the groups of one quad and of nothing
 
 
 def shapely_iou(first, second) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_nothing():
     assert quad_iou(NOTHING, NOTHING).shape == (0, 0)
     assert quad_iou([SQUARE], NOTHING).shape == (1, 0)
     assert aligned_quad_iou(NOTHING, NOTHING).shape == (0,)
-    ious, rows = best_overlaps([SQUARE], NOTHING)
+    ious, rows = best_overlaps([SQUARE], ONE, NOTHING, NONE)
     assert ious.tolist() == [0] and rows.tolist() == [-1]
 
 
@@ -182,20 +182,13 @@ def test_any_quads_as_the_devkit_has_them():
 
 def test_best_overlaps():
     boxes, candidates = random_boxes(50, 6), random_boxes(30, 7)
-    ious, rows = best_overlaps(boxes, candidates)
-    expected = shapely_iou(boxes, candidates)
+    groups, candidate_groups = np.arange(50) % 3, np.arange(30) % 4
+    ious, rows = best_overlaps(boxes, groups, candidates, candidate_groups)
+    expected = shapely_iou(boxes, candidates) * (groups[:, None] == candidate_groups)
     assert ious == pytest.approx(expected.max(axis=1))
     assert rows.tolist() == np.where(expected.max(axis=1) > 0, expected.argmax(axis=1), -1).tolist()
 
 
 def test_the_first_of_equal_candidates_is_best():
-    assert best_overlaps([SQUARE], [(9, 9, 10, 9, 10, 10, 9, 10), SQUARE, SQUARE])[1].tolist() == [1]
-
-
-def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
-    monkeypatch.setattr("numba.core.caching.CompileResultCacheImpl._locator_classes", [])
-
-    def twice(number):
-        return 2 * number
-
-    assert kernels.compiled(twice)(4) == 8
+    candidates = [(9, 9, 10, 9, 10, 10, 9, 10), SQUARE, SQUARE]
+    assert best_overlaps([SQUARE], ONE, candidates, np.zeros(3, int))[1].tolist() == [1]

@@ -8,7 +8,8 @@ from tiltbox.dota.labels import Labels, no_labels
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import SettingsError
 from tiltbox.geometry.boxes import rbox_to_qbox
-from tiltbox.metrics.score import IOU_THRESHOLDS, evaluate_task1, match, objects_of, score_class
+from tiltbox.metrics.objects import objects_by_class
+from tiltbox.metrics.score import IOU_THRESHOLDS, evaluate_task1, match, score_class
 
 SHIP, FAR = (0, 0, 10, 0, 10, 10, 0, 10), (90, 90, 99, 90, 99, 99, 90, 99)
 CLASSES = ("ship", "plane")
@@ -29,14 +30,14 @@ def labels_of(*rows: tuple) -> Labels:
 def detections_of(*rows: tuple) -> ClassDetections:
     """Rows of (image, score, qbox)."""
     images, scores, qboxes = zip(*rows, strict=True) if rows else ((), (), ())
-    return ClassDetections(
-        tuple(images), np.array(scores, dtype=float), np.array(qboxes, dtype=float).reshape(-1, 8)
+    return ClassDetections.of(
+        images, np.array(scores, dtype=float), np.array(qboxes, dtype=float).reshape(-1, 8)
     )
 
 
 def verdicts(detections: ClassDetections, labels: dict[str, Labels], threshold: float = 0.5) -> str:
     """``+`` right, ``-`` wrong, for each detection, best first; in scenes without difficult objects."""
-    curve = match(detections, objects_of(labels, "ship")).curve(threshold)
+    curve = match(detections, objects_by_class(labels, ["ship"])["ship"]).curve(threshold)
     right = np.diff(curve.recall, prepend=0) > 0
     assert curve.precision.tolist() == (np.cumsum(right) / np.arange(1, len(right) + 1)).tolist()
     return "".join("+" if hit else "-" for hit in right)
@@ -46,7 +47,8 @@ def test_nothing():
     score = evaluate_task1({}, {}, CLASSES)
     assert score.ap(0.5) is None and score.mean_ap is None
     assert [each.aps for each in score.classes.values()] == [None, None]
-    assert score_class(detections_of(), objects_of({}, "ship")).matches.curve(0.5).recall.shape == (0,)
+    nothing = score_class(detections_of(), objects_by_class({}, ["ship"])["ship"])
+    assert nothing.matches.curve(0.5).recall.shape == (0,)
 
 
 def test_objects_without_detections():
@@ -82,13 +84,13 @@ def test_matching(rows, boxes, expected):
 def test_difficult_objects_count_neither_way(difficult):
     labels = {"P1": labels_of((SHIP, "ship", difficult), (FAR, "ship", 0))}
     found = detections_of(("P1", 0.9, SHIP), ("P1", 0.8, SHIP), ("P1", 0.7, FAR))
-    curve = match(found, objects_of(labels, "ship")).curve(0.5)
+    curve = match(found, objects_by_class(labels, ["ship"])["ship"]).curve(0.5)
     assert curve.recall.tolist() == [0, 0, 1] and curve.precision.tolist() == [0, 0, 1]
 
 
 def test_a_difficult_object_that_overlaps_more_hides_an_ordinary_one():
     labels = {"P1": labels_of((shifted(SHIP, 1), "ship", 0), (SHIP, "ship", 1))}
-    curve = match(detections_of(("P1", 0.9, SHIP)), objects_of(labels, "ship")).curve(0.5)
+    curve = match(detections_of(("P1", 0.9, SHIP)), objects_by_class(labels, ["ship"])["ship"]).curve(0.5)
     assert (curve.recall.tolist(), curve.precision.tolist()) == ([0], [0])
 
 

@@ -53,7 +53,7 @@ def test_examples_are_those_with_most_kinds_of_objects(tmp_path):
     (tmp_path / "labelTxt/._two.txt").write_bytes(b"\xff what macOS leaves behind")
     write_task1(
         tmp_path / "task1",
-        {"ship": ClassDetections(("two", "two"), np.array([0.9, 0.1]), np.vstack([BOX, BOX]))},
+        [("ship", ClassDetections.of(["two", "two"], np.array([0.9, 0.1]), np.vstack([BOX, BOX])))],
     )
     written = example_pictures(
         tmp_path / "task1",

@@ -79,6 +79,7 @@ def test_the_metrics(scene):
 def test_the_files(scene):
     run(scene)
     assert sorted(path.name for path in (scene / "evaluate").iterdir()) == [
+        "confusion.csv",
         "dota.txt",
         "metrics.json",
         "pr_curves.csv",
@@ -128,7 +129,8 @@ def test_a_place_that_will_not_do(scene, out, problem):
 def test_a_zip(scene):
     found = {name: no_detections() for name in DOTA_V1_CLASSES}
     corners = np.array([SHIP.split()], dtype=float)
-    write_task1(scene, {**found, "ship": ClassDetections(("P1",), np.array([0.9]), corners)})
+    found["ship"] = ClassDetections.of(["P1"], np.array([0.9]), corners)
+    write_task1(scene, found.items())
     metrics = evaluate(scene / "Task1.zip", scene / "labelTxt", scene / "m.json")
     assert metrics["AP50"] == pytest.approx(6 / 11)
 
@@ -214,8 +216,8 @@ def test_the_labels_of_dota_found_as_they_are(tmp_path):
             if other == name
         ]
         qboxes = np.array([qbox for _, qbox in rows]).reshape(-1, 8)
-        found[name] = ClassDetections(tuple(image for image, _ in rows), np.full(len(rows), 0.5), qboxes)
-    write_task1(tmp_path, found)
+        found[name] = ClassDetections.of([image for image, _ in rows], np.full(len(rows), 0.5), qboxes)
+    write_task1(tmp_path, found.items())
     metrics = evaluate(tmp_path, folder, tmp_path / "metrics.json")
     assert metrics["mAP"] == pytest.approx(1)
     assert metrics["objects"] == sum(int((each.difficult == 0).sum()) for each in labels.values())

@@ -66,6 +66,7 @@ rule evaluate:
         metrics=layout.metrics(dataset.name, "{variant}"),
         server=layout.metrics(dataset.name, "{variant}").with_name("dota.txt"),
         curves=layout.metrics(dataset.name, "{variant}").with_name("pr_curves.csv"),
+        confusion=layout.metrics(dataset.name, "{variant}").with_name("confusion.csv"),
     log:
         log_file("evaluate"),
     benchmark:

@@ -128,7 +128,7 @@ def _table(path: Path) -> pa.Table:
     if not path.is_file():
         raise DataError(path, "there is no such file", remedy)
     try:
-        return pq.read_table(path, partitioning=None)
+        return pq.read_table(path, partitioning=None, read_dictionary=["image", "class"])
     except (pa.ArrowException, OSError) as error:
         raise DataError(path, f"cannot be read as parquet ({str(error).splitlines()[0]})", remedy) from None
 

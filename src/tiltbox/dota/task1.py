@@ -7,17 +7,17 @@ of a detector, a patch; the corners are in pixels of whatever it names.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from tiltbox.dota.reading import CORRUPT, MAX_COORDINATE, decoded, read_bytes, require_class
+from tiltbox.dota.task1_text import Rows, format_rows, parse_plain
 from tiltbox.errors import DataError
 
 WORDS = 10
-_LINE = "%s %.9f" + 8 * " %.2f"  # nine decimals tell all float32 scores above 1/64 apart
 _GIVE = "give a folder or zip of Task1_<class>.txt"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say; no clock makes two archives differ
 
@@ -27,36 +27,47 @@ class ClassDetections:
     """The detections of one class, n rows.
 
     Attributes:
-        images: The names of images or patches, n of them.
+        names: Of images or patches, each once.
+        image: For each row an index into ``names``, shape (n,), int32.
         scores: Shape (n,), float64.
         qboxes: Shape (n, 8), float64, pixels of the image or patch.
-        source: The file they were read from.
-        lines: The line of that file each was on, counted from 1; (n,).
+        source: Where they were read, up to the number of a row: ``path:``.
+        lines: The line of that file each was on, counted from 1, shape (n,); None where that is its row.
     """
 
-    images: tuple[str, ...]
+    names: tuple[str, ...]
+    image: np.ndarray
     scores: np.ndarray
     qboxes: np.ndarray
     source: str = ""
     lines: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.images)
+    @classmethod
+    def of(cls, images: Sequence[str], scores: np.ndarray, qboxes: np.ndarray) -> ClassDetections:
+        """Detections from the name of an image for each row.
 
-    def __getitem__(self, rows: np.ndarray) -> ClassDetections:
-        """The detections at ``rows``, a mask of shape (n,) or an array of indices."""
-        rows = np.arange(len(self))[rows]
-        lines = None if self.lines is None else self.lines[rows]
-        images = tuple(self.images[row] for row in rows.tolist())
-        return ClassDetections(images, self.scores[rows], self.qboxes[rows], self.source, lines)
+        >>> ClassDetections.of(["P2", "P1", "P2"], np.zeros(3), np.zeros((3, 8))).image.tolist()
+        [0, 1, 0]
+        """
+        known: dict[str, int] = {}
+        image = np.array([known.setdefault(name, len(known)) for name in images], dtype=np.int32)
+        return cls(tuple(known), image, scores, qboxes)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def images(self) -> list[str]:
+        """The name of each row's image."""
+        return [self.names[index] for index in self.image.tolist()]
 
     def where(self, row: int) -> str:
         """File and line of a row, for messages."""
-        return self.source if self.lines is None else f"{self.source}:{self.lines[row]}"
+        return f"{self.source}{row + 1 if self.lines is None else self.lines[row]}"
 
 
 def no_detections() -> ClassDetections:
-    return ClassDetections((), np.empty(0), np.empty((0, 8)))
+    return ClassDetections.of((), np.empty(0), np.empty((0, 8)))
 
 
 def task1_name(name: str) -> str:
@@ -68,32 +79,30 @@ def task1_name(name: str) -> str:
     return f"Task1_{name}.txt"
 
 
-def write_task1(folder: Path, detections: Mapping[str, ClassDetections]) -> None:
+def write_task1(folder: Path, detections: Iterable[tuple[str, ClassDetections]]) -> None:
     """Write ``Task1_<class>.txt`` for every class given, an empty one too, and ``Task1.zip`` of them all.
 
     Scores get nine decimals, coordinates two; rows stay in their order. The same detections give the same
     bytes. Files are written in place: stages write into a folder that only appears when complete.
     """
-    texts = {task1_name(name): format_task1(found) for name, found in detections.items()}
-    for name, text in texts.items():
-        (Path(folder) / name).write_bytes(text)
-    with zipfile.ZipFile(Path(folder) / "Task1.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in texts.items():
-            entry = zipfile.ZipInfo(name, _EPOCH)
+    with zipfile.ZipFile(Path(folder) / "Task1.zip", "w") as archive:
+        for name, found in detections:
+            entry = zipfile.ZipInfo(task1_name(name), _EPOCH)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            archive.writestr(entry, text)
+            with open(Path(folder) / entry.filename, "wb") as file, archive.open(entry, "w") as zipped:
+                for piece in format_task1(found):
+                    file.write(piece)
+                    zipped.write(piece)
 
 
-def format_task1(detections: ClassDetections) -> bytes:
-    """The content of a Task1 file.
+def format_task1(detections: ClassDetections) -> Iterator[bytes]:
+    """The content of a Task1 file, in pieces.
 
     >>> corners = np.array([[-0.001, 0, 4, 0, 4, 2.555, 0, 2]])
-    >>> format_task1(ClassDetections(("P0006",), np.array([0.5]), corners))
+    >>> b"".join(format_task1(ClassDetections.of(["P0006"], np.array([0.5]), corners)))
     b'P0006 0.500000000 0.00 0.00 4.00 0.00 4.00 2.56 0.00 2.00\\n'
     """
-    coordinates = np.round(detections.qboxes, 2) + 0.0  # adding 0.0 turns -0.0 into 0.0
-    rows = zip(detections.images, detections.scores.tolist(), coordinates.tolist(), strict=True)
-    return "".join(f"{_LINE}\n" % (image, score, *corners) for image, score, corners in rows).encode()
+    return format_rows(detections.names, detections.image, detections.scores, detections.qboxes)
 
 
 def read_task1(source: Path, classes: Collection[str]) -> dict[str, ClassDetections]:
@@ -123,9 +132,17 @@ def parse_task1(content: bytes, where: str | Path) -> ClassDetections:
     """Read the content of a Task1 file; ``where`` is its name for messages.
 
     >>> parse_task1(b"P0006 0.5 0 0 4 0 4 2 0 2\\r\\n", "Task1_ship.txt").images
-    ('P0006',)
+    ['P0006']
     """
-    text = decoded(content, where)
+    rows = parse_plain(content) or _parse_any(decoded(content, where), where)
+    numbers = rows.numbers
+    qboxes = np.ascontiguousarray(numbers[:, 1:])
+    qboxes[np.abs(qboxes) > MAX_COORDINATE] *= np.inf
+    return ClassDetections(rows.names, rows.image, numbers[:, 0].copy(), qboxes, f"{where}:", rows.lines)
+
+
+def _parse_any(text: str, where: str | Path) -> Rows:
+    """Read lines of any layout, one by one; a malformed one is an error."""
     rows = [(number, line.split()) for number, line in enumerate(text.split("\n"), start=1)]
     rows = [(number, words) for number, words in rows if words]
     try:
@@ -134,15 +151,9 @@ def parse_task1(content: bytes, where: str | Path) -> ClassDetections:
         raise _malformed(rows, where) from None
     if text.count("_") > sum(words[0].count("_") for _, words in rows):  # NumPy reads 1_0 as 10
         raise _malformed(rows, where)
-    numbers[:, 1:][np.abs(numbers[:, 1:]) > MAX_COORDINATE] *= np.inf
-    lines = np.array([number for number, _ in rows], dtype=np.int64)
-    return ClassDetections(
-        tuple(words[0] for _, words in rows),
-        numbers[:, 0].copy(),
-        numbers[:, 1:].copy(),
-        str(where),
-        lines,
-    )
+    known: dict[str, int] = {}
+    image = np.array([known.setdefault(words[0], len(known)) for _, words in rows], dtype=np.int32)
+    return Rows(tuple(known), image, numbers, np.array([number for number, _ in rows], dtype=np.int64))
 
 
 def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:

@@ -1,8 +1,5 @@
 """Compiled float64 kernels on quads: IoU and suppression.
 
-They stand in one file because numba's cache on disk notices changes of the file that a kernel stands in,
-but not of the files that it calls into.
-
 What the intersection of two quads means where edges cross is what the DOTA devkit's ``iou_poly`` computes
 by summing over signed triangles: the integral, over the plane, of the product of both winding numbers. For
 convex quads that is the area they share. Clipping a closed polygon at the edges of a convex one (Sutherland
@@ -12,23 +9,14 @@ that is not convex has to be taken apart, into two signed triangles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numba import njit
+
+from tiltbox.compiled import compiled
 
 ZERO_AREA = 1e-6  # square pixels; below lies the rounding error of areas at image coordinates
 ROUNDING = 1e-9  # of an IoU
 USUAL = 95  # percentile of sizes up to which boxes share the lowest level of the grid
 _MOST_CORNERS = 20  # four cuts make of 4 corners at most 6, 9, 13, 19
-
-
-def compiled(function: Callable) -> Callable:
-    """``function`` compiled, kept on disk where numba finds a folder it may write to."""
-    try:
-        return njit(cache=True)(function)
-    except RuntimeError:  # every place for the cache is read-only
-        return njit(function)
 
 
 @compiled
@@ -179,15 +167,33 @@ def iou_aligned(first, second):
 
 
 @compiled
-def best_match(first, second):
-    """For each quad of ``first`` the largest IoU with a quad of ``second``, and the first that has it."""
+def _grouped(group, count):
+    """Rows in order of their groups, else as they are; and where each group begins, (count + 1,)."""
+    begin = np.zeros(count + 1, np.int64)
+    for row in range(len(group)):
+        begin[group[row] + 1] += 1
+    begin = np.cumsum(begin)
+    place, rows = begin[:-1].copy(), np.empty(len(group), np.int64)
+    for row in range(len(group)):
+        rows[place[group[row]]] = row
+        place[group[row]] += 1
+    return rows, begin
+
+
+@compiled
+def best_match_in_groups(first, first_group, second, second_group, count):
+    """For each quad of ``first`` the largest IoU with one of ``second`` in its group, and the first such one.
+
+    Groups are numbers from 0 to ``count`` - 1.
+    """
     work = _scratch()
+    rows, begin = _grouped(second_group, count)
     best, index = np.zeros(len(first[1])), np.full(len(first[1]), -1)
     for i in range(len(best)):
-        for j in range(len(second[1])):
-            iou = _pair_iou(first, i, second, j, work)
+        for k in range(begin[first_group[i]], begin[first_group[i] + 1]):
+            iou = _pair_iou(first, i, second, rows[k], work)
             if iou > best[i]:
-                best[i], index[i] = iou, j
+                best[i], index[i] = iou, rows[k]
     return best, index
 
 
@@ -311,3 +317,22 @@ def suppress(boxes, threshold):
             older[i] = newest[cell]
             newest[cell] = i
     return kept
+
+
+@compiled
+def keep_in_groups(qboxes, scores, group, count, threshold):
+    """Rows of finite qboxes (n, 8) that greedy NMS within each group keeps: by group, then falling score.
+
+    Equal scores are taken in the order of the rows; groups are numbers from 0 to ``count`` - 1.
+    """
+    rows, begin = _grouped(group, count)
+    kept, total = np.empty(len(rows), np.int64), 0
+    for k in range(count):
+        mine = rows[begin[k] : begin[k + 1]]
+        mine = mine[np.argsort(-scores[mine], kind="mergesort")]
+        stays = suppress(prepare(qboxes[mine]), threshold)
+        for i in range(len(mine)):
+            if stays[i]:
+                kept[total] = mine[i]
+                total += 1
+    return kept[:total]

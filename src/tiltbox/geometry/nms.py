@@ -37,3 +37,17 @@ def nms_quads(qboxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.nd
     finite = np.isfinite(ordered).all(axis=1)
     kept[finite] = kernels.suppress(prepared(ordered[finite]), threshold)
     return order[kept]
+
+
+def nms_quads_in_groups(
+    qboxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, count: int, threshold: float
+) -> np.ndarray:
+    """As :func:`nms_quads` within each group, such as the boxes of one image; all boxes finite.
+
+    Args:
+        groups: Shape (n,), numbers from 0 to ``count`` - 1.
+
+    Returns:
+        Rows that are kept, by group, then best first; shape (k,).
+    """
+    return kernels.keep_in_groups(qboxes, scores, groups, count, threshold)

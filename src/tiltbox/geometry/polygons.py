@@ -35,12 +35,20 @@ def aligned_quad_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return kernels.iou_aligned(first, second)
 
 
-def best_overlaps(quads: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best candidate for each quad: (n, 8) and (m, 8) to its IoU (n,) and its row (n,).
+def best_overlaps(
+    quads: np.ndarray, groups: np.ndarray, candidates: np.ndarray, candidate_groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best candidate of its own group for each quad: its IoU (n,) and its row (n,).
 
     Of several with the same IoU it is the first. Where no IoU is above 0, the IoU is 0 and the row -1.
+
+    Args:
+        quads, candidates: Shapes (n, 8) and (m, 8).
+        groups, candidate_groups: Shapes (n,) and (m,), numbers from 0 on, such as of images.
     """
-    return kernels.best_match(prepared(quads), prepared(candidates))
+    count = 1 + max(groups.max(initial=-1), candidate_groups.max(initial=-1))
+    quads, candidates = prepared(quads), prepared(candidates)
+    return kernels.best_match_in_groups(quads, groups, candidates, candidate_groups, count)
 
 
 def prepared(qboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ def voc07_ap(recall: np.ndarray, precision: np.ndarray) -> float:
     recall of exactly 3/10, 6/10 or 7/10 does not reach its point (see ``RECALL_POINTS``).
 
     Args:
-        recall, precision: Of the detections up to each, best first; shape (n,).
+        recall, precision: Of the detections up to each, best first; shape (n,). Recall is NaN or never falls.
 
     Returns:
         From 0 to 1; 0 where there is nothing.
@@ -24,8 +24,10 @@ def voc07_ap(recall: np.ndarray, precision: np.ndarray) -> float:
     >>> round(voc07_ap(np.array([0.5, 1.0]), np.array([1.0, 0.5])), 4)
     0.7727
     """
+    if np.isnan(recall[-1:]).any():  # there is no object
+        return 0.0
+    best_from = np.maximum.accumulate(precision[::-1])[::-1]
     ap = 0.0
-    for point in RECALL_POINTS:
-        reached = precision[recall >= point]
-        ap += (reached.max() if len(reached) else 0.0) / 11
+    for first in np.searchsorted(recall, RECALL_POINTS):
+        ap += (best_from[first] if first < len(best_from) else 0.0) / 11
     return float(ap)

@@ -22,23 +22,10 @@ from tiltbox.dota.task1 import ClassDetections, no_detections
 from tiltbox.errors import SettingsError
 from tiltbox.geometry.polygons import best_overlaps
 from tiltbox.metrics.ap import voc07_ap
+from tiltbox.metrics.objects import Objects, objects_by_class
+from tiltbox.progress import progress
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The objects of one class in all images: m rows.
-
-    Attributes:
-        images: Name of the image of each, m of them.
-        qboxes: Shape (m, 8), float64, pixels of the image.
-        difficult: Shape (m,), bool.
-    """
-
-    images: tuple[str, ...]
-    qboxes: np.ndarray
-    difficult: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -80,8 +67,9 @@ class Matches:
         neutral[matched] = self.difficult[self.objects[matched]]
         right = np.zeros(len(matched), dtype=bool)
         claims = np.flatnonzero(matched & ~neutral)
-        _, first = np.unique(self.objects[claims], return_index=True)
-        right[claims[first]] = True
+        first = np.full(len(self.difficult), -1)
+        first[self.objects[claims[::-1]]] = claims[::-1]  # of several claims the last one assigned stays
+        right[first[first >= 0]] = True
         right_so_far, wrong_so_far = np.cumsum(right), np.cumsum(~right & ~neutral)
         with np.errstate(invalid="ignore"):  # 0/0 where there is no object
             recall = right_so_far / float(self.findable)
@@ -157,12 +145,10 @@ def evaluate_task1(
     """
     if absent_classes not in ("null", "zero"):
         raise SettingsError("absent_classes", f"'{absent_classes}' is unknown", "choose null or zero")
-    none = no_detections()
+    none, objects = no_detections(), objects_by_class(labels, classes)
     scores = {
-        name: score_class(
-            detections.get(name, none), objects_of(labels, name), thresholds, absent_classes == "zero"
-        )
-        for name in classes
+        name: score_class(detections.get(name, none), objects[name], thresholds, absent_classes == "zero")
+        for name in progress(classes, "evaluate", len(classes))
     }
     return Task1Score(tuple(thresholds), scores)
 
@@ -186,33 +172,10 @@ def match(detections: ClassDetections, objects: Objects) -> Matches:
 
     Boxes without area and boxes that are not finite overlap nothing (:mod:`tiltbox.geometry.polygons`).
     """
-    ious, best = np.zeros(len(detections)), np.full(len(detections), -1)
-    rows_of_objects = _rows_by_name(objects.images)
-    for image, rows in _rows_by_name(detections.images).items():
-        candidates = rows_of_objects.get(image)
-        if candidates is not None:
-            ious[rows], index = best_overlaps(detections.qboxes[rows], objects.qboxes[candidates])
-            best[rows] = np.where(index >= 0, candidates[index], -1)
+    places = objects.places(detections)
+    ious, best = best_overlaps(detections.qboxes, places, objects.qboxes, objects.image)
     order = np.argsort(-detections.scores, kind="stable")
     return Matches(detections.scores[order], ious[order], best[order], objects.difficult)
-
-
-def objects_of(labels: Mapping[str, Labels], name: str) -> Objects:
-    """The objects of one class in all images."""
-    images, qboxes, difficult = [], [np.empty((0, 8))], [np.empty(0, dtype=bool)]
-    for image, found in labels.items():
-        rows = [row for row, other in enumerate(found.classes) if other == name]
-        images += [image] * len(rows)
-        qboxes.append(found.qboxes[rows])
-        difficult.append(found.difficult[rows].astype(bool))
-    return Objects(tuple(images), np.concatenate(qboxes), np.concatenate(difficult))
-
-
-def _rows_by_name(names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        rows.setdefault(name, []).append(row)
-    return {name: np.array(found) for name, found in rows.items()}
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -11,7 +11,8 @@ from PIL import ImageColor
 
 from tiltbox.dota.images import list_images, read_image, write_png
 from tiltbox.dota.labels import Labels, list_labels, read_labels
-from tiltbox.dota.task1 import ClassDetections, read_task1
+from tiltbox.dota.results import read_results
+from tiltbox.dota.task1 import ClassDetections
 from tiltbox.files import whole_file
 
 # Apart from each other in hue or lightness, and from grass, water and asphalt; then they repeat.
@@ -34,16 +35,17 @@ def example_pictures(
     out: Path,
     classes: Sequence[str],
     *,
+    names: Path | None = None,
     count: int = 4,
     score: float = 0.3,
 ) -> list[Path]:
     """Write PNGs of the ``count`` images with the most kinds of objects: labels left, detections right.
 
     Args:
-        task1: Folder or zip of merged detections, of which those from ``score`` on are drawn.
+        task1, names: Merged detections, as evaluate takes them; those from ``score`` on are drawn.
         labels, images: The labelTxt and images folders of the split.
     """
-    found = read_task1(task1, classes)
+    found = read_results(task1, classes, names)
     truth = {path.stem: read_labels(path) for path in list_labels(labels)}
     files = {path.stem: path for path in list_images(images)}
     chosen = sorted(files.keys() & truth.keys(), key=lambda name: (-len(set(truth[name].classes)), name))
@@ -101,7 +103,8 @@ def _detections_of(
 ) -> tuple[np.ndarray, list[str]]:
     qboxes, names = [np.zeros((0, 8))], []
     for name, detections in found.items():
-        mine = (np.asarray(detections.images) == image) & (detections.scores >= score)
+        index = detections.names.index(image) if image in detections.names else -1
+        mine = (detections.image == index) & (detections.scores >= score)
         qboxes.append(detections.qboxes[mine])
         names += [name] * int(mine.sum())
     return np.concatenate(qboxes), names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,12 +11,17 @@ import numpy as np
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import list_labels, read_labels
-from tiltbox.dota.task1 import ClassDetections, read_task1
+from tiltbox.dota.results import read_results
+from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_writable, whole_file, write_json, write_text
+from tiltbox.metrics.confusion import Confusion, confusion
+from tiltbox.metrics.objects import objects_by_class
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 
-SERVER_BLOCK, CURVES = "dota.txt", "pr_curves.csv"  # beside the metrics
+SERVER_BLOCK, CURVES, CONFUSION = "dota.txt", "pr_curves.csv", "confusion.csv"  # beside the metrics
+log = logging.getLogger("tiltbox")
+
 CURVE_THRESHOLDS = (0.5, 0.75)
 CURVE_POINTS = 200
 
@@ -29,19 +35,22 @@ def evaluate(
     split: str = "",
     absent_classes: str = "null",
     classes: Sequence[str] = DOTA_V1_CLASSES,
+    names: Path | None = None,
 ) -> dict:
-    """Score Task1 files and write ``out``, and beside it ``dota.txt`` and ``pr_curves.csv``.
+    """Score detections and write ``out``; ``dota.txt``, ``pr_curves.csv``, ``confusion.csv`` lie beside it.
 
     ``dota.txt`` is the block that the DOTA server prints. ``pr_curves.csv`` has, for each class with objects
-    and for IoU thresholds 0.5 and 0.75, at most 200 points of precision over recall.
+    and for IoU thresholds 0.5 and 0.75, at most 200 points of precision over recall. ``confusion.csv`` says
+    for the objects of each class what they were taken for (:mod:`tiltbox.metrics.confusion`).
 
     Args:
-        task1: A folder or zip of ``Task1_<class>.txt`` of whole images.
+        task1: A folder or zip of ``Task1_<class>.txt`` of whole images, or Ultralytics' predictions.json.
         labels: A labelTxt folder; there is one file for every image that counts.
         out: The JSON file to write.
         dataset, split: Names, for the record.
         absent_classes: ``"null"`` leaves classes without objects out of the means, ``"zero"`` counts 0.
         classes: What to score, in the order of the result.
+        names: The data file that says what the categories of a predictions.json are.
 
     Returns:
         The metrics, as they are written: AP as fractions, and the objects that count (difficult ones do not).
@@ -55,13 +64,17 @@ def evaluate(
     files = _label_files(labels)
     _require_place(out, labels)
     truth = {name: read_labels(path, classes) for name, path in files.items()}
-    found = read_task1(task1, classes)
+    found = read_results(task1, classes, names)
     for part in found.values():
         _require_labels(part, truth)
     score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
     metrics = metrics_of(score, dataset, split, len(truth))
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
+    confused = confusion(found, objects_by_class(truth, classes))
+    _write_confusion(out.with_name(CONFUSION), confused)
+    if most := confused.largest(3):
+        log.info("taken for another class: %s", ", ".join(f"{a} for {b} {n}×" for a, b, n in most))
     write_json(out, metrics)
     return metrics
 
@@ -142,24 +155,31 @@ def _label_files(folder: Path) -> dict[str, Path]:
 
 
 def _require_labels(part: ClassDetections, labelled: Container[str]) -> None:
-    for row, name in enumerate(part.images):
+    for index, name in enumerate(part.names):
         if name not in labelled:
+            where = part.where(int(np.argmax(part.image == index)))
             problem = f"there are no labels of the image '{name}'"
-            raise DataError(
-                part.where(row), problem, "merge the patches first, or give the labels of all images"
-            )
+            raise DataError(where, problem, "merge the patches first, or give the labels of all images")
 
 
 def _require_place(out: Path, labels: Path) -> None:
     """Refuse, before any work is done, a file that cannot be or that would spoil another."""
     if out.is_dir():
         raise OutputError(out, "is a folder", "name a file in it with --out, such as metrics.json")
-    if out.name in (SERVER_BLOCK, CURVES):
+    if out.name in (SERVER_BLOCK, CURVES, CONFUSION):
         raise OutputError(out, "is the name of another result", "choose another with --out")
     if out.parent.resolve() == labels.resolve():
         problem = f"lies among the labels, where {SERVER_BLOCK} would be taken for one of them"
         raise OutputError(out, problem, "choose another folder with --out")
     require_writable(out.parent)
+
+
+def _write_confusion(path: Path, found: Confusion) -> None:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["object", *found.classes, "missed"])
+        for name, row in zip([*found.classes, "nothing"], found.counts.tolist(), strict=True):
+            writer.writerow([name, *row])
 
 
 def _write_curves(path: Path, score: Task1Score) -> None:

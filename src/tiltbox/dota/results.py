@@ -1,0 +1,27 @@
+"""The results of oriented detectors, whichever tool wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tiltbox.dota.task1 import ClassDetections, read_task1
+from tiltbox.dota.ultralytics import names_of, read_predictions
+
+
+def read_results(
+    source: Path, classes: Sequence[str], names: Path | None = None
+) -> dict[str, ClassDetections]:
+    """Detections of each of ``classes``, in that order.
+
+    Args:
+        source: A folder or zip of ``Task1_<class>.txt`` (tiltbox, the DOTA devkit, mmrotate, Ultralytics), or
+            Ultralytics' predictions.json.
+        names: The Ultralytics data file that says what a JSON's categories are.
+
+    Raises:
+        DataError: There is no such source, or it is malformed or of a class that is not one of ``classes``.
+    """
+    if source.suffix.lower() == ".json" and not source.is_dir():
+        return read_predictions(source, classes, names_of(classes, names))
+    return read_task1(source, classes)
