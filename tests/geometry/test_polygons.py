@@ -187,6 +187,10 @@ def test_best_overlaps():
     expected = shapely_iou(boxes, candidates) * (groups[:, None] == candidate_groups)
     assert ious == pytest.approx(expected.max(axis=1))
     assert rows.tolist() == np.where(expected.max(axis=1) > 0, expected.argmax(axis=1), -1).tolist()
+    above, rows_above = best_overlaps(boxes, groups, candidates, candidate_groups, above=0.1)
+    assert 0 < (ious > 0.1).sum() < (ious > 0).sum()
+    assert np.array_equal(above[ious > 0.1], ious[ious > 0.1]) and (above[ious <= 0.1] <= 0.1).all()
+    assert np.array_equal(rows_above[ious > 0.1], rows[ious > 0.1])
 
 
 def test_the_first_of_equal_candidates_is_best():

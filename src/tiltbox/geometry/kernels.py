@@ -167,6 +167,19 @@ def iou_aligned(first, second):
 
 
 @compiled
+def _may_exceed(first, i, second, j, threshold):
+    """Whether the horizontal boxes and the areas leave room for an IoU above ``threshold``."""
+    a, b = first[3][i], second[3][j]
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if not (width > 0 and height > 0):
+        return False
+    if not (first[2][i] and second[2][j]):  # crossing edges share more than their areas say
+        return True
+    most = min(width * height, first[1][i], second[1][j])
+    return most > (threshold - ROUNDING) * (first[1][i] + second[1][j] - most)
+
+
+@compiled
 def _grouped(group, count):
     """Rows in order of their groups, else as they are; and where each group begins, (count + 1,)."""
     begin = np.zeros(count + 1, np.int64)
@@ -181,33 +194,22 @@ def _grouped(group, count):
 
 
 @compiled
-def best_match_in_groups(first, first_group, second, second_group, count):
+def best_match_in_groups(first, first_group, second, second_group, count, above):
     """For each quad of ``first`` the largest IoU with one of ``second`` in its group, and the first such one.
 
-    Groups are numbers from 0 to ``count`` - 1.
+    Groups are numbers from 0 to ``count`` - 1. Where no IoU is above ``above``, it may come out smaller.
     """
     work = _scratch()
     rows, begin = _grouped(second_group, count)
     best, index = np.zeros(len(first[1])), np.full(len(first[1]), -1)
     for i in range(len(best)):
         for k in range(begin[first_group[i]], begin[first_group[i] + 1]):
-            iou = _pair_iou(first, i, second, rows[k], work)
-            if iou > best[i]:
-                best[i], index[i] = iou, rows[k]
+            j = rows[k]
+            if _may_exceed(first, i, second, j, max(best[i], above)):
+                iou = _pair_iou(first, i, second, j, work)
+                if iou > best[i]:
+                    best[i], index[i] = iou, j
     return best, index
-
-
-@compiled
-def _may_exceed(boxes, i, j, threshold):
-    """Whether the horizontal boxes and the areas leave room for an IoU above ``threshold``."""
-    a, b = boxes[3][i], boxes[3][j]
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if not (width > 0 and height > 0):
-        return False
-    if not (boxes[2][i] and boxes[2][j]):  # crossing edges share more than their areas say
-        return True
-    most = min(width * height, boxes[1][i], boxes[1][j])
-    return most > (threshold - ROUNDING) * (boxes[1][i] + boxes[1][j] - most)
 
 
 @compiled
@@ -304,7 +306,7 @@ def suppress(boxes, threshold):
                     j = newest[begin[k] + row * columns[k] + column]
                     while j >= 0 and kept[i]:
                         if (
-                            _may_exceed(boxes, i, j, threshold)
+                            _may_exceed(boxes, i, boxes, j, threshold)
                             and _pair_iou(boxes, i, boxes, j, work) > threshold
                         ):
                             kept[i] = False

@@ -36,11 +36,17 @@ def aligned_quad_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def best_overlaps(
-    quads: np.ndarray, groups: np.ndarray, candidates: np.ndarray, candidate_groups: np.ndarray
+    quads: np.ndarray,
+    groups: np.ndarray,
+    candidates: np.ndarray,
+    candidate_groups: np.ndarray,
+    *,
+    above: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best candidate of its own group for each quad: its IoU (n,) and its row (n,).
 
-    Of several with the same IoU it is the first. Where no IoU is above 0, the IoU is 0 and the row -1.
+    Of several with the same IoU it is the first. Where no IoU is above 0, the IoU is 0 and the row -1. Who
+    asks for what is ``above`` a number alone saves most of the work; smaller IoUs are then anything up to it.
 
     Args:
         quads, candidates: Shapes (n, 8) and (m, 8).
@@ -48,7 +54,7 @@ def best_overlaps(
     """
     count = 1 + max(groups.max(initial=-1), candidate_groups.max(initial=-1))
     quads, candidates = prepared(quads), prepared(candidates)
-    return kernels.best_match_in_groups(quads, groups, candidates, candidate_groups, count)
+    return kernels.best_match_in_groups(quads, groups, candidates, candidate_groups, count, above)
 
 
 def prepared(qboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

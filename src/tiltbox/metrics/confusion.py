@@ -71,7 +71,7 @@ def confusion(
             [objects[name].places(part) for name, part in found.items()],
         )
     )
-    ious, best = best_overlaps(qboxes, places, boxes, images)
+    ious, best = best_overlaps(qboxes, places, boxes, images, above=iou)
     belongs = ious > iou
     np.add.at(counts, (len(classes), taken_for[~belongs]), 1)
     order = np.argsort(-scores, kind="stable")

@@ -61,7 +61,7 @@ class Matches:
         return int((~self.difficult).sum())
 
     def curve(self, threshold: float) -> Curve:
-        """Precision and recall where a match is an IoU above ``threshold``."""
+        """Precision and recall where a match is an IoU above ``threshold``, one from which on was matched."""
         matched = self.ious > threshold
         neutral = matched.copy()
         neutral[matched] = self.difficult[self.objects[matched]]
@@ -160,20 +160,22 @@ def score_class(
     absent_is_zero: bool = False,
 ) -> ClassScore:
     """Score the detections of one class; see :func:`evaluate_task1`."""
-    matches = match(detections, objects)
+    matches = match(detections, objects, above=min(thresholds))
     curves = [matches.curve(threshold) for threshold in thresholds]
     scored = matches.findable > 0 or absent_is_zero
     aps = tuple(voc07_ap(curve.recall, curve.precision) for curve in curves) if scored else None
     return ClassScore(aps, matches.findable, len(detections), matches)
 
 
-def match(detections: ClassDetections, objects: Objects) -> Matches:
+def match(detections: ClassDetections, objects: Objects, *, above: float = 0.0) -> Matches:
     """Find the object that each detection overlaps most; the first of equal ones.
+
+    IoUs that are not ``above`` some number may come out smaller.
 
     Boxes without area and boxes that are not finite overlap nothing (:mod:`tiltbox.geometry.polygons`).
     """
     places = objects.places(detections)
-    ious, best = best_overlaps(detections.qboxes, places, objects.qboxes, objects.image)
+    ious, best = best_overlaps(detections.qboxes, places, objects.qboxes, objects.image, above=above)
     order = np.argsort(-detections.scores, kind="stable")
     return Matches(detections.scores[order], ious[order], best[order], objects.difficult)
 

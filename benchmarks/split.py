@@ -1,0 +1,96 @@
+"""Cutting patches against mmrotate's splitter, on all cores: ``python benchmarks/split.py``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import cv2
+import numpy as np
+from measure import Contender, compared, comparison, machine, table
+
+from tiltbox.dota.images import write_png
+from tiltbox.dota.labels import Labels, write_labels
+
+SIDE = 4000
+OBJECTS = 300  # of an image
+SCRIPT = "mmrotate/.mim/tools/data/dota/split/img_split.py"  # mmrotate installs it with itself
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--images", type=int, default=8, help="how many of 4000 x 4000 pixels")
+    options.add_argument("--rates", nargs="+", default=["1.0"], help="scales to cut at")
+    options.add_argument("--rounds", type=int, default=5)
+    chosen = options.parse_args()
+    print(machine("onedl-mmrotate", "opencv-python-headless", "isal") + "\n")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number in range(chosen.images):
+            add_image(folder / "train", number)
+        costs = compared(contenders(folder, chosen.rates), chosen.rounds)
+        print(f"{chosen.images} images of {SIDE}², rates {' '.join(chosen.rates)}\n")
+        print(comparison(costs, "mmrotate"))
+        print("\n" + outputs(folder))
+
+
+def add_image(folder: Path, number: int) -> None:
+    """An image as rough as an aerial one: its PNG takes 1.3 MB for each million pixels."""
+    rng = np.random.default_rng(number)
+    coarse = rng.uniform(40, 200, (40, 40, 3)).astype(np.float32)
+    image = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    image += cv2.resize(rng.normal(0, 14, (SIDE // 4, SIDE // 4, 3)).astype(np.float32), (SIDE, SIDE))
+    image += rng.normal(0, 1.2, (SIDE, SIDE, 1)).astype(np.float32)
+    for part in ("images", "labelTxt"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    write_png(folder / "images" / f"P{number:04d}.png", np.clip(image, 0, 255).astype(np.uint8))
+    corners = rng.uniform(0, SIDE - 60, (OBJECTS, 1, 2)) + np.array([[0, 0], [50, 9], [46, 29], [-4, 20]])
+    labels = Labels(corners.reshape(-1, 8).round(), ("ship",) * OBJECTS, np.zeros(OBJECTS, int))
+    write_labels(folder / "labelTxt" / f"P{number:04d}.txt", labels)
+
+
+def contenders(folder: Path, rates: list[str]) -> dict[str, Contender]:
+    python, tiltbox = sys.executable, Path(sys.executable).with_name("tiltbox")
+    source = folder / "train"
+    mmrotate = [
+        *[python, "-W", "ignore", "-c", RUN_AFRESH, distribution("onedl-mmrotate").locate_file(SCRIPT)],
+        *["--img-dirs", source / "images", "--ann-dirs", source / "labelTxt", "--sizes", 1024, "--gaps", 200],
+        *["--rates", *rates, "--nproc", os.cpu_count(), "--save-dir", folder / "mmrotate"],
+    ]
+    ours = [tiltbox, "split", source, "--out", folder / "tiltbox", "--rates", *rates]
+    return {"mmrotate": Contender(mmrotate), "tiltbox": Contender(ours)}
+
+
+#: It refuses to write where it has written before.
+RUN_AFRESH = """
+import runpy, shutil, sys
+shutil.rmtree(sys.argv[-1], ignore_errors=True)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def outputs(folder: Path) -> str:
+    """Size on disk, and whether pixels are the same."""
+    files = {name: sorted((folder / name / "images").glob("*.png")) for name in ("mmrotate", "tiltbox")}
+    same = [path.name for path in files["mmrotate"]] == [path.name for path in files["tiltbox"]] and all(
+        np.array_equal(cv2.imread(str(a)), cv2.imread(str(b))) for a, b in zip(*files.values(), strict=True)
+    )
+    rows = [
+        [name, f"{len(paths):,}", f"{sum(path.stat().st_size for path in paths) / 1e6:.0f}"]
+        for name, paths in files.items()
+    ]
+    shutil.rmtree(folder / "tiltbox")
+    return (
+        table(["", "patches", "MB"], rows)
+        + f"\n\nNames and pixels are {'the same' if same else 'NOT the same'}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The examples of the documents, run as they stand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tiltbox.__main__ import main
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SHIP, FAR = "10 10 50 10 50 30 10 30", "100 10 140 10 140 30 100 30"
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / document).read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """What the tools leave: the ship and nothing else on a whole image, and on two patches of it."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("val/labelTxt", "mmrotate", "devkit/patches", "ultralytics"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "val/labelTxt/P0001.txt").write_text(f"{SHIP} ship 0\n{FAR} ship 1\n")
+    with zipfile.ZipFile(tmp_path / "mmrotate/Task1.zip", "w") as archive:
+        archive.writestr("Task1_plane.txt", "")
+        archive.writestr("Task1_ship.txt", f"P0001 0.91 {SHIP}\n")
+    shifted = " ".join(str(float(word) - 5 * (k % 2 == 0)) for k, word in enumerate(SHIP.split()))
+    lines = [f"P0001__1__0___0 0.9 {SHIP}\n", f"P0001__1__5___0 0.8 {shifted}\n"]
+    (tmp_path / "devkit/patches/Task1_ship.txt").write_text("".join(lines))
+    places = (("P0001__1024__0___0", SHIP), ("P0001__1024__5___0", shifted))
+    predictions = [
+        {"image_id": name, "file_name": f"{name}.jpg", "category_id": 2, "score": 0.9, "poly": poly.split()}
+        for name, poly in places
+    ]
+    (tmp_path / "ultralytics/predictions.json").write_text(json.dumps(predictions))
+    return tmp_path
+
+
+def test_results_of_other_tools(results, capsys):
+    commands = [line for block in blocks("other-tools.md", "") for line in block.splitlines()]
+    assert len(commands) == 5
+    for line in commands:
+        words = shlex.split(line)
+        assert words[0] == "tiltbox" and main(words[1:]) == 0, line
+    for name in ("scores", "merged-scores", "yolo-scores"):
+        metrics = json.loads((results / name / "metrics.json").read_text())
+        assert metrics["AP50"] == pytest.approx(1), name
+        assert metrics["classes"]["ship"]["detections"] == 1, name
+
+
+def test_predictions_of_whole_images(results):
+    """Scored without a merge: the second of two equal boxes is one too many."""
+    path = results / "ultralytics/predictions.json"
+    rows = [{**row, "file_name": "P0001.png", "poly": SHIP.split()} for row in json.loads(path.read_text())]
+    path.write_text(json.dumps(rows))
+    assert main(["evaluate", str(path), "--labels", "val/labelTxt", "--out", "m.json"]) == 0
+    assert json.loads((results / "m.json").read_text())["classes"]["ship"]["detections"] == 2
+
+
+def test_python():
+    (code,) = blocks("other-tools.md", "python")
+    exec(compile(code, "other-tools.md", "exec"), {})
