@@ -60,16 +60,15 @@ def _iou(n: int, m: int, ops: ModuleType | None, rounds: int) -> list[str]:
 
 
 def _nms(count: int, ops: ModuleType | None, rounds: int) -> list[str]:
-    """Crowds of boxes around objects, as a detector leaves them on a patch, in three classes."""
+    """Crowds of boxes around objects, as a detector leaves them on a patch; of one class, as mmcv has it."""
     objects = boxes(count // 8, 2)[torch.arange(count) % (count // 8)]
     draw = torch.Generator().manual_seed(3)
     found = objects + torch.randn(count, 5, generator=draw) * torch.tensor([3.0, 3.0, 3.0, 1.5, 0.05])
-    scores, labels = torch.rand(count, generator=draw), torch.arange(count) % 3
+    scores, labels = torch.rand(count, generator=draw), torch.zeros(count, dtype=torch.long)
 
     def theirs() -> Tensor:
-        with_labels = torch.cat([found, labels[:, None].to(found.dtype)], dim=1)
         order = scores.argsort(descending=True)
-        return ops.nms_rotated(with_labels, scores, order, with_labels[order], labels, 0.1, 1)
+        return ops.nms_rotated(found, scores, order, found[order], labels, 0.1, 0)
 
     def kept(rows: Tensor) -> Tensor:
         return torch.zeros(count).index_fill(0, rows, 1)

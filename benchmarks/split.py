@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from measure import Contender, compared, comparison, machine, table
 
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images import read_image, write_png
 from tiltbox.dota.labels import Labels, write_labels
 
 SIDE = 4000
@@ -24,34 +25,52 @@ SCRIPT = "mmrotate/.mim/tools/data/dota/split/img_split.py"  # mmrotate installs
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--images", type=int, default=8, help="how many of 4000 x 4000 pixels")
+    options.add_argument("--images", type=int, default=16, help="how many of 4000 x 4000 pixels")
+    options.add_argument("--photos", type=Path, help="make the images of those in this folder, not of noise")
     options.add_argument("--rates", nargs="+", default=["1.0"], help="scales to cut at")
     options.add_argument("--rounds", type=int, default=5)
     chosen = options.parse_args()
     print(machine("onedl-mmrotate", "opencv-python-headless", "isal") + "\n")
+    photos = sorted(chosen.photos.rglob("*.png")) if chosen.photos else ()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(chosen.images):
-            add_image(folder / "train", number)
+            add_image(folder / "train", number, photos)
         costs = compared(contenders(folder, chosen.rates), chosen.rounds)
         print(f"{chosen.images} images of {SIDE}², rates {' '.join(chosen.rates)}\n")
         print(comparison(costs, "mmrotate"))
         print("\n" + outputs(folder))
 
 
-def add_image(folder: Path, number: int) -> None:
-    """An image as rough as an aerial one: its PNG takes 1.3 MB for each million pixels."""
+def add_image(folder: Path, number: int, photos: Sequence[Path] = ()) -> None:
+    """An image and its labels: one of the photos, repeated in mirrors until it is large enough, or noise."""
     rng = np.random.default_rng(number)
-    coarse = rng.uniform(40, 200, (40, 40, 3)).astype(np.float32)
-    image = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-    image += cv2.resize(rng.normal(0, 14, (SIDE // 4, SIDE // 4, 3)).astype(np.float32), (SIDE, SIDE))
-    image += rng.normal(0, 1.2, (SIDE, SIDE, 1)).astype(np.float32)
+    if photos:
+        photo = read_image(photos[number % len(photos)])
+        height, width, _ = photo.shape
+        image = cv2.copyMakeBorder(
+            photo, 0, max(0, SIDE - height), 0, max(0, SIDE - width), cv2.BORDER_REFLECT
+        )
+        image = image[:SIDE, :SIDE]
+    else:
+        image = _noise(rng)
     for part in ("images", "labelTxt"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    write_png(folder / "images" / f"P{number:04d}.png", np.clip(image, 0, 255).astype(np.uint8))
+    write_png(folder / "images" / f"P{number:04d}.png", image)
     corners = rng.uniform(0, SIDE - 60, (OBJECTS, 1, 2)) + np.array([[0, 0], [50, 9], [46, 29], [-4, 20]])
     labels = Labels(corners.reshape(-1, 8).round(), ("ship",) * OBJECTS, np.zeros(OBJECTS, int))
     write_labels(folder / "labelTxt" / f"P{number:04d}.txt", labels)
+
+
+def _noise(rng: np.random.Generator) -> np.ndarray:
+    """About as rough as aerial images are: on every scale, half as strong on the next finer one."""
+    image = np.full((SIDE, SIDE, 3), 110, np.float32)
+    for step, strength in ((256, 40), (64, 22), (16, 14), (4, 9), (2, 5), (1, 2.2)):
+        cells = -(-SIDE // step)
+        # Mostly the same in all colours, as shades are.
+        noise = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(0, strength / 4, (cells, cells, 3))
+        image += cv2.resize(noise.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def contenders(folder: Path, rates: list[str]) -> dict[str, Contender]:

@@ -95,6 +95,25 @@ def test_any_two_boxes_against_shapely(centre, size, angle, shift, other, turn):
     assert aligned_iou(a, b).item() == pytest.approx(shapely_iou(a, b)[0], abs=1e-9)
 
 
+side = st.one_of(st.floats(0.5, 500), st.sampled_from([1e-2, 1.0, 1000.0]))
+
+
+@given(
+    centre=st.tuples(st.floats(-2e4, 2e4), st.floats(-2e4, 2e4)),
+    size=st.tuples(side, side),
+    angle=st.one_of(st.floats(-math.pi / 2, math.pi / 2), st.sampled_from([-math.pi / 2, 0.0])),
+    shift=st.tuples(st.floats(-50, 50), st.floats(-50, 50)),
+    other=st.one_of(st.none(), st.tuples(side, side)),
+    turn=st.sampled_from([0.0, 1e-6, -1e-3, math.pi / 2, math.pi]),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_two_boxes_in_float32(centre, size, angle, shift, other, turn):
+    """Needles, large coordinates, parallel sides: compared for the very numbers that float32 holds."""
+    a = torch.tensor([[*centre, *size, angle]], dtype=torch.float32)
+    b = torch.tensor([[*np.add(centre, shift), *(other or size), angle + turn]], dtype=torch.float32)
+    assert aligned_iou(a, b).item() == pytest.approx(shapely_iou(a, b)[0], abs=1e-4)
+
+
 def test_pairs_equal_rows():
     a, b = random_boxes(40, seed=3), random_boxes(30, seed=4)
     rows = torch.cartesian_prod(torch.arange(40), torch.arange(30))
