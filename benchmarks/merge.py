@@ -41,9 +41,8 @@ def contenders(folder: Path, devkit: Path | None) -> dict[str, Contender]:
     python, tiltbox = sys.executable, Path(sys.executable).with_name("tiltbox")
     found = {}
     if devkit:
-        devkit = Contender([python, HERE / "devkit.py", "merge", devkit, folder], inside=True)
-        found["devkit, text in"] = devkit
-        found["devkit, the whole process"] = devkit._replace(inside=False)
+        command = [python, HERE / "devkit.py", "merge", devkit, folder]
+        found["devkit, text in, start-up apart"] = Contender(command, inside=True)
     found["tiltbox, text in, warm"] = Contender([python, __file__, "--warm", folder], inside=True)
     for name, source in (("text", "patches"), ("parquet", "detections.parquet")):
         command = [tiltbox, "merge", folder / source, "--out", folder / f"from-{name}"]

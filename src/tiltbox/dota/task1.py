@@ -10,16 +10,17 @@ import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
 from tiltbox.dota.reading import CORRUPT, MAX_COORDINATE, decoded, read_bytes, require_class
 from tiltbox.dota.task1_text import Rows, format_rows, parse_plain
+from tiltbox.dota.zips import written_zip
 from tiltbox.errors import DataError
 
 WORDS = 10
 _GIVE = "give a folder or zip of Task1_<class>.txt"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say; no clock makes two archives differ
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,17 @@ def write_task1(folder: Path, detections: Iterable[tuple[str, ClassDetections]])
     Scores get nine decimals, coordinates two; rows stay in their order. The same detections give the same
     bytes. Files are written in place: stages write into a folder that only appears when complete.
     """
-    with zipfile.ZipFile(Path(folder) / "Task1.zip", "w") as archive:
+    with written_zip(Path(folder) / "Task1.zip") as archive:
         for name, found in detections:
-            entry = zipfile.ZipInfo(task1_name(name), _EPOCH)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            with open(Path(folder) / entry.filename, "wb") as file, archive.open(entry, "w") as zipped:
-                for piece in format_task1(found):
-                    file.write(piece)
-                    zipped.write(piece)
+            with open(Path(folder) / task1_name(name), "wb") as file:
+                archive.add(task1_name(name), _written(format_task1(found), file))
+
+
+def _written(pieces: Iterable[bytes], file: BinaryIO) -> Iterator[bytes]:
+    """The pieces, each written to ``file`` as it passes."""
+    for piece in pieces:
+        file.write(piece)
+        yield piece
 
 
 def format_task1(detections: ClassDetections) -> Iterator[bytes]:
