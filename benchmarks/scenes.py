@@ -13,8 +13,8 @@ from tiltbox.dota.task1 import ClassDetections, write_task1
 from tiltbox.geometry.boxes import rbox_to_qbox
 
 SIDE, PATCH, STEP = 3300, 1024, 824  # pixels of an image and of a patch, and from one patch to the next
-PER_IMAGE = 500  # detections
-OBJECTS = 80  # of an image
+PER_IMAGE = 250  # detections
+OBJECTS = 40  # of an image
 # Shares of DOTA's classes among its objects, and their usual length and width.
 SHARES = np.array([8, 0.4, 2, 0.3, 26, 17, 28, 2.4, 0.5, 5, 0.3, 0.4, 6, 1.7, 0.6])
 LENGTHS = np.array([60, 70, 70, 250, 20, 50, 40, 60, 80, 40, 150, 60, 80, 40, 50])
