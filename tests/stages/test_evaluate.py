@@ -164,6 +164,20 @@ def test_curves(scene):
     assert ap == pytest.approx(metrics["classes"]["plane"]["AP50"], abs=0.01)
 
 
+def test_confusion(scene, caplog):
+    """A ship is found, one is taken for a plane, and a plane is seen where nothing is."""
+    caplog.set_level("INFO", "tiltbox")
+    (scene / "task1" / "Task1_plane.txt").write_text(f"P2 0.9 {SHIP}\nP3 0.9 {SHIP}\n")
+    run(scene)
+    with (scene / "evaluate" / "confusion.csv").open() as file:
+        rows = {row.pop("object"): row for row in csv.DictReader(file)}
+    assert list(rows) == [*DOTA_V1_CLASSES, "nothing"]
+    assert list(rows["ship"]) == [*DOTA_V1_CLASSES, "missed"]
+    counted = {(row, column) for row, cells in rows.items() for column, count in cells.items() if count != "0"}
+    assert counted == {("ship", "ship"), ("ship", "plane"), ("nothing", "plane")}
+    assert caplog.messages == ["most often taken for another class: ship for plane (1)"]
+
+
 def test_the_table(scene):
     table = metrics_table(run(scene)).splitlines()
     assert table[0].split() == ["class", "AP50", "AP75", "mAP", "objects", "detections"]

@@ -74,7 +74,8 @@ def evaluate(
     confused = confusion(found, objects_by_class(truth, classes))
     _write_confusion(out.with_name(CONFUSION), confused)
     if most := confused.largest(3):
-        log.info("taken for another class: %s", ", ".join(f"{a} for {b} {n}×" for a, b, n in most))
+        pairs = ", ".join(f"{name} for {other} ({count})" for name, other, count in most)
+        log.info("most often taken for another class: %s", pairs)
     write_json(out, metrics)
     return metrics
 
