@@ -173,7 +173,9 @@ def test_confusion(scene, caplog):
         rows = {row.pop("object"): row for row in csv.DictReader(file)}
     assert list(rows) == [*DOTA_V1_CLASSES, "nothing"]
     assert list(rows["ship"]) == [*DOTA_V1_CLASSES, "missed"]
-    counted = {(row, column) for row, cells in rows.items() for column, count in cells.items() if count != "0"}
+    counted = {
+        (row, column) for row, cells in rows.items() for column, count in cells.items() if count != "0"
+    }
     assert counted == {("ship", "ship"), ("ship", "plane"), ("nothing", "plane")}
     assert caplog.messages == ["most often taken for another class: ship for plane (1)"]
 

@@ -8,7 +8,7 @@ its line, never an object less.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,10 +86,9 @@ def parse_labels(text: str, where: Path | str, classes: Collection[str] | None =
             header.append(line)
         elif line:
             objects.append(_object(line.split(), f"{where}:{number}", classes))
-    if not objects:
-        return Labels(np.empty((0, 8)), (), np.empty(0, dtype=int), tuple(header))
-    qboxes, names, difficult = zip(*objects, strict=True)
-    return Labels(np.array(qboxes, dtype=np.float64), names, np.array(difficult, dtype=int), tuple(header))
+    corners, names, difficult, places = zip(*objects, strict=True) if objects else ((), (), (), ())
+    qboxes = _coordinates(corners, places)
+    return Labels(qboxes, names, np.array(difficult, dtype=int), tuple(header))
 
 
 def format_labels(labels: Labels) -> str:
@@ -114,27 +113,41 @@ def write_labels(path: Path, labels: Labels) -> None:
     Path(path).write_bytes(format_labels(labels).encode())
 
 
-def _object(words: list[str], where: str, classes: Collection[str] | None) -> tuple[list[float], str, int]:
+def _object(words: list[str], where: str, classes: Collection[str] | None) -> tuple[list[str], str, int, str]:
+    """The coordinates as they are written, the class, the difficulty and, for messages, the place."""
     if len(words) not in (9, 10):
         problem = f"has {len(words)} words, not the 10 of 'x1 y1 x2 y2 x3 y3 x4 y4 class difficult'"
         raise DataError(where, problem, "correct the line")
     if classes is not None:
         require_class(words[8], classes, where)
     difficult = _difficulty(words[9], where) if len(words) == 10 else 0
-    return [_coordinate(word, where) for word in words[:8]], words[8], difficult
+    return words[:8], words[8], difficult, where
 
 
-def _coordinate(word: str, where: str) -> float:
+def _coordinates(corners: Sequence[list[str]], places: Sequence[str]) -> np.ndarray:
+    """Numbers of shape (n, 8), all at once; only where that fails, word by word."""
+    try:
+        qboxes = np.array(corners, dtype=np.float64).reshape(-1, 8)
+        right = (np.abs(qboxes) <= MAX_COORDINATE).all()  # false for NaN
+    except ValueError:
+        right = False
+    if not right or any("_" in "".join(words) for words in corners):  # float() reads 1_0 as 10
+        for words, where in zip(corners, places, strict=True):
+            for word in words:
+                _require_coordinate(word, where)
+    return qboxes
+
+
+def _require_coordinate(word: str, where: str) -> None:
     try:
         value = float(word)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or "_" in word:  # float() reads 1_0 as 10
+    if not math.isfinite(value) or "_" in word:
         raise DataError(where, f"the coordinate '{word}' is no finite number", "correct the line")
     if abs(value) > MAX_COORDINATE:
         problem = f"the coordinate '{word}' is beyond {MAX_COORDINATE:,.0f} pixels"
         raise DataError(where, problem, "correct the line")
-    return value
 
 
 def _difficulty(word: str, where: str) -> int:

@@ -16,6 +16,7 @@ from tiltbox.compiled import compiled
 ZERO_AREA = 1e-6  # square pixels; below lies the rounding error of areas at image coordinates
 ROUNDING = 1e-9  # of an IoU
 USUAL = 95  # percentile of sizes up to which boxes share the lowest level of the grid
+FEW = 30  # boxes, for which a grid costs more than it saves
 _MOST_CORNERS = 20  # four cuts make of 4 corners at most 6, 9, 13, 19
 
 
@@ -322,6 +323,22 @@ def suppress(boxes, threshold):
 
 
 @compiled
+def _suppress_few(boxes, threshold):
+    """As ``suppress``, without a grid: each box is compared with all that are kept."""
+    kept, work = np.ones(len(boxes[1]), np.bool_), _scratch()
+    for i in range(len(kept)):
+        for j in range(i):
+            if (
+                kept[j]
+                and _may_exceed(boxes, i, boxes, j, threshold)
+                and _pair_iou(boxes, i, boxes, j, work) > threshold
+            ):
+                kept[i] = False
+                break
+    return kept
+
+
+@compiled
 def keep_in_groups(qboxes, scores, group, count, threshold):
     """Rows of finite qboxes (n, 8) that greedy NMS within each group keeps: by group, then falling score.
 
@@ -332,7 +349,8 @@ def keep_in_groups(qboxes, scores, group, count, threshold):
     for k in range(count):
         mine = rows[begin[k] : begin[k + 1]]
         mine = mine[np.argsort(-scores[mine], kind="mergesort")]
-        stays = suppress(prepare(qboxes[mine]), threshold)
+        boxes = prepare(qboxes[mine])
+        stays = _suppress_few(boxes, threshold) if len(mine) <= FEW else suppress(boxes, threshold)
         for i in range(len(mine)):
             if stays[i]:
                 kept[total] = mine[i]

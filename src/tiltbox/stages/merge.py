@@ -147,8 +147,12 @@ def _from_parquet(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, Box
 
 
 def _from_patches(found: Mapping[str, ClassDetections]) -> Iterator[tuple[str, Boxes]]:
+    known: dict[str, PatchName] = {}  # most patches have objects of several classes
     for name, part in found.items():
-        patches = [_patch(part, index) for index in range(len(part.names))]
+        patches = [
+            known.get(patch) or known.setdefault(patch, _patch(part, index))
+            for index, patch in enumerate(part.names)
+        ]
         images = dict.fromkeys(patch.image for patch in patches)
         numbers = {image: number for number, image in enumerate(images)}
         windows = np.array([(patch.x, patch.y, patch.rate) for patch in patches]).reshape(-1, 3)[part.image]
