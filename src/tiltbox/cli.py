@@ -417,10 +417,13 @@ def _warn_of(count: int, noun: str, what: str) -> None:
 
 
 def _classes(dataset: str | None) -> tuple[str, ...]:
-    from tiltbox.dota.classes import DOTA_V1_CLASSES
+    if dataset is None:
+        from tiltbox.dota.classes import DOTA_V1_CLASSES
+
+        return DOTA_V1_CLASSES
     from tiltbox.settings.datasets import find_dataset
 
-    return find_dataset(dataset).classes if dataset else DOTA_V1_CLASSES
+    return find_dataset(dataset).classes
 
 
 def _name(dataset: str | None) -> str:

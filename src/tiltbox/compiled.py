@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from numba import njit
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Have an import of ``name`` fail, unless that was imported before."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# numba looks for the linear algebra of SciPy, which nothing here needs and which takes 0.25 s to import.
+with _hidden("scipy.linalg"):
+    import numba.np.arraymath  # noqa: F401
+    from numba import njit
 
 
 def compiled(function: Callable) -> Callable:

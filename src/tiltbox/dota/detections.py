@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tiltbox.dota.arrow import as_numpy
 from tiltbox.errors import DataError
 from tiltbox.files import whole_file
 
@@ -118,9 +119,11 @@ def read_detections(path: Path) -> Detections:
             problem = f"the name {name!r} is empty or holds a blank, which result files cannot hold"
             raise DataError(f"{path}: column 'image'", problem, "rename the image")
     class_names, labels = _encoded(table["class"])
-    window = [table[name].to_numpy() for name in ("x", "y", "size")]
-    rboxes = np.stack([table[name].to_numpy() for name in RBOX], axis=1)
-    return Detections(image_names, images, *window, class_names, labels, table["score"].to_numpy(), rboxes)
+    window = [as_numpy(table[name], np.int32) for name in ("x", "y", "size")]
+    rboxes = np.stack([as_numpy(table[name], np.float32) for name in RBOX], axis=1)
+    return Detections(
+        image_names, images, *window, class_names, labels, as_numpy(table["score"], np.float32), rboxes
+    )
 
 
 def _table(path: Path) -> pa.Table:
@@ -128,7 +131,8 @@ def _table(path: Path) -> pa.Table:
     if not path.is_file():
         raise DataError(path, "there is no such file", remedy)
     try:
-        return pq.read_table(path, partitioning=None, read_dictionary=["image", "class"])
+        with pq.ParquetFile(path, read_dictionary=["image", "class"]) as file:  # read_table imports pandas
+            return file.read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(path, f"cannot be read as parquet ({str(error).splitlines()[0]})", remedy) from None
 
@@ -156,7 +160,7 @@ def _encoded(strings: Sequence[str] | pa.ChunkedArray) -> tuple[tuple[str, ...],
     if not isinstance(strings, pa.ChunkedArray):
         strings = pa.chunked_array([pa.array(list(strings), pa.string())])
     encoded = strings.cast(pa.string()).combine_chunks().dictionary_encode()
-    return tuple(encoded.dictionary.to_pylist()), encoded.indices.to_numpy(zero_copy_only=False)
+    return tuple(encoded.dictionary.to_pylist()), as_numpy(encoded.indices, np.int32)
 
 
 def _dictionary(indices: np.ndarray, names: tuple[str, ...]) -> pa.DictionaryArray:

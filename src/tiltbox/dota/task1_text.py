@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from tiltbox.compiled import compiled
+from tiltbox.dota.arrow import as_numpy
 
 NUMBERS = ("score", "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 SCORE_DECIMALS, DECIMALS = 9, 2  # nine tell all float32 scores above 1/64 apart
@@ -52,8 +53,8 @@ def parse_plain(content: bytes) -> Rows | None:
         return None
     numbers = np.empty((len(table), len(NUMBERS)))
     for i, name in enumerate(NUMBERS):
-        numbers[:, i] = table[name]
-    return Rows(names, column.indices.to_numpy(), numbers, lines)
+        numbers[:, i] = as_numpy(table[name], np.float64)
+    return Rows(names, as_numpy(column.indices, np.int32), numbers, lines)
 
 
 def _lines(content: bytes, count: int) -> np.ndarray | None:
