@@ -131,7 +131,7 @@ def _table(path: Path) -> pa.Table:
     if not path.is_file():
         raise DataError(path, "there is no such file", remedy)
     try:
-        with pq.ParquetFile(path, read_dictionary=["image", "class"]) as file:  # read_table imports pandas
+        with pq.ParquetFile(path) as file:  # read_table would import pandas
             return file.read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(path, f"cannot be read as parquet ({str(error).splitlines()[0]})", remedy) from None
