@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 
 class Cost(NamedTuple):
-    """Seconds of CPU time, of child processes too; seconds by the clock; MiB at most."""
+    """Seconds of CPU time, of child processes too; seconds by the clock; MiB at most, of all processes."""
 
     cpu: float
     wall: float
@@ -55,8 +59,7 @@ def say_cost_of(job: Callable[[], object], *, warm: bool = False) -> None:
         job()
     cpu, wall = _cpu(), time.perf_counter()
     job()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([_cpu() - cpu, time.perf_counter() - wall, peak]))
+    print(json.dumps([_cpu() - cpu, time.perf_counter() - wall]))
 
 
 def table(title: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -97,15 +100,49 @@ def _cost(contender: Contender) -> Cost:
         words = list(map(str, contender.command))
         environment = {**os.environ, **contender.environment}
         program = subprocess.Popen(words, env=environment, stdout=said, stderr=complaint)
+        watch = Watch(program.pid)
         _, status, used = os.wait4(program.pid, 0)
-        wall = time.perf_counter() - before
+        wall, peak = time.perf_counter() - before, watch.peak()
         for stream in (said, complaint):
             stream.seek(0)
         if status:
             sys.exit(f"\n{' '.join(words)}\n{complaint.read().decode()}")
         if contender.inside:
-            return Cost(*json.loads(said.read().splitlines()[-1]))
-    return Cost(used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024)
+            return Cost(*json.loads(said.read().splitlines()[-1]), peak)
+    return Cost(used.ru_utime + used.ru_stime, wall, peak)
+
+
+class Watch(threading.Thread):
+    """Looks every 20 ms how much memory a process and its descendants have had at most (Linux).
+
+    What wait4 says of it is no less than this process had when it started the other.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid, self._peaks, self._over = pid, {}, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(0.02):
+            for pid in self._family(self._pid):
+                with suppress(OSError):  # it is gone
+                    status = Path(f"/proc/{pid}/status").read_text()
+                    if match := re.search(r"VmHWM:\s+(\d+) kB", status):
+                        self._peaks[pid] = int(match[1]) / 1024
+
+    def peak(self) -> float:
+        """The sum of the peaks of all processes, in MiB."""
+        self._over.set()
+        self.join()
+        return sum(self._peaks.values())
+
+    def _family(self, pid: int) -> Iterator[int]:
+        yield pid
+        for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+            with suppress(OSError):
+                for child in thread.read_text().split():
+                    yield from self._family(int(child))
 
 
 def _cpu() -> float:

@@ -28,7 +28,7 @@ def main() -> None:
     rows = [row for size in chosen.detections for row in _detections(size, chosen.rounds)]
     print(table(["whole command", "CPU s", "clock s", "peak MiB", "CPU µs each"], rows) + "\n")
     rows = [_images(count, chosen.rounds) for count in chosen.images]
-    print(table(["whole command", "CPU s", "clock s", "peak MiB of a process", "CPU s each"], rows))
+    print(table(["whole command", "CPU s", "clock s", "peak MiB", "CPU s each"], rows))
 
 
 def _detections(size: int, rounds: int) -> list[list[str]]:

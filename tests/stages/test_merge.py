@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -250,3 +252,19 @@ def test_a_merge_can_be_merged_and_scored(tmp_path):
     assert merge(tmp_path / "merge", tmp_path / "again")["kept"] == 1
     assert len(read_task1(tmp_path / "merge", DOTA_V1_CLASSES)["ship"]) == 1
     assert not any(MARK in name for name in zipfile.ZipFile(tmp_path / "merge/Task1.zip").namelist())
+
+
+def test_pandas_is_not_imported(tmp_path):
+    """Arrow likes to, and it takes as long as everything else at the start."""
+    path = parquet(tmp_path, [("P1", 0, 0, "ship", 0.5, BOX)])
+    code = (
+        "import sys\n"
+        "from tiltbox.__main__ import main\n"
+        f"main(['merge', '{path}', '--out', '{tmp_path}/merge'])\n"
+        f"main(['evaluate', '{tmp_path}/merge', '--labels', '{tmp_path}/labels', '--out', '{tmp_path}/m.json'])\n"
+        "assert 'pandas' not in sys.modules\n"
+    )
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/P1.txt").touch()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "m.json").exists()
