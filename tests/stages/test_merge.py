@@ -256,12 +256,12 @@ def test_a_merge_can_be_merged_and_scored(tmp_path):
 
 def test_pandas_is_not_imported(tmp_path):
     """Arrow likes to, and it takes as long as everything else at the start."""
-    path = parquet(tmp_path, [("P1", 0, 0, "ship", 0.5, BOX)])
+    path, merged = parquet(tmp_path, [("P1", 0, 0, "ship", 0.5, BOX)]), tmp_path / "merge"
     code = (
         "import sys\n"
         "from tiltbox.__main__ import main\n"
-        f"main(['merge', '{path}', '--out', '{tmp_path}/merge'])\n"
-        f"main(['evaluate', '{tmp_path}/merge', '--labels', '{tmp_path}/labels', '--out', '{tmp_path}/m.json'])\n"
+        f"main(['merge', '{path}', '--out', '{merged}'])\n"
+        f"main(['evaluate', '{merged}', '--labels', '{tmp_path}/labels', '--out', '{tmp_path}/m.json'])\n"
         "assert 'pandas' not in sys.modules\n"
     )
     (tmp_path / "labels").mkdir()
