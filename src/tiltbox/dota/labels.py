@@ -19,6 +19,7 @@ from tiltbox.errors import DataError
 
 EXTENSIONS = (".txt",)
 HEADER_KEYS = ("imagesource:", "gsd:", "acquisition dates:")
+_DIFFICULTIES = {"0": 0, "1": 1, "2": 2}  # and some write 01
 DECIMALS = 4  # of a written coordinate; more would only show the rounding of a shift by a window's corner
 
 
@@ -79,15 +80,16 @@ def parse_labels(text: str, where: Path | str, classes: Collection[str] | None =
     >>> labels.qboxes.tolist(), labels.classes, labels.difficult.tolist()
     ([[0.0, 0.0, 9.0, 0.0, 9.0, 5.5, 0.0, 5.5]], ('ship',), [1])
     """
+    classes = None if classes is None else dict.fromkeys(classes)  # found at once, and in order for messages
     header, objects = [], []
     for number, line in enumerate(text.splitlines(), start=1):
-        line = line.strip()
-        if line.lower().startswith(HEADER_KEYS):
-            header.append(line)
-        elif line:
-            objects.append(_object(line.split(), f"{where}:{number}", classes))
-    corners, names, difficult, places = zip(*objects, strict=True) if objects else ((), (), (), ())
-    qboxes = _coordinates(corners, places)
+        words = line.split()
+        if words and words[0][0].isalpha() and line.strip().lower().startswith(HEADER_KEYS):
+            header.append(line.strip())
+        elif words:
+            objects.append(_object(words, where, number, classes))
+    corners, names, difficult, numbers = zip(*objects, strict=True) if objects else ((), (), (), ())
+    qboxes = _coordinates(corners, where, numbers)
     return Labels(qboxes, names, np.array(difficult, dtype=int), tuple(header))
 
 
@@ -113,18 +115,22 @@ def write_labels(path: Path, labels: Labels) -> None:
     Path(path).write_bytes(format_labels(labels).encode())
 
 
-def _object(words: list[str], where: str, classes: Collection[str] | None) -> tuple[list[str], str, int, str]:
-    """The coordinates as they are written, the class, the difficulty and, for messages, the place."""
+def _object(
+    words: list[str], where: Path | str, number: int, classes: Collection[str] | None
+) -> tuple[list[str], str, int, int]:
+    """The coordinates as they are written, the class, the difficulty and, for messages, the line."""
     if len(words) not in (9, 10):
         problem = f"has {len(words)} words, not the 10 of 'x1 y1 x2 y2 x3 y3 x4 y4 class difficult'"
-        raise DataError(where, problem, "correct the line")
-    if classes is not None:
-        require_class(words[8], classes, where)
-    difficult = _difficulty(words[9], where) if len(words) == 10 else 0
-    return words[:8], words[8], difficult, where
+        raise DataError(f"{where}:{number}", problem, "correct the line")
+    if classes is not None and words[8] not in classes:
+        require_class(words[8], classes, f"{where}:{number}")
+    difficult = _DIFFICULTIES.get(words[9]) if len(words) == 10 else 0
+    if difficult is None:
+        difficult = _difficulty(words[9], f"{where}:{number}")
+    return words[:8], words[8], difficult, number
 
 
-def _coordinates(corners: Sequence[list[str]], places: Sequence[str]) -> np.ndarray:
+def _coordinates(corners: Sequence[list[str]], where: Path | str, lines: Sequence[int]) -> np.ndarray:
     """Numbers of shape (n, 8), all at once; only where that fails, word by word."""
     try:
         qboxes = np.array(corners, dtype=np.float64).reshape(-1, 8)
@@ -132,9 +138,9 @@ def _coordinates(corners: Sequence[list[str]], places: Sequence[str]) -> np.ndar
     except ValueError:
         right = False
     if not right or any("_" in "".join(words) for words in corners):  # float() reads 1_0 as 10
-        for words, where in zip(corners, places, strict=True):
+        for words, number in zip(corners, lines, strict=True):
             for word in words:
-                _require_coordinate(word, where)
+                _require_coordinate(word, f"{where}:{number}")
     return qboxes
 
 
@@ -151,7 +157,7 @@ def _require_coordinate(word: str, where: str) -> None:
 
 
 def _difficulty(word: str, where: str) -> int:
-    digit = word.lstrip("0")  # some write 01
+    digit = word.lstrip("0")
     if digit not in ("", "1", "2"):
         raise DataError(where, f"the difficulty '{word}' is not 0, 1 or 2", "correct the line")
     return int(digit or 0)

@@ -36,19 +36,12 @@ class Objects:
 
 def objects_by_class(labels: Mapping[str, Labels], classes: Collection[str]) -> dict[str, Objects]:
     """The objects of each class in all images."""
-    rows: dict[str, list[tuple[int, int]]] = {name: [] for name in classes}
-    for image, found in enumerate(labels.values()):
-        for row, name in enumerate(found.classes):
-            if name in rows:
-                rows[name].append((image, row))
-    qboxes = [found.qboxes for found in labels.values()]
-    difficult = [found.difficult.astype(bool) for found in labels.values()]
-    return {
-        name: Objects(
-            tuple(labels),
-            np.array([image for image, _ in places], dtype=np.int64),
-            np.array([qboxes[image][row] for image, row in places], dtype=np.float64).reshape(-1, 8),
-            np.array([difficult[image][row] for image, row in places], dtype=bool),
-        )
-        for name, places in rows.items()
-    }
+    number = {name: index for index, name in enumerate(classes)}
+    found = list(labels.values())
+    label = np.array([number.get(name, -1) for each in found for name in each.classes], dtype=np.int64)
+    image = np.repeat(np.arange(len(found)), [len(each) for each in found])
+    qboxes = np.concatenate([np.empty((0, 8)), *(each.qboxes for each in found)])
+    difficult = np.concatenate([np.empty(0, dtype=bool), *(each.difficult.astype(bool) for each in found)])
+    rows = {name: np.flatnonzero(label == index) for name, index in number.items()}
+    names = tuple(labels)
+    return {name: Objects(names, image[own], qboxes[own], difficult[own]) for name, own in rows.items()}

@@ -106,10 +106,12 @@ class Task1Score:
     Attributes:
         thresholds: IoU thresholds.
         classes: By name, in the order they were given.
+        objects: Of each class, by name.
     """
 
     thresholds: tuple[float, ...]
     classes: dict[str, ClassScore]
+    objects: dict[str, Objects]
 
     def ap(self, threshold: float) -> float | None:
         """Mean AP over the classes at one of the thresholds; None if no class has objects."""
@@ -150,7 +152,7 @@ def evaluate_task1(
         name: score_class(detections.get(name, none), objects[name], thresholds, absent_classes == "zero")
         for name in progress(classes, "evaluate", len(classes))
     }
-    return Task1Score(tuple(thresholds), scores)
+    return Task1Score(tuple(thresholds), scores, objects)
 
 
 def score_class(

@@ -16,7 +16,6 @@ from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_writable, whole_file, write_json, write_text
 from tiltbox.metrics.confusion import Confusion, confusion
-from tiltbox.metrics.objects import objects_by_class
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 
 SERVER_BLOCK, CURVES, CONFUSION = "dota.txt", "pr_curves.csv", "confusion.csv"  # beside the metrics
@@ -71,7 +70,7 @@ def evaluate(
     metrics = metrics_of(score, dataset, split, len(truth))
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
-    confused = confusion(found, objects_by_class(truth, classes))
+    confused = confusion(found, score.objects)
     _write_confusion(out.with_name(CONFUSION), confused)
     if most := confused.largest(3):
         pairs = ", ".join(f"{name} for {other} ({count})" for name, other, count in most)
