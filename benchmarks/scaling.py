@@ -12,7 +12,8 @@ from scenes import Scene
 from split import add_image
 
 DETECTIONS = (10_000, 100_000, 1_000_000, 10_000_000)
-IMAGES = (10, 100)
+IMAGES = (10, 100, 1_000)
+SIDE = 2000
 TILTBOX = Path(sys.executable).with_name("tiltbox")
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--detections", type=int, nargs="+", default=DETECTIONS)
     options.add_argument(
-        "--images", type=int, nargs="+", default=IMAGES, help="of 4000 x 4000 pixels, to split"
+        "--images", type=int, nargs="+", default=IMAGES, help="of 2000 x 2000 pixels, to split"
     )
     options.add_argument("--rounds", type=int, default=3)
     chosen = options.parse_args()
@@ -53,7 +54,7 @@ def _detections(size: int, rounds: int) -> list[list[str]]:
 def _images(count: int, rounds: int) -> list[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        add_image(folder / "train", 0)
+        add_image(folder / "train", 0, side=SIDE)
         for number in range(1, count):  # the same image under other names: links, where disks are small
             for part, suffix in (("images", "png"), ("labelTxt", "txt")):
                 (folder / f"train/{part}/P{number:04d}.{suffix}").hardlink_to(

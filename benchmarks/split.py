@@ -42,34 +42,34 @@ def main() -> None:
         print("\n" + outputs(folder))
 
 
-def add_image(folder: Path, number: int, photos: Sequence[Path] = ()) -> None:
+def add_image(folder: Path, number: int, photos: Sequence[Path] = (), side: int = SIDE) -> None:
     """An image and its labels: one of the photos, repeated in mirrors until it is large enough, or noise."""
     rng = np.random.default_rng(number)
     if photos:
         photo = read_image(photos[number % len(photos)])
         height, width, _ = photo.shape
         image = cv2.copyMakeBorder(
-            photo, 0, max(0, SIDE - height), 0, max(0, SIDE - width), cv2.BORDER_REFLECT
+            photo, 0, max(0, side - height), 0, max(0, side - width), cv2.BORDER_REFLECT
         )
-        image = image[:SIDE, :SIDE]
+        image = image[:side, :side]
     else:
-        image = _noise(rng)
+        image = _noise(rng, side)
     for part in ("images", "labelTxt"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     write_png(folder / "images" / f"P{number:04d}.png", image)
-    corners = rng.uniform(0, SIDE - 60, (OBJECTS, 1, 2)) + np.array([[0, 0], [50, 9], [46, 29], [-4, 20]])
+    corners = rng.uniform(0, side - 60, (OBJECTS, 1, 2)) + np.array([[0, 0], [50, 9], [46, 29], [-4, 20]])
     labels = Labels(corners.reshape(-1, 8).round(), ("ship",) * OBJECTS, np.zeros(OBJECTS, int))
     write_labels(folder / "labelTxt" / f"P{number:04d}.txt", labels)
 
 
-def _noise(rng: np.random.Generator) -> np.ndarray:
+def _noise(rng: np.random.Generator, side: int) -> np.ndarray:
     """About as rough as aerial images are: on every scale, half as strong on the next finer one."""
-    image = np.full((SIDE, SIDE, 3), 110, np.float32)
+    image = np.full((side, side, 3), 110, np.float32)
     for step, strength in ((256, 40), (64, 22), (16, 14), (4, 9), (2, 5), (1, 2.2)):
-        cells = -(-SIDE // step)
+        cells = -(-side // step)
         # Mostly the same in all colours, as shades are.
         noise = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(0, strength / 4, (cells, cells, 3))
-        image += cv2.resize(noise.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        image += cv2.resize(noise.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 

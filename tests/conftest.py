@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 
@@ -20,6 +21,10 @@ classes: [{", ".join(DOTA_V1_CLASSES)}]
 patch: {{size: 128, overlap: 24}}
 schedule: smoke
 """
+# No test fails because a machine is slow.
+settings.register_profile("tiltbox", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tiltbox")
+
 LONGEST = ("workflow", "test_train.py", "test_parallel.py")
 
 

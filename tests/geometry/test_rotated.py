@@ -86,7 +86,7 @@ def test_random_boxes_against_shapely(dtype, tolerance):
     other=st.tuples(st.floats(0.1, 500), st.floats(0.1, 500)),
     turn=st.one_of(st.floats(-math.pi, math.pi), st.floats(-1e-7, 1e-7)),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_two_boxes_against_shapely(centre, size, angle, shift, other, turn):
     a = torch.tensor([[*centre, *size, angle]], dtype=torch.float64)
     b = torch.tensor(
@@ -106,7 +106,7 @@ side = st.one_of(st.floats(0.5, 500), st.sampled_from([1e-2, 1.0, 1000.0]))
     other=st.one_of(st.none(), st.tuples(side, side)),
     turn=st.sampled_from([0.0, 1e-6, -1e-3, math.pi / 2, math.pi]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_two_boxes_in_float32(centre, size, angle, shift, other, turn):
     """Needles, large coordinates, parallel sides: compared for the very numbers that float32 holds."""
     a = torch.tensor([[*centre, *size, angle]], dtype=torch.float32)

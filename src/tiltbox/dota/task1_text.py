@@ -49,8 +49,8 @@ def parse_plain(content: bytes) -> Rows | None:
     column = table["image"].combine_chunks()
     names = tuple(column.dictionary.to_pylist())
     lines = _lines(content, len(table))
-    if any(name.split() != [name] for name in names) or (lines is not None and len(lines) != len(table)):
-        return None
+    if " ".join(names).split() != list(names) or (lines is not None and len(lines) != len(table)):
+        return None  # some name is not a word, or lines and rows do not go together
     numbers = np.empty((len(table), len(NUMBERS)))
     for i, name in enumerate(NUMBERS):
         numbers[:, i] = as_numpy(table[name], np.float64)

@@ -92,9 +92,9 @@ def polygon_area(polygons: np.ndarray) -> np.ndarray:
     """
     polygons = np.asarray(polygons, dtype=np.float64)
     corners = polygons.reshape(len(polygons), polygons.shape[-1] // 2, 2)
-    corners = corners - corners[:, :1]
-    following = np.roll(corners, -1, axis=1)
-    return np.abs((corners[..., 0] * following[..., 1] - corners[..., 1] * following[..., 0]).sum(axis=1)) / 2
+    corners = corners[:, 1:] - corners[:, :1]
+    a, b = corners[:, :-1], corners[:, 1:]  # a fan of triangles from the first corner
+    return np.abs((a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]).sum(axis=1)) / 2
 
 
 def _rows(boxes: np.ndarray | Sequence, width: int, name: str) -> np.ndarray:

@@ -147,18 +147,25 @@ def _from_parquet(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, Box
 
 
 def _from_patches(found: Mapping[str, ClassDetections]) -> Iterator[tuple[str, Boxes]]:
-    known: dict[str, PatchName] = {}  # most patches have objects of several classes
+    patches = _patches(found.values())
+    number = {name: index for index, name in enumerate(patches)}
+    images = {image: index for index, image in enumerate(dict.fromkeys(p.image for p in patches.values()))}
+    image = np.array([images[patch.image] for patch in patches.values()], dtype=np.int64)
+    windows = np.array([(patch.x, patch.y, patch.rate) for patch in patches.values()]).reshape(-1, 3)
     for name, part in found.items():
-        patches = [
-            known.get(patch) or known.setdefault(patch, _patch(part, index))
-            for index, patch in enumerate(part.names)
-        ]
-        images = dict.fromkeys(patch.image for patch in patches)
-        numbers = {image: number for number, image in enumerate(images)}
-        windows = np.array([(patch.x, patch.y, patch.rate) for patch in patches]).reshape(-1, 3)[part.image]
-        image = np.array([numbers[patch.image] for patch in patches], dtype=np.int64)[part.image]
-        qboxes = (part.qboxes + np.tile(windows[:, :2], 4)) / windows[:, 2:]
-        yield name, Boxes(tuple(images), image, part.scores, qboxes)
+        own = np.array([number[patch] for patch in part.names], dtype=np.int64)[part.image]
+        qboxes = (part.qboxes + np.tile(windows[own, :2], 4)) / windows[own, 2:]
+        yield name, _boxes(tuple(images), image[own], part.scores, qboxes)
+
+
+def _patches(parts: Iterable[ClassDetections]) -> dict[str, PatchName]:
+    """What the names of all patches say; most patches have objects of several classes."""
+    known = {}
+    for part in parts:
+        for index, name in enumerate(part.names):
+            if name not in known:
+                known[name] = _patch(part, index)
+    return known
 
 
 def _boxes(names: tuple[str, ...], image: np.ndarray, scores: np.ndarray, qboxes: np.ndarray) -> Boxes:
