@@ -308,12 +308,16 @@ def cutting(tmp_path) -> subprocess.Popen:
     for number in range(4):
         source = add(tmp_path / "train", f"P{number}", (600, 600))
     options = ["--size", "32", "--overlap", "24", "--workers", "2"]
-    process = subprocess.Popen(
-        [*command(source, tmp_path / "out"), *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits if it is ignored,
+    try:  # as it is where a shell runs the tests in the background
+        process = subprocess.Popen(
+            [*command(source, tmp_path / "out"), *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
     while not list(tmp_path.glob(".out.*/new/images/*")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
