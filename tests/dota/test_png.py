@@ -6,6 +6,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tiltbox.dota import png
 from tiltbox.dota.images import read_image, write_png
@@ -87,3 +89,102 @@ def test_large_images_are_read_without_a_word(tmp_path, capfd, loud_opencv):
     write_png(tmp_path / "a.png", noise)
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), noise)
     assert capfd.readouterr() == ("", "")
+
+
+# large images of 8-bit RGB -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def any_size(monkeypatch):
+    """The compiled way for small images, too."""
+    monkeypatch.setattr(png, "LARGE", 1)
+
+
+def filtered(image: np.ndarray, filters: list[int]) -> bytes:
+    """The rows of an RGB image as PNG's specification has them, for any choice of filters."""
+    rows, above = [], np.zeros_like(image[0], dtype=int)
+    for line, kind in zip(image.astype(int), filters, strict=True):
+        left, corner = (np.vstack([np.zeros((1, 3), int), part[:-1]]) for part in (line, above))
+        estimate = left + above - corner
+        far = np.abs(estimate - np.stack([left, above, corner]))
+        paeth = np.take_along_axis(np.stack([left, above, corner]), far.argmin(axis=0)[None], axis=0)[0]
+        guess = [0, left, above, (left + above) // 2, paeth][kind]
+        rows.append(bytes([kind]) + ((line - guess) % 256).astype(np.uint8).tobytes())
+        above = line
+    return b"".join(rows)
+
+
+def packed(header: tuple, pixels: bytes, size: int = 10**9, extra: tuple = ()) -> bytes:
+    """A file whose pixels are spread over chunks of some size."""
+    pieces = [pixels[i : i + size] for i in range(0, len(pixels), size)]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", *header)), *extra, *((b"IDAT", piece) for piece in pieces)]
+    return png.SIGNATURE + b"".join(chunk(*each) for each in [*chunks, (b"IEND", b"")])
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(1, 9), st.integers(0, 9))
+def test_any_filters(filters, width, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (len(filters), width, 3), dtype=np.uint8)
+    image //= np.uint8(seed % 3 * 40 + 1)  # ties among the guesses are rare where values are spread
+    data = packed((width, len(filters), 8, 2, 0, 0, 0), zlib.compress(filtered(image, filters)), 7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(png, "LARGE", 1)
+        assert np.array_equal(png.read_large_rgb(data), image[..., ::-1])
+    assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), image[..., ::-1])
+
+
+@pytest.mark.parametrize("piece", [1, 5, 1000])
+@pytest.mark.parametrize("height", [1, 300])
+def test_pieces_of_any_size(monkeypatch, any_size, piece, height):
+    """Deflated and inflated rows are cut anywhere; flat colours inflate to a thousand times as much."""
+    monkeypatch.setattr(png, "PIECE", piece)
+    image = np.full((height, 40, 3), 7, np.uint8)
+    image[height // 2 :] = np.random.default_rng(0).integers(0, 256, (height - height // 2, 40, 3))
+    data = packed((40, height, 8, 2, 0, 0, 0), zlib.compress(filtered(image, [4] * height)))
+    assert np.array_equal(png.read_large_rgb(data), image[..., ::-1])
+
+
+def test_colours_for_screens_of_few_and_notes_do_no_harm(any_size, image):
+    content = zlib.compress(filtered(image, [1] * 9))
+    for extra in [(b"PLTE", bytes(6))], [(b"tRNS", bytes(6))], [(b"tEXt", b"a\0b")]:
+        data = packed((7, 9, 8, 2, 0, 0, 0), content, extra=extra)
+        assert np.array_equal(png.read_large_rgb(data), image[..., ::-1])
+
+
+def test_small_images_are_left_to_opencv(image):
+    assert png.read_large_rgb(packed((7, 9, 8, 2, 0, 0, 0), zlib.compress(filtered(image, [0] * 9)))) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (7, 9, 8, 6, 0, 0, 0),  # transparency
+        (7, 9, 16, 2, 0, 0, 0),
+        (7, 9, 8, 2, 0, 0, 1),  # interlaced
+        (7, 9, 8, 0, 0, 0, 0),  # grey
+        (7, 8, 8, 2, 0, 0, 0),  # fewer rows than there are
+        (7, 10, 8, 2, 0, 0, 0),  # more
+        (0, 9, 8, 2, 0, 0, 0),
+        (2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0),
+    ],
+)
+def test_what_is_left_to_opencv(any_size, image, header):
+    assert png.read_large_rgb(packed(header, zlib.compress(filtered(image, [2] * 9)))) is None
+
+
+@pytest.mark.parametrize("cut", [slice(0), slice(1, None), slice(-1), slice(50)])
+def test_pixels_that_cannot_be_inflated(any_size, image, cut):
+    pixels = zlib.compress(filtered(image, [3] * 9))[cut]
+    assert png.read_large_rgb(packed((7, 9, 8, 2, 0, 0, 0), pixels)) is None
+
+
+def test_an_unknown_filter(any_size, image):
+    rows = bytearray(filtered(image, [0] * 9))
+    rows[0] = 5
+    assert png.read_large_rgb(packed((7, 9, 8, 2, 0, 0, 0), zlib.compress(rows))) is None
+
+
+def test_large_images_are_read_so(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    write_png(tmp_path / "a.png", image)
+    assert np.array_equal(png.read_large_rgb((tmp_path / "a.png").read_bytes()), image)
+    assert np.array_equal(read_image(tmp_path / "a.png"), image)

@@ -94,8 +94,11 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def _decoded(data: bytes, path: Path) -> np.ndarray | None:
-    """What OpenCV makes of a file, None if it cannot tell why it does not."""
+    """The pixels of a file, None where OpenCV does not tell why it does not read it."""
     if data.startswith(png.SIGNATURE):
+        image = png.read_large_rgb(data)
+        if image is not None:
+            return image
         data = png.without_extras(data)
     if not data:
         return None
