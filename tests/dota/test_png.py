@@ -133,12 +133,13 @@ def test_any_filters(filters, width, seed):
 
 
 @pytest.mark.parametrize("piece", [1, 5, 1000])
-@pytest.mark.parametrize("height", [1, 300])
+@pytest.mark.parametrize("height", [1, 3000])
 def test_pieces_of_any_size(monkeypatch, any_size, piece, height):
     """Deflated and inflated rows are cut anywhere; flat colours inflate to a thousand times as much."""
     monkeypatch.setattr(png, "PIECE", piece)
     image = np.full((height, 40, 3), 7, np.uint8)
-    image[height // 2 :] = np.random.default_rng(0).integers(0, 256, (height - height // 2, 40, 3))
+    middle = slice(height // 3, height * 2 // 3)
+    image[middle] = np.random.default_rng(0).integers(0, 256, image[middle].shape)
     data = packed((40, height, 8, 2, 0, 0, 0), zlib.compress(filtered(image, [4] * height)))
     assert np.array_equal(png.read_large_rgb(data), image[..., ::-1])
 
