@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+from functools import partial
+
+import pytest
 
 from tiltbox.compiled import compiled
 
@@ -28,3 +33,44 @@ def test_linear_algebra_is_left_alone():
         "assert sys.modules['scipy.linalg'] is scipy.linalg\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+CACHED = """
+from tiltbox.compiled import compiled
+
+@compiled
+def twice(number):
+    return 2 * number
+
+print(twice(4))
+"""
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_damaged_files_of_the_cache_are_replaced(tmp_path, suffix, content):
+    (tmp_path / "a.py").write_text(CACHED)
+    run = partial(
+        subprocess.run,
+        [sys.executable, tmp_path / "a.py"],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run().stdout == "8\n"
+    (damaged,) = (tmp_path / "cache").rglob(f"*.{suffix}")
+    damaged.write_bytes(content)
+    assert run().stdout == "8\n"
+    assert damaged.read_bytes() != content
+
+
+def test_a_full_disk_keeps_nothing_from_being_compiled(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def twice(number):
+        return 2 * number
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._open_for_write", full)
+    assert compiled(twice)(4) == 8

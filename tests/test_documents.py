@@ -20,6 +20,10 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / document).read_text(), re.MULTILINE | re.DOTALL)
 
 
+def numbers(words: str) -> list[float]:
+    return [float(word) for word in words.split()]
+
+
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """What the tools leave: the ship and nothing else on a whole image, and on two patches of it."""
@@ -35,7 +39,7 @@ def results(tmp_path, monkeypatch):
     (tmp_path / "devkit/patches/Task1_ship.txt").write_text("".join(lines))
     places = (("P0001__1024__0___0", SHIP), ("P0001__1024__5___0", shifted))
     predictions = [
-        {"image_id": name, "file_name": f"{name}.jpg", "category_id": 2, "score": 0.9, "poly": poly.split()}
+        {"image_id": name, "file_name": f"{name}.jpg", "category_id": 2, "score": 0.9, "poly": numbers(poly)}
         for name, poly in places
     ]
     (tmp_path / "ultralytics/predictions.json").write_text(json.dumps(predictions))
@@ -57,7 +61,7 @@ def test_results_of_other_tools(results, capsys):
 def test_predictions_of_whole_images(results):
     """Scored without a merge: the second of two equal boxes is one too many."""
     path = results / "ultralytics/predictions.json"
-    rows = [{**row, "file_name": "P0001.png", "poly": SHIP.split()} for row in json.loads(path.read_text())]
+    rows = [{**row, "file_name": "P0001.png", "poly": numbers(SHIP)} for row in json.loads(path.read_text())]
     path.write_text(json.dumps(rows))
     assert main(["evaluate", str(path), "--labels", "val/labelTxt", "--out", "m.json"]) == 0
     assert json.loads((results / "m.json").read_text())["classes"]["ship"]["detections"] == 2

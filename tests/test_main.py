@@ -76,3 +76,11 @@ def test_the_handler_is_for_the_command_alone():
     with _ended_in_order():
         assert signal.getsignal(signal.SIGTERM) is not before[0]
     assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
+
+
+def test_closed_streams(tmp_path):
+    """The shell's ``>&-``, and a reader that has gone."""
+    for words in ("--help >&-", "complexity --help | true", "report nowhere --out out 2>&-"):
+        line = f"{sys.executable} -m tiltbox {words}"
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, check=False)
+        assert b"Traceback" not in done.stderr and b"not foreseen" not in done.stderr

@@ -17,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tiltbox.cli import parser
 
     for stream in (sys.stdout, sys.stderr):  # tables have dashes and names may have anything
-        stream.reconfigure(errors="replace")
+        if stream is not None:  # as it is where the shell closed it
+            stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -25,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
     except KeyboardInterrupt:
         return _failed(options.stage, "interrupted", 130)
+    except BrokenPipeError:  # whoever reads has gone, as head does; there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if options.debug:
             raise

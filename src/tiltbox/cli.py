@@ -326,9 +326,9 @@ def _run_evaluate(options: Namespace) -> None:
         classes=_classes(options.dataset),
         names=options.names,
     )
-    print(metrics_table(metrics))
     if options.track:
         _track_evaluation(options, metrics)
+    print(metrics_table(metrics))
 
 
 def _track_evaluation(options: Namespace, metrics: dict) -> None:

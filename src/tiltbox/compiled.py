@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 
 @contextmanager
@@ -33,6 +35,19 @@ def compiled(function: Callable) -> Callable:
     compiled functions that call each other stand in one file.
     """
     try:
-        return njit(cache=True)(function)
+        result = njit(cache=True)(function)
     except RuntimeError:  # every place for the cache is read-only
         return njit(function)
+    # numba asks it what to forgive, on Windows alone; load and save then do nothing.
+    result._cache._guard_against_spurious_io_errors = partial(_forgiven, result._cache)
+    return result
+
+
+@contextmanager
+def _forgiven(cache: Any) -> Iterator[None]:
+    """A full disk and damaged files, which are left out of use from then on, cost time and no error."""
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):
+            cache.flush()

@@ -39,10 +39,9 @@ _ELSEWHERE = "choose another folder with --out"
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield the path of an empty file to fill; it takes the place of ``path`` when the block succeeds."""
     path = Path(path)
+    require_file_place(path)
     require_writable(path.parent)
     with _workplace(path, _FILE_PATIENCE) as place:
-        if path.is_dir():
-            raise OutputError(path, "is a folder", "name a file with --out")
         new = place / "new"
         new.touch()
         yield new
@@ -75,6 +74,14 @@ def whole_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Itera
         new.chmod(0o755)
         _require_ours(path, stage)  # work may take hours, in which the user may have put something there
         _take_place(new, path, place / "old")
+
+
+def require_file_place(path: Path) -> None:
+    """Raise OutputError where a folder, a device or a pipe stands in the place of a file."""
+    if path.is_dir():
+        raise OutputError(path, "is a folder", "name a file with --out")
+    if path.exists() and not path.is_file():
+        raise OutputError(path, "is a device or a pipe, which would be replaced", "name a file with --out")
 
 
 def write_text(path: Path, text: str) -> None:

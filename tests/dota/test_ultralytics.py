@@ -53,6 +53,13 @@ def test_images_whose_names_are_numbers(tmp_path):
     assert read_results(written(tmp_path, *rows), DOTA_V1_CLASSES)["ship"].images == ["0007", "7"]
 
 
+def test_files_of_versions_that_may_count_from_0_are_told(tmp_path, caplog):
+    read_results(written(tmp_path, prediction()), DOTA_V1_CLASSES)
+    assert not caplog.records
+    read_results(written(tmp_path, prediction(file_name=None)), DOTA_V1_CLASSES)
+    assert "categories are taken to count from 1" in caplog.text
+
+
 def test_names():
     assert set(DOTA_V1_NAMES) == set(DOTA_V1_CLASSES)
     assert names_of(DOTA_V1_CLASSES) == DOTA_V1_NAMES
@@ -75,6 +82,7 @@ def test_names_of_a_data_file(tmp_path, text):
         ("[1, 2]", "holds no list of names"),
         ("names: {1: ship}", "holds no list of names"),
         ("a: [", "holds no list of names"),
+        ("names: [2024-99-99]", "holds no list of names"),
     ],
 )
 def test_malformed_data_files(tmp_path, text, problem):
@@ -87,7 +95,13 @@ def test_malformed_data_files(tmp_path, text, problem):
     ("row", "problem"),
     [
         (prediction(16), r"prediction 2: is of category 16, but there are 15; .* --names"),
-        (prediction(0), "is of category 0"),
+        (prediction(0), r"is of category 0: they count from 1, .* 8\.3\.60 or newer"),
+        (prediction(category=2.5), "is of category 2.5, but"),
+        (prediction(category=True), "has no right .*True is no number"),
+        (prediction(score=10**400), "has no right"),
+        (prediction(poly="12345678"), "has no right"),
+        (prediction(poly=["1_0"] * 8), "has no right"),
+        (prediction(file_name="\ud800.png"), "has no right"),
         (prediction(poly=[1, 2]), "has a poly of 2 numbers"),
         (prediction(poly=None), "has no right category_id, score, poly and image_id"),
         (prediction(score="high"), "has no right"),
@@ -99,7 +113,7 @@ def test_malformed_predictions(tmp_path, row, problem):
         read_results(written(tmp_path, prediction(), row), DOTA_V1_CLASSES)
 
 
-@pytest.mark.parametrize("text", ["{}", "[1", ""])
+@pytest.mark.parametrize("text", ["{}", "[1", "", "[" * 100_000])
 def test_other_json(tmp_path, text):
     (tmp_path / "predictions.json").write_text(text)
     with pytest.raises(DataError, match=r"predictions\.json: is no "):

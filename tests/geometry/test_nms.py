@@ -45,6 +45,17 @@ def test_a_score_for_each_box(qboxes, scores):
         nms_quads(qboxes, scores, 0.1)
 
 
+@pytest.mark.parametrize("qboxes", [[], SQUARE])
+def test_other_shapes_are_refused(qboxes):
+    with pytest.raises(ValueError, match=r"qboxes of shape \(n, 8\)"):
+        nms_quads(qboxes, [], 0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_scores_of_any_type(dtype):
+    assert nms_quads([SQUARE] * 3, np.array([0, 1, 2], dtype), 0.1).tolist() == [2]
+
+
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, np.nan])
 def test_impossible_thresholds(threshold):
     with pytest.raises(ValueError, match="from 0 to 1"):

@@ -144,6 +144,8 @@ def test_url_of_an_archive(tmp_path):
         (FOLDER | {"patch": {"iof": 0}}, "patch.iof: 0 is not accepted"),
         (FOLDER | {"classes": ["ship", "plane", "ship"]}, "classes names 'ship' twice"),
         (FOLDER | {"classes": []}, "classes: .* is not accepted"),
+        (FOLDER | {"classes": ["a/b"]}, "classes.0: 'a/b' is not accepted"),
+        (FOLDER | {"classes": ["x" * 61]}, "classes.0: 'x+' is not accepted"),
         (FOLDER | {"classes": ["tennis court"]}, "classes.0: 'tennis court' is not accepted"),
         (FOLDER | {"train_splits": []}, "train_splits: .* is not accepted"),
         (FOLDER | {"train_splits": ["train", "train"]}, "train_splits names 'train' twice"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -113,13 +114,16 @@ def test_absent_classes(scene):
 @pytest.mark.parametrize(
     ("out", "problem"),
     [
-        ("task1", "is a folder; name a file in it"),
+        ("task1", "is a folder; name a file with"),
+        ("task1/Task1_ship.txt", "is what is to be scored"),
+        ("pipe", "is a device or a pipe, which would be replaced"),
         ("evaluate/dota.txt", "is the name of another result"),
         ("evaluate/pr_curves.csv", "is the name of another result"),
         ("labelTxt/metrics.json", r"lies among the labels, where dota\.txt would be taken for one"),
     ],
 )
 def test_a_place_that_will_not_do(scene, out, problem):
+    os.mkfifo(scene / "pipe")
     before = sorted(scene.rglob("*"))
     with pytest.raises(OutputError, match=problem):
         evaluate(scene / "task1", scene / "labelTxt", scene / out)
@@ -133,6 +137,19 @@ def test_a_zip(scene):
     write_task1(scene, found.items())
     metrics = evaluate(scene / "Task1.zip", scene / "labelTxt", scene / "m.json")
     assert metrics["AP50"] == pytest.approx(6 / 11)
+    with pytest.raises(OutputError, match="is what is to be scored"):
+        evaluate(scene / "Task1.zip", scene / "labelTxt", scene / "Task1.zip")
+
+
+def test_links_to_nothing_are_not_passed_over(scene):
+    (scene / "task1/Task1_bridge.txt").unlink()
+    (scene / "task1/Task1_bridge.txt").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"Task1_bridge\.txt: cannot be read"):
+        run(scene)
+    (scene / "task1/Task1_bridge.txt").unlink()
+    (scene / "labelTxt/P9.txt").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"P9\.txt: cannot be read"):
+        run(scene)
 
 
 def test_the_servers_block():

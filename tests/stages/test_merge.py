@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -268,3 +269,29 @@ def test_pandas_is_not_imported(tmp_path):
     (tmp_path / "labels/P1.txt").touch()
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("far", [2e7, 1.7e308])
+def test_boxes_beyond_any_image_are_dropped_whatever_they_come_from(tmp_path, far):
+    name = "P1__1024__0___0"
+    row = {"file_name": f"{name}.png", "category_id": 2, "score": 0.5}
+    polys = [[0, 0, far, 0, far, far, 0, far], [0, 0, 9, 0, 9, 5, 0, 5]]
+    (tmp_path / "predictions.json").write_text(json.dumps([{**row, "poly": poly} for poly in polys]))
+    result = merge(tmp_path / "predictions.json", tmp_path / "out")
+    assert (result["not_finite"], result["kept"]) == (1, 1)
+    assert len(lines_of(tmp_path / "out", "ship")) == 1
+
+
+@pytest.mark.parametrize("name", ["my img__1024__0___0", "a\nb__1024__0___0"])
+def test_names_that_result_files_cannot_hold(tmp_path, name):
+    row = {"file_name": f"{name}.png", "category_id": 2, "score": 0.5, "poly": [0, 0, 9, 0, 9, 5, 0, 5]}
+    (tmp_path / "predictions.json").write_text(json.dumps([row]))
+    with pytest.raises(DataError, match=r"prediction 1: .* holds a blank"):
+        merge(tmp_path / "predictions.json", tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 5000])
+def test_patches_nowhere(tmp_path, number):
+    line = f"P1__1024__{number}___0 0.5 {CORNERS}"
+    with pytest.raises(DataError, match=r"Task1_ship\.txt:1: .* is not the name of a patch"):
+        merge(patch_folder(tmp_path, ship=[line]), tmp_path / "out")

@@ -82,7 +82,8 @@ def parse_labels(text: str, where: Path | str, classes: Collection[str] | None =
     """
     classes = None if classes is None else dict.fromkeys(classes)  # found at once, and in order for messages
     header, objects = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # splitlines() knows further ends
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if words and words[0][0].isalpha() and line.strip().lower().startswith(HEADER_KEYS):
             header.append(line.strip())

@@ -21,8 +21,10 @@ from tiltbox.errors import DataError
 
 MIN_SIZE = 32  # pixels; the coarsest stride of the detectors
 
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_NAME = re.compile(rf"(?P<image>.+)__(?P<scale>{_NUMBER})__(?P<x>[0-9]+)___(?P<y>[0-9]+)", re.DOTALL)
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
+_NAME = re.compile(
+    rf"(?P<image>.+)__(?P<scale>{_NUMBER})__(?P<x>[0-9]{{1,9}})___(?P<y>[0-9]{{1,9}})", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,16 @@ def list_files(folder: Path, extensions: Collection[str], noun: str) -> list[Pat
         raise DataError(folder, "there is no such folder", "check the path")
     # macOS leaves hidden "._P0001.png" files behind that are no images.
     named = (path for path in folder.iterdir() if path.suffix.lower() in extensions and path.name[0] != ".")
-    files = sorted(path for path in named if path.is_file())
+    files = sorted(filter(is_file_or_lost, named))
     twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
     if twice:
         raise DataError(folder, f"holds more than one {noun} named '{twice[0]}'", "keep one of them")
     return files
+
+
+def is_file_or_lost(path: Path) -> bool:
+    """Whether it is a file, or a link to one that is gone: reading it says so, passing it over would not."""
+    return path.is_file() or not path.exists()
 
 
 def read_bytes(path: Path) -> bytes:

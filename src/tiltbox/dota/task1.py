@@ -14,7 +14,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tiltbox.dota.reading import CORRUPT, MAX_COORDINATE, decoded, read_bytes, require_class
+from tiltbox.dota.reading import (
+    CORRUPT,
+    MAX_COORDINATE,
+    decoded,
+    is_file_or_lost,
+    read_bytes,
+    require_class,
+)
 from tiltbox.dota.task1_text import Rows, format_rows, parse_plain
 from tiltbox.dota.zips import written_zip
 from tiltbox.errors import DataError
@@ -163,7 +170,7 @@ def _parse_any(text: str, where: str | Path) -> Rows:
 def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
     """Path for messages, bare name and content of each Task1 file."""
     if source.is_dir():
-        for path in sorted(path for path in source.glob("Task1_*.txt") if path.is_file()):
+        for path in sorted(filter(is_file_or_lost, source.glob("Task1_*.txt"))):
             yield str(path), path.name, read_bytes(path)
     elif not source.is_file():
         raise DataError(source, "there is no such folder or zip", _GIVE)
@@ -177,7 +184,7 @@ def _zipped_files(source: Path) -> Iterator[tuple[str, str, bytes]]:
     try:
         with zipfile.ZipFile(source) as archive:
             for member in archive.infolist():
-                name = PurePosixPath(member.filename).name
+                name = PurePosixPath(member.filename.replace("\\", "/")).name  # as some write it on Windows
                 if name.startswith("Task1_") and name.endswith(".txt") and not member.is_dir():
                     yield f"{source}/{member.filename}", name, archive.read(member)
     except CORRUPT as error:

@@ -80,7 +80,7 @@ def format_rows(
     text = np.frombuffer(b"".join(encoded), np.uint8)
     starts = np.cumsum([0, *map(len, encoded)])
     longest = max(map(len, encoded), default=0) + len(NUMBERS) * _LONGEST + 1
-    buffer = np.empty(_ROWS * longest, np.uint8)
+    buffer = np.empty(min(_ROWS, len(image)) * longest, np.uint8)
     for first in range(0, len(image), _ROWS):
         rows = slice(first, first + _ROWS)
         scaled = np.empty((len(image[rows]), len(NUMBERS)))

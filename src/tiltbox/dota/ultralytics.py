@@ -9,6 +9,7 @@ data file from 1. The names themselves are not in the file.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ DOTA_V1_NAMES = (
     "soccer-ball-field", "swimming-pool",
 )  # fmt: skip
 
+log = logging.getLogger("tiltbox")
+
 Row = tuple[int, str, float, list[float]]  # number, image, score, corners
 
 _WRITE = "write it with `yolo obb val save_json=True`"
@@ -44,7 +47,7 @@ def names_of(classes: Sequence[str], data_file: Path | None = None) -> tuple[str
     try:
         names = yaml.safe_load(decoded(read_bytes(data_file), data_file))["names"]
         names = [names[number] for number in range(len(names))]
-    except (yaml.YAMLError, LookupError, TypeError):
+    except (yaml.YAMLError, LookupError, TypeError, ValueError):
         raise DataError(data_file, "holds no list of names", "give the data file of the model") from None
     names = [str(name).replace(" ", "-") for name in names]
     for name in names:
@@ -63,7 +66,7 @@ def read_predictions(path: Path, classes: Sequence[str], names: Sequence[str]) -
     """
     try:
         found = json.loads(decoded(read_bytes(path), path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, f"is no JSON ({error})", _WRITE) from None
     if not isinstance(found, list):
         raise DataError(path, "is no list of predictions", _WRITE)
@@ -72,23 +75,35 @@ def read_predictions(path: Path, classes: Sequence[str], names: Sequence[str]) -
     for number, each in enumerate(found, start=1):
         name, row = _row(each, names, number, f"{source}{number}")
         rows[name].append(row)
+    if found and not any("file_name" in each for each in found):  # which versions before 8.4 do not write
+        log.warning("%s: categories are taken to count from 1; up to Ultralytics 8.3.0 it was 0", path)
     return {name: _detections(part, source) for name, part in rows.items()}
 
 
 def _row(each: dict, names: Sequence[str], number: int, where: str) -> tuple[str, Row]:
     try:
-        category, score, corners = each["category_id"], float(each["score"]), list(map(float, each["poly"]))
+        category, score, *corners = map(_number, [each["category_id"], each["score"], *each["poly"]])
         # A name of digits alone is a number there, without its leading zeros.
         image = Path(each["file_name"]).stem if "file_name" in each else str(each["image_id"])
-    except (KeyError, TypeError, ValueError) as error:
+        image.encode()  # JSON can hold halves of characters
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         problem = f"has no right category_id, score, poly and image_id ({error})"
         raise DataError(where, problem, _WRITE) from None
     if len(corners) != 8:
         raise DataError(where, f"has a poly of {len(corners)} numbers, not 8", _WRITE)
+    if category == 0:
+        problem = "is of category 0: they count from 1, but did so from 0 up to Ultralytics 8.3.0"
+        raise DataError(where, problem, "write it with version 8.3.60 or newer")
     if category not in range(1, len(names) + 1):
-        problem = f"is of category {category}, but there are {len(names)}"
+        problem = f"is of category {category:g}, but there are {len(names)}"
         raise DataError(where, problem, "give the data file of the model with --names")
-    return names[category - 1], (number, image, score, corners)
+    return names[int(category) - 1], (number, image, score, corners)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
 
 
 def _detections(rows: list[Row], source: str) -> ClassDetections:

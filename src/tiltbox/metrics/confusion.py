@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tiltbox.dota.task1 import ClassDetections
+from tiltbox.dota.task1 import ClassDetections, no_detections
 from tiltbox.geometry.polygons import best_overlaps
 from tiltbox.metrics.objects import Objects
 
@@ -60,7 +60,7 @@ def confusion(
     boxes = np.concatenate([part.qboxes for part in objects.values()])
     images = np.concatenate([part.image for part in objects.values()])
 
-    found = {name: detections[name] for name in classes}
+    found = {name: detections.get(name, no_detections()) for name in classes}
     good = [part.scores >= score for part in found.values()]
     taken_for = np.repeat(np.arange(len(classes)), [int(rows.sum()) for rows in good])
     qboxes, scores, places = (

@@ -157,6 +157,9 @@ def _files(root: Path, folders: Iterable[str]) -> Iterator[Path]:
         yield from (path for path in sorted((root / folder).glob("*")) if path.is_file())
 
 
+ClassName = Annotated[str, Field(pattern=r"^[^\s/]{1,60}$")]  # of which names of files are made
+
+
 class Dataset(Settings):
     """One set of images: its source, which splits train and which are predicted, and how it is cut."""
 
@@ -168,7 +171,7 @@ class Dataset(Settings):
     train_splits: tuple[Split, ...] = Field(("train",), min_length=1)
     test_split: Split = Field("val", description="the split to predict")
     test_labelled: bool = Field(True, description="whether the test split has labels, so can be evaluated")
-    classes: tuple[Annotated[str, Field(pattern=r"^\S+$")], ...] = Field(DOTA_V1_CLASSES, min_length=1)
+    classes: tuple[ClassName, ...] = Field(DOTA_V1_CLASSES, min_length=1)
     patch: Patch = Patch()
     schedule: str = Field(description="the training schedule, unless another is asked for")
     expected: dict[Split, Expected] = Field(default_factory=dict)

@@ -14,7 +14,7 @@ from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import require_writable, whole_file, write_json, write_text
+from tiltbox.files import require_file_place, require_writable, whole_file, write_json, write_text
 from tiltbox.metrics.confusion import Confusion, confusion
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 
@@ -61,7 +61,7 @@ def evaluate(
     """
     task1, labels, out = Path(task1), Path(labels), Path(out)
     files = _label_files(labels)
-    _require_place(out, labels)
+    _require_place(out, labels, task1)
     truth = {name: read_labels(path, classes) for name, path in files.items()}
     found = read_results(task1, classes, names)
     for part in found.values():
@@ -162,10 +162,12 @@ def _require_labels(part: ClassDetections, labelled: Container[str]) -> None:
             raise DataError(where, problem, "merge the patches first, or give the labels of all images")
 
 
-def _require_place(out: Path, labels: Path) -> None:
+def _require_place(out: Path, labels: Path, task1: Path) -> None:
     """Refuse, before any work is done, a file that cannot be or that would spoil another."""
-    if out.is_dir():
-        raise OutputError(out, "is a folder", "name a file in it with --out, such as metrics.json")
+    require_file_place(out)
+    inside = out.parent.resolve() == task1.resolve() and out.name.startswith("Task1")
+    if inside or out.resolve() == task1.resolve():
+        raise OutputError(out, "is what is to be scored", "choose another file with --out")
     if out.name in (SERVER_BLOCK, CURVES, CONFUSION):
         raise OutputError(out, "is the name of another result", "choose another with --out")
     if out.parent.resolve() == labels.resolve():

@@ -11,7 +11,7 @@ import numpy as np
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import read_detections
 from tiltbox.dota.patches import PatchName, parse_patch_name
-from tiltbox.dota.reading import require_class
+from tiltbox.dota.reading import MAX_COORDINATE, require_class
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections, write_task1
 from tiltbox.errors import DataError, SettingsError
@@ -56,8 +56,8 @@ def merge(
     then suppressed per image and class on their true polygons
     (:func:`tiltbox.geometry.nms.nms_quads_in_groups`): by falling score, equal scores in input order, dropped
     if the IoU with a kept box is above ``iou``. Lines are in order of image name, then score. Boxes with a
-    NaN or infinite number are dropped; boxes without area have IoU 0 with everything and stay.
-    ``out`` appears when it is complete, in place of an earlier merge.
+    NaN or infinite number, or beyond 1e7 pixels, are dropped; boxes without area have IoU 0 with everything
+    and stay. ``out`` appears when it is complete, in place of an earlier merge.
 
     Args:
         detections: A detections.parquet, a folder (or zip) of ``Task1_<class>.txt`` whose first column names
@@ -110,7 +110,8 @@ def _merged(
 ) -> Iterator[tuple[str, ClassDetections]]:
     """Each class merged, one at a time: all boxes as corners at once would take most of the memory."""
     for name, boxes in parts:
-        finite = boxes[np.isfinite(boxes.qboxes).all(axis=1) & np.isfinite(boxes.scores)]
+        within = (np.abs(boxes.qboxes) <= MAX_COORDINATE).all(axis=1)  # false for NaN
+        finite = boxes[within & np.isfinite(boxes.scores)]
         kept = suppressed(finite, iou)
         counts.images.update(boxes.names)
         counts.detections += len(boxes.scores)
@@ -176,6 +177,9 @@ def _boxes(names: tuple[str, ...], image: np.ndarray, scores: np.ndarray, qboxes
 
 def _patch(part: ClassDetections, index: int) -> PatchName:
     name = part.names[index]
+    if name.split() != [name]:
+        where = part.where(int(np.argmax(part.image == index)))
+        raise DataError(where, f"{name!r} holds a blank, which result files cannot hold", "rename the image")
     try:
         return parse_patch_name(name)
     except DataError as error:
