@@ -90,6 +90,30 @@ def test_boxes_of_very_different_sizes(threshold):
     assert nms_quads(qboxes, scores, threshold).tolist() == brute_force(qboxes, scores, threshold)
 
 
+@pytest.mark.parametrize("away", [(1e7, 0), (0, -1e7), (3e11, 2e11), (1e90, 1e90)])
+def test_boxes_far_from_the_others(away):
+    """The grid of the cells repeats over the scene; boxes that share a cell need not lie near each other."""
+    qboxes = scene(4, 300, 300, (5, 40))
+    far = scene(5, 6, 0, (5, 40)) + np.tile(away, 4)
+    scores = np.random.default_rng(1).random(306)
+    near = nms_quads(qboxes, scores[:300], 0.1)
+    assert near.tolist() == brute_force(qboxes, scores[:300], 0.1)
+    kept = nms_quads(np.r_[qboxes, far], scores, 0.1)
+    assert kept[kept < 300].tolist() == near.tolist()
+    assert kept[kept >= 300].tolist() == (300 + nms_quads(far, scores[300:], 0.1)).tolist()
+
+
+@pytest.mark.parametrize("origin", [2.0**40, 2.0**50, 2.0**52])
+def test_coordinates_that_are_large(origin):
+    """Boxes with odd sides overlap by a pixel, and that is all that their coordinates can tell."""
+    side = np.array([0, 0, 1, 0, 1, 1, 0, 1])
+    here = origin + 7 * side
+    boxes = [here, *[here] * 300, here + np.tile((6, 0), 4), here + np.tile((0, 6), 4)]
+    boxes += [origin + 7 * side + np.tile((300 * k, 300), 4) for k in range(1, 40)]
+    kept = nms_quads(boxes, np.linspace(0.9, 0.1, len(boxes)), 0.0).tolist()
+    assert kept == [0, *range(303, 342)]
+
+
 def test_a_row_and_a_column_of_boxes():
     """Grids of one cell in one direction."""
     squares = np.tile(SQUARE, (30, 1)) + np.arange(30)[:, None] * np.tile([3, 0], 4)

@@ -16,6 +16,7 @@ from tiltbox.compiled import compiled
 ZERO_AREA = 1e-6  # square pixels; below lies the rounding error of areas at image coordinates
 ROUNDING = 1e-9  # of an IoU
 USUAL = 95  # percentile of sizes up to which boxes share the lowest level of the grid
+MOST_CELLS = 1e9  # in one direction, so that an integer can count them
 FEW = 30  # boxes, for which a grid costs more than it saves
 _MOST_CORNERS = 20  # four cuts make of 4 corners at most 6, 9, 13, 19
 
@@ -244,40 +245,37 @@ def _bounds(boxes, centres, sides, level):
 
 @compiled
 def _grids(bounds, members):
-    """Of each level: the size of its cells, its columns, and where its cells begin in one long array.
+    """Of each level: the size of its cells, its columns and rows, and where they begin in one long array.
 
-    Cells are as large as the largest box of the level, or larger where they would outnumber its boxes.
+    Cells are as large as the largest box of the level. Where they would outnumber its boxes the grid is
+    smaller than the scene and repeats over it, so that boxes far apart may share a cell: that costs a look,
+    where larger cells, for the sake of one box far away, would crowd all others.
     """
-    size, columns = np.ones(len(bounds)), np.ones(len(bounds), np.int64)
+    size, shape = np.ones(len(bounds)), np.ones((len(bounds), 2), np.int64)
     begin = np.zeros(len(bounds) + 1, np.int64)
     for k in range(len(bounds)):
         begin[k + 1] = begin[k]
         if members[k]:
             width, height = bounds[k, 2] - bounds[k, 0], bounds[k, 3] - bounds[k, 1]
-            size[k] = max(bounds[k, 4], max(width, height) / np.sqrt(members[k]))
-            columns[k] = int(width / size[k]) + 1
-            begin[k + 1] += columns[k] * (int(height / size[k]) + 1)
-    return size, columns, begin
+            size[k] = max(bounds[k, 4], max(width, height) / MOST_CELLS)
+            most = int(np.ceil(np.sqrt(members[k])))
+            shape[k, 0] = min(int(width / size[k]) + 1, most)
+            shape[k, 1] = min(int(height / size[k]) + 1, most)
+            begin[k + 1] += shape[k, 0] * shape[k, 1]
+    return size, shape, begin
 
 
 @compiled
-def _cells_around(box, bounds, size):
-    """First and last column, first and last row of the cells of a level where a box that overlaps may be.
+def _span(low, high, least, largest, size, count):
+    """First and last of the cells, in one direction, from ``low`` to ``high``; at most ``count`` of them.
 
-    Its centre lies within half of the level's largest side around the horizontal box; rounding is allowed
-    for. Empty where the last is before the first.
+    Empty, the last before the first, where none of the level's centres can lie there.
     """
-    reach = bounds[4] * (0.5 + ROUNDING)
-    x0, x1 = max(box[0] - reach, bounds[0]), min(box[2] + reach, bounds[2])
-    y0, y1 = max(box[1] - reach, bounds[1]), min(box[3] + reach, bounds[3])
-    if x1 < x0 or y1 < y0:
-        return 0, -1, 0, -1
-    return (
-        int((x0 - bounds[0]) / size),
-        int((x1 - bounds[0]) / size),
-        int((y0 - bounds[1]) / size),
-        int((y1 - bounds[1]) / size),
-    )
+    low, high = max(low, least), min(high, largest)
+    if high < low:
+        return 0, -1
+    first, last = int((low - least) / size), int((high - least) / size)
+    return first, min(last, first + count - 1)
 
 
 @compiled
@@ -292,19 +290,25 @@ def suppress(boxes, threshold):
     sides = np.maximum(horizontal[:, 2] - horizontal[:, 0], horizontal[:, 3] - horizontal[:, 1])
     level = _levels(sides)
     bounds = _bounds(boxes, centres, sides, level)
-    size, columns, begin = _grids(bounds, np.bincount(level))
+    size, shape, begin = _grids(bounds, np.bincount(level))
+    # A box that overlaps has its centre within half of its level's largest side around the horizontal box;
+    # however coarse the coordinates, rounding keeps the order of what is compared.
+    reach = bounds[:, 4] * (0.5 + ROUNDING)
     newest = np.full(begin[-1], -1)  # in each cell, the last box kept
     older = np.empty(count, np.int64)  # the one kept before it in the same cell
     least_iou = threshold - ROUNDING
     for i in range(count):
         area = boxes[1][i] if boxes[2][i] else np.nan  # compares as false: all levels are looked at
+        x0, y0, x1, y1 = horizontal[i]
         for k in range(len(bounds)):
             if bounds[k, 6] <= least_iou * area or area <= least_iou * bounds[k, 5]:
                 continue  # the areas alone keep the IoU below the threshold
-            first, last, top, bottom = _cells_around(horizontal[i], bounds[k], size[k])
+            columns, rows = shape[k]
+            left, right = _span(x0 - reach[k], x1 + reach[k], bounds[k, 0], bounds[k, 2], size[k], columns)
+            top, bottom = _span(y0 - reach[k], y1 + reach[k], bounds[k, 1], bounds[k, 3], size[k], rows)
             for row in range(top, bottom + 1):
-                for column in range(first, last + 1):
-                    j = newest[begin[k] + row * columns[k] + column]
+                for column in range(left, right + 1):
+                    j = newest[begin[k] + row % rows * columns + column % columns]
                     while j >= 0 and kept[i]:
                         if (
                             _may_exceed(boxes, i, boxes, j, threshold)
@@ -314,9 +318,9 @@ def suppress(boxes, threshold):
                         j = older[j]
         if kept[i]:
             k = level[i]
-            row = int((centres[i, 1] - bounds[k, 1]) / size[k])
-            column = int((centres[i, 0] - bounds[k, 0]) / size[k])
-            cell = begin[k] + row * columns[k] + column
+            row = int((centres[i, 1] - bounds[k, 1]) / size[k]) % shape[k, 1]
+            column = int((centres[i, 0] - bounds[k, 0]) / size[k]) % shape[k, 0]
+            cell = begin[k] + row * shape[k, 0] + column
             older[i] = newest[cell]
             newest[cell] = i
     return kept
