@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.labels import Labels, format_labels, list_labels, no_labels, read_labels, write_labels
+from tiltbox.dota.labels import Labels, format_labels, list_labels, read_labels, write_labels
 from tiltbox.errors import DataError
 
 LINE = "0 0 9 0 9 5.5 0 5.5 ship 1"
@@ -156,7 +156,7 @@ def test_rows_by_mask_and_by_index():
 
 
 def test_nothing_is_written_as_an_empty_file(tmp_path):
-    write_labels(tmp_path / "a.txt", no_labels())
+    write_labels(tmp_path / "a.txt", Labels(np.empty((0, 8)), (), np.empty(0, dtype=int)))
     assert (tmp_path / "a.txt").read_bytes() == b""
 
 

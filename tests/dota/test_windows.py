@@ -7,7 +7,7 @@ import pytest
 import shapely
 
 from tiltbox.dota import windows as module
-from tiltbox.dota.labels import Labels, no_labels, read_labels
+from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.windows import (
     TOLERANCE,
     Cutting,
@@ -130,7 +130,8 @@ def test_extreme_cuttings(changes):
 def test_no_objects():
     window = (0, 0, 10, 10)
     assert window_iofs(np.empty((0, 8)), window).shape == (0,)
-    assert len(objects_in_window(no_labels(), window, 0.7)) == 0
+    nothing = Labels(np.empty((0, 8)), (), np.empty(0, dtype=int))
+    assert len(objects_in_window(nothing, window, 0.7)) == 0
 
 
 @pytest.mark.parametrize(

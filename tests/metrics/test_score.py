@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import shapely
 
-from tiltbox.dota.labels import Labels, no_labels
+from tiltbox.dota.labels import Labels
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import SettingsError
 from tiltbox.geometry.boxes import rbox_to_qbox
@@ -21,10 +21,8 @@ def shifted(qbox, x: float) -> tuple:
 
 def labels_of(*rows: tuple) -> Labels:
     """Rows of (qbox, class, difficult)."""
-    if not rows:
-        return no_labels()
-    qboxes, classes, difficult = zip(*rows, strict=True)
-    return Labels(np.array(qboxes, dtype=float), classes, np.array(difficult))
+    qboxes, classes, difficult = zip(*rows, strict=True) if rows else ((), (), ())
+    return Labels(np.array(qboxes, dtype=float).reshape(-1, 8), classes, np.array(difficult, dtype=int))
 
 
 def detections_of(*rows: tuple) -> ClassDetections:

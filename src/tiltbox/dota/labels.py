@@ -48,11 +48,6 @@ class Labels:
         return Labels(self.qboxes[rows], tuple(self.classes[i] for i in rows), self.difficult[rows])
 
 
-def no_labels() -> Labels:
-    """The labels of an image on which there is nothing."""
-    return Labels(np.empty((0, 8)), (), np.empty(0, dtype=int))
-
-
 def list_labels(folder: Path) -> list[Path]:
     """The label files of a folder, sorted by name; other files and hidden ones are passed over.
 
