@@ -21,6 +21,7 @@ include: "workflow/rules/report.smk"
 # Where jobs go to a cluster these stay: its nodes may have no internet, and the rest is quick.
 localrules:
     download,
+    weights,
     tracking,
     report,
 

@@ -19,7 +19,8 @@ from tiltbox.__main__ import main
 from tiltbox.cli import parser
 from tiltbox.dota.images import write_png
 
-VERBS = ["download", "split", "train", "predict", "merge", "evaluate", "complexity", "report", "tracking"]
+STAGES = ["download", "split", "train", "predict", "merge", "evaluate", "complexity", "report"]
+VERBS = [*STAGES, "tracking", "weights"]
 TILTBOX = Path(sys.executable).parent / "tiltbox"
 SHIP = "0 0 9 0 9 5 0 5 ship 0\n"
 Usage = namedtuple("Usage", "total used free")

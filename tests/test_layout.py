@@ -28,6 +28,7 @@ def test_patches_of_no_split():
         (layout.complexity("mini", "v"), "results/mini/v/complexity/complexity.json"),
         (layout.leaderboard("mini", "html"), "results/mini/leaderboard.html"),
         (layout.tracking_mark("mini"), "results/mini/.tracking"),
+        (layout.weights_mark("mini", "yoloms-s-current"), "results/mini/yoloms-s-current/.weights"),
         (layout.TRACKING_DATABASE, "mlflow.db"),
     ],
 )

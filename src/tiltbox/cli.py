@@ -20,7 +20,8 @@ def parser() -> ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"tiltbox {__version__}")
     verbs = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
-    for add in (_download, _split, _train, _predict, _merge, _evaluate, _complexity, _report, _tracking):
+    stages = _download, _split, _train, _predict, _merge, _evaluate, _complexity, _report
+    for add in (*stages, _tracking, _weights):
         add(verbs)
     return top
 
@@ -405,6 +406,26 @@ def _run_tracking(options: Namespace) -> None:
     from tiltbox import tracking
 
     tracking.prepare(options.experiment)
+
+
+# weights ----------------------------------------------------------------------------------------------
+
+
+def _weights(verbs) -> None:
+    help = "fetch the weights that a training starts from, for machines without internet"
+    verb = _verb(verbs, "weights", help, _run_weights)
+    _variant(verb)
+    _schedule_option(verb)
+    _dataset(verb)
+
+
+def _run_weights(options: Namespace) -> None:
+    from tiltbox.settings.schedules import find_schedule
+    from tiltbox.settings.variants import find_variant
+    from tiltbox.stages.weights import weights
+
+    copy = weights(find_variant(options.variant), find_schedule(_schedule(options)))
+    print(copy or "the training starts from random weights")
 
 
 def _number(count: int, noun: str, plural: str = "") -> str:

@@ -60,5 +60,10 @@ def tracking_mark(dataset: str) -> Path:
     return RESULTS / dataset / ".tracking"
 
 
+def weights_mark(dataset: str, name: str) -> Path:
+    """Stands for weights in PyTorch's download cache."""
+    return variant(dataset, name) / ".weights"
+
+
 def leaderboard(dataset: str, suffix: str) -> Path:
     return RESULTS / dataset / f"leaderboard.{suffix}"

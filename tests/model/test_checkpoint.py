@@ -5,10 +5,7 @@ from __future__ import annotations
 import collections
 import pickle
 import struct
-import threading
 import zipfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -162,17 +159,11 @@ def test_a_missing_file_and_one_without_weights(tmp_path):
         read_checkpoint(tmp_path / "empty.pth")
 
 
-def test_an_address(tmp_path, monkeypatch):
+def test_an_address(tmp_path, monkeypatch, serve):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     (tmp_path / "variant").mkdir()
     save_checkpoint(tmp_path / "variant/epoch_36.pth", {"w": torch.ones(1)}, {})
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        base = f"http://127.0.0.1:{server.server_port}"
-        assert read_checkpoint(f"{base}/variant/epoch_36.pth")[0]["w"] == 1
-        with pytest.raises(CheckpointError, match="cannot be downloaded"):
-            read_checkpoint(f"{base}/variant/none.pth")
-    finally:
-        server.shutdown()
+    base = serve(tmp_path)
+    assert read_checkpoint(f"{base}/variant/epoch_36.pth")[0]["w"] == 1
+    with pytest.raises(CheckpointError, match="cannot be downloaded"):
+        read_checkpoint(f"{base}/variant/none.pth")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tiltbox.errors import SettingsError
-from tiltbox.settings import workflow
+from tiltbox.settings import schedules, workflow
 from tiltbox.settings.base import read_yaml
 from tiltbox.settings.workflow import resolve
 
@@ -209,5 +209,6 @@ def test_keys_of_a_row(monkeypatch, gpus, schedule, key, same):
     table = workflow.load_variants()
     other = 0.5 if key == "width" else "elsewhere.pth"
     rows = {name: row.model_copy(update={key: other}) for name, row in table.variants.items()}
-    monkeypatch.setattr(workflow, "load_variants", lambda: table.model_copy(update={"variants": rows}))
+    for module in (workflow, schedules):
+        monkeypatch.setattr(module, "load_variants", lambda: table.model_copy(update={"variants": rows}))
     assert (mark(schedule=schedule) == before) == same

@@ -4,10 +4,7 @@ import hashlib
 import json
 import shutil
 import tarfile
-import threading
 import zipfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -70,20 +67,8 @@ def packed(tmp_path, mine) -> Path:
 
 
 @pytest.fixture
-def server(packed):
-    handler = partial(QuietHandler, directory=str(packed))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
+def server(serve, packed):
+    return serve(packed)
 
 
 def archived(base_url: str, packed: Path, **keys) -> Dataset:

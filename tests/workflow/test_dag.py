@@ -14,9 +14,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.model.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -120,6 +122,29 @@ def test_without_labels_it_ends_in_the_file_to_submit(fresh):
     assert not any(rule == "evaluate" for rule, _ in jobs)
     assert {rule for rule, _ in jobs} >= {"train", "predict", "merge", "complexity", "report"}
     assert ("merge", "results/bare/yoloms-xs-current/merge/Task1_plane.txt") in jobs
+
+
+def test_weights_to_start_from_are_fetched_first(fresh):
+    """Where the schedule starts from some: once for each variant, before it is trained."""
+    assert "weights" not in dry_run(fresh, "dataset=tiny", "gpus=0")
+    assert dry_run(fresh, "dataset=tiny", "schedule=dota-cpu", "gpus=0")["weights"] == len(ALL)
+
+
+def test_weights_of_a_variant_can_be_fetched_alone(copy_project, tmp_path, serve):
+    folder = copy_project(tmp_path)
+    table = folder / "configs/variants.yaml"
+    published = tmp_path / "web" / yaml.safe_load(table.read_text())["variants"][TWO[1]]["pretrained"]
+    published.parent.mkdir(parents=True)
+    save_checkpoint(published, {"w": torch.ones(1)}, {})
+    address = f"weights: {serve(tmp_path / 'web')}"
+    table.write_text(re.sub("^weights: .*$", address, table.read_text(), flags=re.MULTILINE))
+    mark = f"results/tiny/{TWO[1]}/.weights"
+    arguments = ("--cores", "1", mark, "--config", "dataset=tiny", "schedule=dota-cpu")
+    done = call("snakemake", *arguments, at=folder, TORCH_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert (folder / mark).exists()
+    (copy,) = (tmp_path / "cache").rglob("*.pth")
+    assert copy.read_bytes() == published.read_bytes()
 
 
 def test_training_and_test_on_the_same_split(fresh):

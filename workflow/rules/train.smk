@@ -2,10 +2,32 @@
 # and so does not delete: a killed training goes on where it was.
 
 
+# The weights to start from go to PyTorch's download cache, before a job that may have no internet.
+rule weights:
+    output:
+        touch(layout.weights_mark(dataset.name, "{variant}")),
+    log:
+        log_file("weights"),
+    benchmark:
+        benchmark_file("weights")
+    priority: 10
+    conda:
+        "../envs/tiltbox.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        address=lambda wildcards: plan.starting_weights(wildcards.variant),
+        schedule=uncompared(plan.schedule_name),
+    shell:
+        "tiltbox weights {wildcards.variant} --schedule {params.schedule:q} > {log} 2>&1"
+
+
 rule train:
     input:
         patches=plan.train_patches / "manifest.json",
         tracking=ancient(rules.tracking.output),
+        weights=ancient(rules.weights.output) if plan.schedule.pretrained else [],
     output:
         checkpoint=layout.checkpoint(dataset.name, "{variant}"),
         config=layout.config(dataset.name, "{variant}"),

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tiltbox.errors import SettingsError
 from tiltbox.settings.base import CONFIGS, Settings, known_name, load
+from tiltbox.settings.variants import Variant, load_variants
 
 
 class Epochs(Settings):
@@ -82,6 +83,11 @@ def gpus_to_use(schedule: Schedule, asked: int | None, here: int, *, option: str
         problem = f"schedule {name}".rstrip() + f" wants {wanted} GPUs, this machine has {here}"
         remedy = f"choose another schedule (as dota-1gpu), {option}{here} or {option}0"
     raise SettingsError(option.rstrip("= "), problem, remedy)
+
+
+def starting_weights(schedule: Schedule, variant: Variant) -> str | None:
+    """The address of the weights that a training starts from; None where they are random."""
+    return load_variants().url(variant.pretrained) if schedule.pretrained else None
 
 
 def find_schedule(name_or_file: str, configs: Path = CONFIGS) -> Schedule:

@@ -14,7 +14,7 @@ from tiltbox.errors import SettingsError
 from tiltbox.gpus import gpus_here
 from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.settings.datasets import Dataset, find_dataset
-from tiltbox.settings.schedules import Schedule, find_schedule, gpus_to_use
+from tiltbox.settings.schedules import Schedule, find_schedule, gpus_to_use, starting_weights
 from tiltbox.settings.variants import Variant, load_variants
 
 
@@ -74,6 +74,10 @@ class Plan:
         row = self.variants[name].model_dump(mode="json", exclude={"pretrained", "checkpoint"})
         return fingerprint(row, {"classes": self.dataset.classes})
 
+    def starting_weights(self, name: str) -> str | None:
+        """The address of the weights that a training of the variant starts from; None for random ones."""
+        return starting_weights(self.schedule, self.variants[name])
+
     def depends_on(self, name: str) -> str:
         """A hash of all that can change the weights that a training of the variant ends with.
 
@@ -85,7 +89,7 @@ class Plan:
         changed = {
             "processes": self.gpus or 1,
             "epochs": getattr(self.schedule.epochs, variant.size),
-            "pretrained": self.schedule.pretrained and load_variants().url(variant.pretrained),
+            "pretrained": self.starting_weights(name),
         }
         return fingerprint({"detector": self.detector(name)}, schedule | changed, self.dataset.patch)
 

@@ -21,8 +21,8 @@ from tiltbox.files import require_writable, write_json, write_text
 from tiltbox.model.checkpoint import local_copy, read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
 from tiltbox.settings.base import fingerprint
-from tiltbox.settings.schedules import Schedule, gpus_to_use
-from tiltbox.settings.variants import Variant, load_variants
+from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
+from tiltbox.settings.variants import Variant
 from tiltbox.training.config import read_config, runner_config
 from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
@@ -77,7 +77,7 @@ def train(
     work = out / "work"
     with _only_trainer(out), leased_gpus(gpus):
         config = runner_config(variant, schedule, patches, work, classes, cuda=gpus > 0)
-        config.pretrained = start or _pretrained(variant, schedule)
+        config.pretrained = start or starting_weights(schedule, variant)
         config.fingerprint = fingerprint(essence(config), manifest)
         config.resume = prepare_work(work, config.fingerprint, resume)
         if config.pretrained and not config.resume:
@@ -115,10 +115,6 @@ def _patch_manifest(patches: Path) -> dict:
     if not objects:
         raise DataError(patches, "holds no objects", "train on images with labelled objects")
     return manifest
-
-
-def _pretrained(variant: Variant, schedule: Schedule) -> str | None:
-    return load_variants().url(variant.pretrained) if schedule.pretrained else None
 
 
 def _steps(schedule: Schedule, variant: Variant, manifest: dict) -> int:
