@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tiltbox.report.collect import Row
-from tiltbox.report.records import ClassMetrics, Complexity, Epoch, Metrics, Training
+from tiltbox.report.records import ClassMetrics, Complexity, CurvePoint, Epoch, Metrics, Training
 from tiltbox.settings.published import Published, load_published
 
 TRAINING = {
@@ -26,6 +26,13 @@ TRAINING = {
     "git_commit": "abc1234",
     "versions": {"torch": "2.13.0"},
 }
+
+
+def curve(name: str, *points: tuple[float, float], threshold: float = 0.5) -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(**{"class": name, "threshold": threshold, "recall": recall, "precision": precision})
+        for recall, precision in points
+    )
 
 
 @pytest.fixture
@@ -53,6 +60,7 @@ def make_row() -> Callable[..., Row]:
                 mAP=0.2,
                 classes={"plane": scored, "ship": absent},
             ),
+            "curves": curve("plane", (0.25, 1), (0.5, 0.8)) + curve("plane", (0.25, 0.5), threshold=0.75),
             "complexity": Complexity(input=(1, 3, 1024, 1024), params=4_480_000, flops=22_240_000_000),
         }
         return Row(name, **(parts | changes))

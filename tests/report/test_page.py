@@ -82,8 +82,8 @@ def test_tables_can_be_read_aloud(text):
     assert tags.named("html") == [{"lang": "en"}]
 
 
-def test_both_plots_and_both_colour_schemes_are_there(text):
-    assert len(Tags(text).named("svg")) == 2 and "prefers-color-scheme: dark" in text
+def test_all_plots_and_both_colour_schemes_are_there(text):
+    assert len(Tags(text).named("svg")) == 3 and "prefers-color-scheme: dark" in text
     used, defined = set(re.findall(r"var\((--\w+)", text)), set(re.findall(r"(--\w+):", text))
     assert used <= defined
 

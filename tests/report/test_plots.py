@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
+from functools import partial
 from xml.etree import ElementTree
 
 import pytest
 
 from tiltbox.report.collect import Row
-from tiltbox.report.plots import accuracy_plot, loss_plot
-from tiltbox.report.records import Epoch
+from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot
+from tiltbox.report.records import CurvePoint, Epoch
 
 SVG = "{http://www.w3.org/2000/svg}"
-PLOTS = [accuracy_plot, loss_plot]
+PLOTS = [accuracy_plot, loss_plot, partial(curves_plot, size="xs")]
 
 
 @pytest.fixture
@@ -92,3 +94,54 @@ def test_axes_of_what_cannot_be_negative_begin_at_zero(make_row):
 def test_a_training_that_diverged_is_drawn_as_far_as_it_goes(make_row):
     history = (Epoch(epoch=1, loss=2.0), Epoch(epoch=2, loss=float("nan")))
     assert "nan" not in loss_plot([make_row("yoloms-xs-previous", history=history)])
+
+
+# precision over recall ----------------------------------------------------------------------------------
+
+
+def scored_on(make_row, name: str, *classes: str) -> Row:
+    """A row with a curve from recall 0 to 1, at full precision, for each class."""
+    row = make_row(name)
+    figures = dict.fromkeys(classes, row.metrics.classes["plane"])
+    points = [
+        CurvePoint(**{"class": each, "threshold": 0.5, "recall": recall, "precision": 1})
+        for each in classes
+        for recall in (0, 1)
+    ]
+    return replace(row, metrics=row.metrics.model_copy(update={"classes": figures}), curves=tuple(points))
+
+
+def test_each_class_with_a_curve_has_a_panel(make_row):
+    """The ship of the rows has no objects, so no curve."""
+    names = words(curves_plot([make_row("yoloms-xs-previous"), make_row("yoloms-xs-current")], "xs"))
+    assert "plane" in names and "ship" not in names
+    assert names.count("previous") == names.count("current") == 1
+    many = [f"class-{number}" for number in range(12)]
+    assert set(many) <= set(words(curves_plot([scored_on(make_row, "yoloms-xs-current", *many)], "xs")))
+
+
+def test_curves_of_other_sizes_are_not_drawn(make_row):
+    rows = [make_row("yoloms-xs-previous"), make_row("yoloms-s-current")]
+    assert "current" not in words(curves_plot(rows, "xs"))
+    assert curves_plot(rows, "l") is None
+
+
+def test_a_curve_is_drawn_where_it_runs(make_row):
+    """From one side of the grid to the other, along the line of full precision."""
+    svg = ElementTree.fromstring(curves_plot([scored_on(make_row, "yoloms-xs-current", "plane")], "xs"))
+    across = [line for line in paths(svg, "--line") if line[0][1] == line[-1][1] > 0]
+    curve, _ = paths(svg, "--current")  # the other is the legend's
+    assert curve == min(across, key=lambda line: line[0][1])  # y points down
+
+
+def paths(svg: ElementTree.Element, colour: str) -> list[list[tuple[float, float]]]:
+    """The corners of each path of a colour."""
+    drawn = [
+        each.get("d") for each in svg.iter(f"{SVG}path") if f"stroke: var({colour})" in each.get("style", "")
+    ]
+    return [[(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", each)] for each in drawn]
+
+
+def test_names_that_are_long_or_hold_dollars(make_row):
+    names = words(curves_plot([scored_on(make_row, "yoloms-xs-current", "a$b$", "x" * 60)], "xs"))
+    assert "a$b$" in names and f"{'x' * 19}…" in names

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 import pytest
 
 from tiltbox.errors import DataError
-from tiltbox.report.records import Complexity, Metrics, Training, read_history, read_record
+from tiltbox.report.records import Complexity, CurvePoint, Epoch, Metrics, Training, read_record, read_rows
 
 COUNTS = {"variant": "x", "input": [1, 3, 1024, 1024], "params": 4, "flops": 22, "unit": "multiply-adds"}
 TRAINING = {
@@ -38,7 +39,7 @@ METRICS = {
 
 def test_a_missing_file_is_no_error(tmp_path):
     assert read_record(Metrics, tmp_path / "metrics.json") is None
-    assert read_history(tmp_path / "history.csv") == ()
+    assert read_rows(Epoch, tmp_path / "history.csv") == ()
 
 
 def test_a_record_is_read(tmp_path):
@@ -88,7 +89,7 @@ def test_an_endless_training_is_refused(tmp_path):
 def test_history_keeps_a_loss_that_is_no_number(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,step,lr,loss\r\n1,75,0.004,1.5\r\n2,149,0.004,nan\r\n")
-    first, second = read_history(path)
+    first, second = read_rows(Epoch, path)
     assert (first.epoch, first.loss, second.epoch) == (1, 1.5, 2) and math.isnan(second.loss)
 
 
@@ -105,10 +106,20 @@ def test_malformed_history_names_its_line(tmp_path, text, message):
     path = tmp_path / "history.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        read_history(path)
+        read_rows(Epoch, path)
 
 
-@pytest.mark.parametrize("reader", [read_history, lambda path: read_record(Metrics, path)])
+def test_a_column_is_known_by_its_name_in_the_file(tmp_path):
+    path = tmp_path / "pr_curves.csv"
+    path.write_text("class,threshold,recall,precision,score\nship,0.50,0.25,1.0,0.9\n")
+    (point,) = read_rows(CurvePoint, path)
+    assert (point.name, point.threshold, point.recall, point.precision) == ("ship", 0.5, 0.25, 1)
+    path.write_text("name,threshold,recall,precision\n")
+    with pytest.raises(DataError, match=r"pr_curves.csv: class: there is no such column"):
+        read_rows(CurvePoint, path)
+
+
+@pytest.mark.parametrize("reader", [partial(read_rows, Epoch), lambda path: read_record(Metrics, path)])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, reader):
     path = tmp_path / "file"
     path.write_bytes(b"\xff\xfe\x00")

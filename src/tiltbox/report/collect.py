@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tiltbox.errors import DataError
-from tiltbox.report.records import Complexity, Epoch, Metrics, Training, read_history, read_record
+from tiltbox.report.records import Complexity, CurvePoint, Epoch, Metrics, Training, read_record, read_rows
 from tiltbox.settings.variants import Variant
 
 STAGES = ("train", "predict", "merge", "evaluate", "complexity")
@@ -32,6 +32,7 @@ class Row:
     training: Training | None = None
     history: tuple[Epoch, ...] = ()
     metrics: Metrics | None = None
+    curves: tuple[CurvePoint, ...] = ()
     complexity: Complexity | None = None
     config: Path | None = None
     checkpoint: Path | None = None
@@ -43,6 +44,14 @@ class Row:
         """
         source = self.complexity if key in ("params", "flops") else self.metrics
         return None if source is None else getattr(source, key)
+
+    def curve(self, name: str) -> list[tuple[float, float]]:
+        """Recall and precision of a class at IoU 0.5, by falling score."""
+        return [
+            (each.recall, each.precision)
+            for each in self.curves
+            if each.name == name and each.threshold == 0.5
+        ]
 
     def class_ap50(self, name: str) -> float | None:
         """AP50 of a class as a fraction."""
@@ -85,8 +94,9 @@ def _row(folder: Path, variant: Variant | None) -> Row:
         size=design and design.size,
         generation=design and design.generation,
         training=training,
-        history=read_history(folder / "train" / "history.csv"),
+        history=read_rows(Epoch, folder / "train" / "history.csv"),
         metrics=metrics,
+        curves=read_rows(CurvePoint, folder / "evaluate" / "pr_curves.csv"),
         complexity=read_record(Complexity, folder / "complexity" / "complexity.json"),
         config=_existing(folder / "train" / "config.py"),
         checkpoint=_existing(folder / "train" / "checkpoint.pth"),

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tiltbox.report.collect import Row
 from tiltbox.report.leaderboard import Leaderboard
-from tiltbox.report.plots import accuracy_plot, loss_plot
+from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,15 @@ def page(board: Leaderboard, rows: Sequence[Row]) -> str:
     return templates.get_template("page.html.j2").render(board=board, plots=_plots(rows))
 
 
-def _plots(rows: Sequence[Row]) -> dict[str, Plot]:
+def _plots(rows: Sequence[Row]) -> dict[str, list[Plot]]:
     """The plots that there is data for, by the section they belong to."""
+    curves = {(row.size or "other").upper(): curves_plot(rows, row.size) for row in rows}
     drawn = {
-        "models": ("Accuracy over cost: AP50 against multiply-adds", accuracy_plot(rows)),
-        "training": ("Training loss", loss_plot(rows)),
+        "models": {"Accuracy over cost: AP50 against multiply-adds": accuracy_plot(rows)},
+        "classes": {f"{size}: precision over recall at IoU 0.5": svg for size, svg in curves.items()},
+        "training": {"Training loss": loss_plot(rows)},
     }
-    return {key: Plot(caption, Markup(svg)) for key, (caption, svg) in drawn.items() if svg}
+    return {
+        key: [Plot(caption, Markup(svg)) for caption, svg in plots.items() if svg]
+        for key, plots in drawn.items()
+    }

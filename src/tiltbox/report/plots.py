@@ -7,15 +7,17 @@ the same bytes.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from tiltbox.report.collect import Row
+from tiltbox.report.collect import Row, class_names
 
 # Stand-in colour: what takes its place in the page.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -28,8 +30,11 @@ _VARIABLES = {
     SERIES["current"]: "var(--current)",
 }
 _MARKERS = {"previous": "o", "current": "D", None: "s"}
+PANELS_WIDE = 5  # classes in a row
+LONGEST_TITLE = 20  # letters that fit above a panel
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read aloud
+    "text.parse_math": False,  # a name may hold a dollar sign
     "font.size": 10,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -90,6 +95,45 @@ def loss_plot(rows: Sequence[Row]) -> str | None:
         return _svg(figure, "loss")
 
 
+def curves_plot(rows: Sequence[Row], size: str | None) -> str | None:
+    """Precision over recall at IoU 0.5 of the detectors of one size, a panel for each class with objects.
+
+    None before any of them was scored.
+    """
+    rows = [row for row in rows if row.size == size and row.curves]
+    names = [name for name in class_names(rows) if any(row.curve(name) for row in rows)]
+    if not names:
+        return None
+    deep = math.ceil(len(names) / PANELS_WIDE)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 0.5 + 1.5 * deep), layout="constrained")
+        panels = figure.subplots(deep, PANELS_WIDE, sharex=True, sharey=True, squeeze=False).ravel()
+        for name, axes in zip(names, panels, strict=False):
+            _curves_panel(axes, name, rows)
+        for axes in panels[len(names) :]:
+            axes.remove()
+        figure.supxlabel("recall", color=MUTED, fontsize=10)
+        figure.supylabel("precision", color=MUTED, fontsize=10)
+        lines = panels[0].get_lines()
+        figure.legend(handles=lines, loc="outside upper right", ncols=len(lines), labelcolor=INK)
+        return _svg(figure, f"curves-{size}")
+
+
+def _curves_panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
+    for row in rows:
+        standard = _label(row) != row.name
+        axes.plot(
+            *np.array(row.curve(name)).reshape(-1, 2).T,
+            linestyle="-" if standard else "--",
+            linewidth=1.3,
+            color=SERIES[row.generation],
+            label=row.generation if standard else row.name,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    axes.set_title(name if len(name) <= LONGEST_TITLE else f"{name[: LONGEST_TITLE - 1]}…", fontsize=8)
+    axes.tick_params(labelsize=8)
+
+
 def _generation_line(axes: Axes, generation: str | None, rows: list[Row]) -> None:
     if not rows:
         return
@@ -143,6 +187,7 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r'(<svg [^>]*?) width="[^"]*pt" height="[^"]*pt"', r"\1", svg, count=1)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", svg)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", svg)
+    svg = re.sub(r"(\.\d\d)\d+", r"\1", svg)  # hundredths of a point are fine enough
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     return svg

@@ -1,4 +1,4 @@
-"""What the stages leave behind, as typed records: train.json, history.csv, metrics.json, complexity.json.
+"""What the stages leave behind, as typed records: JSON files, and CSV files as rows.
 
 A file that is not there yet is None; one that is there and malformed is a DataError with its key.
 """
@@ -86,6 +86,15 @@ class Epoch(Record):
     loss: float
 
 
+class CurvePoint(Record):
+    """One row of pr_curves.csv."""
+
+    name: str = Field(alias="class")
+    threshold: Fraction
+    recall: Fraction
+    precision: Fraction
+
+
 R = TypeVar("R", bound=Record)
 
 
@@ -107,8 +116,8 @@ def read_record(kind: type[R], path: Path) -> R | None:
     return _checked(kind, content, str(path))
 
 
-def read_history(path: Path) -> tuple[Epoch, ...]:
-    """Read history.csv; without the file there are no epochs.
+def read_rows(kind: type[R], path: Path) -> tuple[R, ...]:
+    """Read a CSV file, each row as ``kind``; without the file there are no rows.
 
     Raises:
         DataError: A column is missing or a value is no number (with its line).
@@ -117,10 +126,11 @@ def read_history(path: Path) -> tuple[Epoch, ...]:
     if text is None:
         return ()
     rows = csv.DictReader(text.splitlines())
-    for column in Epoch.model_fields:
+    for name, field in kind.model_fields.items():
+        column = field.alias or name
         if column not in (rows.fieldnames or ()):
             raise DataError(f"{path}: {column}", "there is no such column", _again(path))
-    return tuple(_checked(Epoch, row, f"{path}:{number}") for number, row in enumerate(rows, start=2))
+    return tuple(_checked(kind, row, f"{path}:{number}") for number, row in enumerate(rows, start=2))
 
 
 def _text(path: Path) -> str | None:
