@@ -43,7 +43,7 @@ def test_fetched_once_then_used_without_a_connection(variant, tmp_path):
     [
         (None, "cannot be downloaded"),
         (b"<!DOCTYPE html><p>Sign in</p>", "cannot be downloaded .*page"),
-        (b"torn", "is no readable checkpoint"),
+        (b"torn", "is no readable checkpoint .*; delete it"),
     ],
 )
 def test_what_is_no_checkpoint_is_noticed_before_the_training(variant, tmp_path, content, problem):

@@ -59,7 +59,8 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(path, "there is no such checkpoint", "check the path") from None
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
-        remedy = "download or train it again"
+        kept = path != Path(source)  # in the cache, from where it would be taken for ever
+        remedy = "delete it, so that it is fetched again" if kept else "download or train it again"
         raise CheckpointError(path, f"is no readable checkpoint ({reason})", remedy) from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
