@@ -251,9 +251,9 @@ def test_a_file_among_the_shipped_ones_named_otherwise_by_its_path(tmp_path):
 
 
 def test_contents_of_no_folder(tmp_path):
-    assert find_dataset("mini", CONFIGS).contents() is None
+    assert find_dataset("mini", CONFIGS).contents(["train"]) is None
     assert (
-        find_dataset(written(tmp_path, FOLDER)).contents() is not None
+        find_dataset(written(tmp_path, FOLDER)).contents(["train"]) is not None
     )  # it is missing, which is told elsewhere
 
 
@@ -279,12 +279,32 @@ def folder(request, tmp_path):
         ("images/a.png", "larger picture", False),
         ("images/b.png", "", False),
         ("notes.txt", "", True),
+        ("images/.DS_Store", "", True),
+        ("images/Thumbs.db", "", True),
     ],
 )
 def test_contents(folder, file, text, same):
     dataset, root = folder
-    before = dataset.contents()
+    before = dataset.contents(["train"])
     (root / file).write_text(text)
-    assert (dataset.contents() == before) == same
+    assert (dataset.contents(["train"]) == before) == same
     (root / "images/a.png").unlink()
-    assert dataset.contents() != before
+    assert dataset.contents(["train"]) != before
+
+
+def test_contents_of_some_splits(folder):
+    dataset, root = folder
+    before = dataset.contents(["train"]), dataset.contents(["val"])
+    assert before[0] != before[1]
+    (root / "labelTxt/a.txt").write_text("1 2 4")
+    assert dataset.contents(["train"]) != before[0] and dataset.contents(["val"]) == before[1]
+    (root.parent / "train").rename(root.parent / "moved")
+    assert dataset.contents(["train"]) == before[1]
+
+
+def test_folders_that_are_there(folder):
+    dataset, root = folder
+    assert dataset.folders() == ["train/images", "train/labelTxt"]
+    (root / "labelTxt").rename(root / "labels")
+    assert dataset.folders() == ["train/images"]
+    assert find_dataset("mini", CONFIGS).folders() == []

@@ -526,7 +526,9 @@ def test_every_key_of_a_dataset_is_followed_or_not_on_purpose():
     assert {row[0] for row in mark.args[1]} | set(NOT_FOLLOWED) == set(Dataset.model_fields)
 
 
-def test_edits_in_a_folder_are_noticed(quick):
+@pytest.fixture
+def own(quick) -> Path:
+    """A project beside a folder of pictures, with its dataset file; nothing is read of them."""
     for split in ("train", "val"):
         for file in ("images/a.png", "labelTxt/a.txt"):
             path = quick / "pictures" / split / file
@@ -534,12 +536,23 @@ def test_edits_in_a_folder_are_noticed(quick):
             path.write_text(file)
     mine = "{name: mine, source: {folder: pictures}, schedule: smoke, patch: {size: 128, overlap: 0}}"
     (quick / "mine.yaml").write_text(mine)
-    settings = ["--config", "dataset=mine.yaml", "gpus=0", "--", "split_train"]
-    assert call("snakemake", *settings, at=quick).returncode == 0
-    again = ["dataset=mine.yaml", "gpus=0", "--"]
-    assert dry_run(quick, *again, "split_train") == {}
-    (quick / "pictures/train/labelTxt/a.txt").write_text("edited")
-    assert dry_run(quick, *again, "split_train") == {"download": 1, "split_train": 1}
+    return quick
+
+
+def test_edits_in_a_folder_are_noticed_where_they_count(own):
+    """A label mended in val trains nothing anew."""
+    settings = ("dataset=mine.yaml", "gpus=0", "--", f"results/mine/{TWO[0]}/train/checkpoint.pth")
+    settings += ("data/mine/patches/val/manifest.json",)
+    for file, text, jobs in [
+        ("train/images/.DS_Store", "left by a file manager", {}),
+        ("val/labelTxt/a.txt", "edited", {"split_test": 1}),
+        ("train/labelTxt/a.txt", "edited", {"split_train": 1, "train": 1}),
+    ]:
+        assert call("snakemake", "--config", *settings, at=own).returncode == 0
+        assert dry_run(own, *settings) == {}
+        (own / "pictures" / file).write_text(text)
+        assert dry_run(own, *settings) == jobs
+    assert (own / "trainings").read_text().split() == ["begin", "end"]
 
 
 def test_another_patch_size_runs_all_but_the_download_again(finished, kept_configs):

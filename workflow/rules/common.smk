@@ -59,6 +59,11 @@ def sources(splits):
     return [layout.raw(dataset.name) / split for split in splits]
 
 
+def contents_of(splits):
+    """What lies in these splits of a user's folder; looked up when a job may need it."""
+    return lambda wildcards: dataset.contents(splits)
+
+
 def results_of(variant):
     """What a variant's row ends in: scores, or where there are no labels the file to submit."""
     scores = layout.metrics(dataset.name, variant)

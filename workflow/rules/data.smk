@@ -1,4 +1,7 @@
 # Images and labels, and the patches that detectors are trained and tested on.
+#
+# What is edited in a user's folder, of which download makes links, is noticed by the rule that cuts that split: a
+# label mended in val trains nothing anew.
 
 
 rule download:
@@ -16,10 +19,10 @@ rule download:
         runtime=720,
     params:
         folder=layout.raw(dataset.name),
+        linked=lambda wildcards: dataset.folders(),
         source=fingerprint(
             dataset.source, dataset_keys("splits", "classes", "expected")
         ),
-        contents=lambda wildcards: dataset.contents(),
         dataset=uncompared(plan.workflow.dataset),
     shell:
         "tiltbox download {params.dataset:q} --out {params.folder} > {log} 2>&1"
@@ -47,6 +50,7 @@ for role, splits in cut_splits().items():
             runtime=240,
         params:
             sources=sources(splits),
+            contents=contents_of(splits),
             folder=layout.patches(dataset.name, splits),
             size=dataset.patch.size,
             overlap=dataset.patch.overlap,

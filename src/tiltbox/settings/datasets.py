@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tiltbox.dota import images, labels
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.windows import Cutting
 from tiltbox.errors import SettingsError
@@ -151,10 +152,11 @@ class Expected(Settings):
     objects: int | None = Field(None, ge=0)
 
 
-def _files(root: Path, folders: Iterable[str]) -> Iterator[Path]:
-    """The files in these folders of ``root``; a folder that is missing has none."""
-    for folder in folders:
-        yield from (path for path in sorted((root / folder).glob("*")) if path.is_file())
+def _files(root: Path, folder: str | None, extensions: Collection[str]) -> Iterator[Path]:
+    """The files that count in a folder of ``root``; none where it is missing."""
+    for path in sorted((root / folder).glob("[!.]*")) if folder else ():
+        if path.suffix.lower() in extensions and path.is_file():
+            yield path
 
 
 ClassName = Annotated[str, Field(pattern=r"^[^\s/]{1,60}$")]  # of which names of files are made
@@ -187,26 +189,37 @@ class Dataset(Settings):
             self._check_splits(labelled)
         return self
 
-    def contents(self) -> str | None:
-        """A hash of what lies in the folder of a folder source: labels as they are, images by name and size.
+    def folders(self) -> list[str]:
+        """Those of images and labels that a folder source has; none of other sources."""
+        root = self.source.folder
+        if root is None:
+            return []
+        named = [folder for split in get_args(Split) for folder in self._folders(split) if folder]
+        return [folder for folder in named if (root / folder).is_dir()]
+
+    def contents(self, splits: Iterable[Split]) -> str | None:
+        """A hash of what these splits of a folder source hold: labels as they are, images by name and size.
 
         None for other sources. Thousands of images take a fraction of a second: none is opened.
         """
         root = self.source.folder
         if root is None:
             return None
-        if self.splits is not None:
-            folders = self.splits.values()
-            images, labels = (
-                [each.images for each in folders],
-                [each.labels for each in folders if each.labels],
-            )
-        else:
-            images = [f"{split}/images" for split in get_args(Split)]
-            labels = [f"{split}/labelTxt" for split in get_args(Split)]
-        sizes = {str(path): path.stat().st_size for path in _files(root, images)}
-        texts = {str(path): hashlib.md5(path.read_bytes()).hexdigest() for path in _files(root, labels)}
-        return fingerprint(sizes, texts)
+        found: dict[str, int | str] = {}
+        for split in splits:
+            image_folder, label_folder = self._folders(split)
+            for path in _files(root, image_folder, images.EXTENSIONS):
+                found[f"{split}/images/{path.name}"] = path.stat().st_size
+            for path in _files(root, label_folder, labels.EXTENSIONS):
+                found[f"{split}/labels/{path.name}"] = hashlib.md5(path.read_bytes()).hexdigest()
+        return fingerprint(found)
+
+    def _folders(self, split: Split) -> tuple[str | None, str | None]:
+        """Where images and labels of a split may lie in the folder of a folder source."""
+        if self.splits is None:
+            return f"{split}/images", f"{split}/labelTxt"
+        given = self.splits.get(split)
+        return (given.images, given.labels) if given else (None, None)
 
     def _declared(self) -> dict[str, bool] | None:
         """Whether each split has labels, as far as the settings tell before there are data."""
