@@ -42,5 +42,5 @@ lint: setup ## check style and workflow
 format: setup ## format code and workflow
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/snakefmt Snakefile workflow
 
-clean: ## remove results and data that can be made again (asks nothing of DVC's cache)
-	rm -rf data/mini results/mini logs .snakemake
+clean: ## remove data, results and logs of the mini set, which can be made again
+	rm -rf data/mini results/mini logs/mini logs/benchmarks/mini

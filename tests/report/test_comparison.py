@@ -11,6 +11,8 @@ from tiltbox.report.comparison import (
     accuracy_note,
     effort_note,
     input_note,
+    label_note,
+    pair_notes,
     pairs,
     recipe_notes,
     same_test_set,
@@ -113,3 +115,46 @@ def test_costs_compare_only_for_the_same_head_and_input(make_row, published, cla
     scores = {str(n): row.metrics.classes["plane"] for n in range(classes)}
     metrics = row.metrics.model_copy(update={"classes": scores})
     assert recipe_notes([replace(row, metrics=metrics)], published)[2] == text
+
+
+def test_scores_on_other_labels_are_said_to_be_incomparable(make_row):
+    rows = [make_row("yoloms-xs-previous"), make_row("yoloms-xs-current")]
+    assert label_note(rows) is None and label_note([Row("mine", "mini")]) is None
+    edited = rows[1].metrics.model_copy(update={"labels": "0123"})
+    assert "not comparable" in label_note([rows[0], replace(rows[1], metrics=edited)])
+
+
+def retrained(row: Row, **changes) -> Row:
+    return replace(row, training=row.training.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"seed": 3, "device": "GPU"}, None),
+        ({"epochs": 99}, "other epochs."),
+        ({"images_per_step": 2, "learning_rate": 0.001}, "other images per step and learning rate."),
+        ({"pretrained": "https://example.org/coco.pth"}, "other pretraining."),
+        ({"data": {"patches": 7}}, "other training data."),
+    ],
+)
+def test_a_pair_that_was_not_trained_alike(make_row, changes, said):
+    previous, current = make_row("yoloms-xs-previous"), retrained(make_row("yoloms-xs-current"), **changes)
+    *notes, chance = pair_notes([(previous, current)])
+    assert "seeds" in chance
+    names = "yoloms-xs-previous and yoloms-xs-current were not trained alike"
+    assert notes == ([f"{names}: {said}"] if said else [])
+
+
+def test_pairs_without_training_or_scores(make_row):
+    bare = make_row("yoloms-xs-previous", training=None, metrics=None)
+    assert pair_notes([(bare, bare)]) == () == pair_notes([])
+
+
+def test_the_number_of_classes_is_known_without_scores(make_row, published):
+    """A set without test labels has no scores, and its detector is compared all the same."""
+    row = make_row("yoloms-xs-previous", metrics=None)
+    assert "Parameters and FLOPs are comparable." in recipe_notes([row], published)
+    notes = recipe_notes([retrained(row, data={"classes": 18})], published)
+    assert any("heads for as many classes" in note for note in notes)

@@ -65,6 +65,7 @@ def test_the_metrics(scene):
     assert metrics == {
         "dataset": "mini",
         "split": "test",
+        "labels": metrics["labels"],
         "images": 3,
         "objects": 2,
         "iou_thresholds": [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95],
@@ -75,6 +76,17 @@ def test_the_metrics(scene):
     }
     assert list(metrics["classes"]) == list(DOTA_V1_CLASSES)
     assert json.loads((scene / "evaluate" / "metrics.json").read_text()) == metrics
+
+
+def test_metrics_tell_which_labels_they_were_measured_on(scene):
+    before = run(scene)["labels"]
+    assert run(scene)["labels"] == before and len(before) == 12
+    label = next((scene / "labelTxt").glob("*.txt"))
+    label.write_text(label.read_text() + "\n")
+    edited = run(scene)["labels"]
+    assert edited != before
+    label.rename(label.with_name("renamed.txt"))
+    assert run(scene)["labels"] not in (before, edited)
 
 
 def test_the_files(scene):

@@ -45,6 +45,13 @@ class Row:
         source = self.complexity if key in ("params", "flops") else self.metrics
         return None if source is None else getattr(source, key)
 
+    @property
+    def class_count(self) -> int | None:
+        """Of the detector, as far as it is known."""
+        if self.metrics:
+            return len(self.metrics.classes)
+        return self.training.data.get("classes") if self.training else None
+
     def curve(self, name: str) -> list[tuple[float, float]]:
         """Recall and precision of a class at IoU 0.5, by falling score."""
         return [

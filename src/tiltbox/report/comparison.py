@@ -9,6 +9,7 @@ from tiltbox.report.records import Training
 from tiltbox.settings.published import Conditions, Published
 
 STANDARD_INPUT = (1, 3, 1024, 1024)
+RECIPE = ("epochs", "images_per_step", "learning_rate", "image_size", "augmentation")
 
 
 def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -45,6 +46,34 @@ def effort_note(rows: Sequence[Row]) -> str | None:
     if len(epochs) < 2:
         return None
     return f"Trained for {_listed(list(map(str, epochs)))} epochs: some only learned for longer than others."
+
+
+def label_note(rows: Sequence[Row]) -> str | None:
+    """A warning where some were scored before the labels were edited, and others after."""
+    labels = {row.metrics.labels for row in rows if row.metrics}
+    if len(labels) < 2:
+        return None
+    return "These scores are not comparable: they were not measured on the same labels. Score all again."
+
+
+def pair_notes(found: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
+    """What the difference within a pair may be due to, other than the generation."""
+    notes = [_pair_difference(previous, current) for previous, current in found]
+    chance = "One training of each: with other seeds the differences may change by some points."
+    scored = any(row.metrics for pair in found for row in pair)
+    return tuple(filter(None, [*notes, chance if scored else None]))
+
+
+def _pair_difference(previous: Row, current: Row) -> str | None:
+    ours = [row.training for row in (previous, current) if row.training]
+    if len(ours) < 2:
+        return None
+    facts = {key.replace("_", " "): [getattr(each, key) for each in ours] for key in RECIPE}
+    facts["pretraining"] = [bool(each.pretrained) for each in ours]
+    facts["training data"] = [each.data for each in ours]
+    unlike = [name for name, (one, other) in facts.items() if one != other]
+    names = f"{previous.name} and {current.name}"
+    return f"{names} were not trained alike: other {_listed(unlike)}." if unlike else None
 
 
 def input_note(rows: Sequence[Row]) -> str | None:
@@ -87,7 +116,7 @@ def _accuracy_difference(rows: Sequence[Row], published: Published) -> str | Non
 
 def _cost_difference(rows: Sequence[Row], published: Published) -> str | None:
     """Whether parameters and FLOPs were counted on the same head and input."""
-    classes = {len(row.metrics.classes) for row in rows if row.metrics}
+    classes = {row.class_count for row in rows} - {None}
     inputs = {row.complexity.input for row in rows if row.complexity}
     if not inputs:
         return None

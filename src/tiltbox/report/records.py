@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tiltbox.errors import DataError
 
@@ -44,6 +44,7 @@ class Training(Record):
     config_hash: str
     git_commit: str
     versions: dict[str, str]
+    data: dict[str, JsonValue] = {}
 
 
 class ClassMetrics(Record):
@@ -61,6 +62,7 @@ class Metrics(Record):
 
     dataset: str
     split: str
+    labels: str = ""
     images: Count
     objects: Count
     AP50: Fraction | None

@@ -12,6 +12,8 @@ from tiltbox.report.comparison import (
     accuracy_note,
     effort_note,
     input_note,
+    label_note,
+    pair_notes,
     pairs,
     recipe_notes,
     same_test_set,
@@ -45,7 +47,9 @@ def model_table(rows: Sequence[Row], out: Path) -> Table:
         ),
         tuple(cells),
         words=3,
-        notes=tuple(filter(None, (accuracy_note(rows), effort_note(rows), input_note(rows)))),
+        notes=tuple(
+            filter(None, (accuracy_note(rows), label_note(rows), effort_note(rows), input_note(rows)))
+        ),
     )
 
 
@@ -73,7 +77,7 @@ def generation_table(rows: Sequence[Row]) -> Table | None:
         ("model", "AP50", "mAP", "params (M)", "FLOPs (G)"),
         tuple(line for pair in found for line in _pair_rows(*pair)),
         group=3,
-        notes=("Differences of accuracy are in percentage points.",),
+        notes=("Differences of accuracy are in percentage points.", *pair_notes(found)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ def evaluate(
     for part in found.values():
         _require_labels(part, truth)
     score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
-    metrics = metrics_of(score, dataset, split, len(truth))
+    metrics = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
     confused = confusion(found, score.objects)
@@ -79,11 +80,12 @@ def evaluate(
     return metrics
 
 
-def metrics_of(score: Task1Score, dataset: str, split: str, images: int) -> dict:
-    """The content of metrics.json."""
+def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels: str) -> dict:
+    """The content of metrics.json; ``labels`` is a hash of what was scored against."""
     return {
         "dataset": dataset,
         "split": split,
+        "labels": labels,
         "images": images,
         "objects": sum(each.objects for each in score.classes.values()),
         "iou_thresholds": list(score.thresholds),
@@ -152,6 +154,14 @@ def _label_files(folder: Path) -> dict[str, Path]:
     if not files:
         raise DataError(folder, "holds no label files", "give the labelTxt folder with --labels")
     return files
+
+
+def _hash_of(files: Iterable[Path]) -> str:
+    """It tells whether two scores were measured on the same labels."""
+    found = hashlib.md5()
+    for path in sorted(files):
+        found.update(f"{path.name}\n".encode() + hashlib.md5(path.read_bytes()).digest())
+    return found.hexdigest()[:12]
 
 
 def _require_labels(part: ClassDetections, labelled: Container[str]) -> None:
