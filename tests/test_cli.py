@@ -50,7 +50,7 @@ def source(tmp_path) -> Path:
     folder = tmp_path / "source"
     for name in ("images", "labelTxt"):
         (folder / name).mkdir(parents=True)
-    write_png(folder / "images/P1.png", np.zeros((64, 64, 3), np.uint8))
+    write_png(folder / "images/P1.png", np.full((64, 64, 3), 80, np.uint8))
     (folder / "labelTxt/P1.txt").write_text(SHIP)
     return folder
 
@@ -161,6 +161,33 @@ def test_split_and_evaluate(source, tmp_path, capsys):
 
 
 # what goes wrong ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["merge {task1}", "evaluate {task1} --labels {task1}"])
+def test_names_are_for_ultralytics_alone(verb, tmp_path, capsys):
+    (tmp_path / "Task1_ship.txt").write_text("")
+    command = f"{verb} --out {{out}} --names nowhere.yaml"
+    line = failure(capsys, command, task1=tmp_path, out=tmp_path / "out/metrics.json")
+    assert line.endswith("--names: is for a predictions.json alone; leave it out")
+
+
+def test_images_that_are_not_there(tmp_path, capsys):
+    command = "evaluate {at} --labels {at} --out {at}/metrics.json --images {at}/none"
+    assert "none: there is no such folder" in failure(capsys, command, at=tmp_path)
+
+
+def test_classes_without_a_file_are_named(source, tmp_path, caplog):
+    (tmp_path / "task1").mkdir()
+    (tmp_path / "task1/Task1_plane.txt").write_text("")
+    command = "evaluate {task1} --labels {source}/labelTxt --out {out}"
+    assert run(command, task1=tmp_path / "task1", source=source, out=tmp_path / "scores/metrics.json") == 0
+    assert "14 of 15 classes have no Task1 file, so no detections: baseball-diamond, bridge" in caplog.text
+
+
+def test_images_that_are_nearly_black(source, tmp_path, caplog):
+    write_png(source / "images/P1.png", np.full((64, 64, 3), 7, np.uint8))
+    assert run("split {source} --out {out}", source=source, out=tmp_path / "out") == 0
+    assert "1 image nearly black: of 16-bit samples" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,20 @@ def test_what_has_no_mark_stays(tmp_path, file):
     assert contents(tmp_path) == {f"out/{file}": "mine"}
 
 
+def test_what_was_put_beside_it_stays(tmp_path):
+    """As scores that were written into the folder they are the scores of; hidden files do not count."""
+    out = tmp_path / "out"
+    fill(split_folder(out), "old")
+    (out / ".DS_Store").touch()
+    fill(split_folder(out), "new")
+    put(out / "metrics.json")
+    with pytest.raises(
+        OutputError, match=r"holds .metrics\.json., which .tiltbox split. did not write and would"
+    ):
+        fill(split_folder(out), "newer")
+    assert contents(out) == contents(out) | {"a": "new", "metrics.json": "mine"}
+
+
 def test_what_another_stage_wrote_stays(tmp_path):
     fill(whole_folder(tmp_path / "out", "download"), "raw")
     with pytest.raises(OutputError, match="does not say that 'tiltbox split' wrote it"):

@@ -148,6 +148,8 @@ def _run_split(options: Namespace) -> None:
     patches, images = _number(manifest["patches"], "patch", "patches"), _number(manifest["images"], "image")
     print(f"{patches}{objects} of {images}")
     _warn_of(manifest["objects_without_area"], "object", "without area left out")
+    black = "nearly black: of 16-bit samples the high byte is kept, so stretch them to 8 bits first"
+    _warn_of(manifest["nearly_black_images"], "image", black)
 
 
 # train ------------------------------------------------------------------------------------------------
@@ -283,7 +285,7 @@ def _run_merge(options: Namespace) -> None:
     )
     found, images = _number(counts["detections"], "detection"), _number(counts["images"], "image")
     print(f"{counts['kept']:,} of {found} on {images} kept")
-    _warn_of(counts["not_finite"], "detection", "with a NaN or infinite number left out")
+    _warn_of(counts["not_finite"], "detection", "with a number that is NaN, infinite or beyond 1e7 left out")
 
 
 # evaluate ---------------------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ def _evaluate(verbs) -> None:
         help="folder or zip of Task1_<class>.txt, or Ultralytics' predictions.json of whole images",
     )
     verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="the labelTxt of the images")
-    _out(verb, "FILE.json", "metrics; dota.txt and curves are written beside it")
+    _out(verb, "FILE.json", "metrics; dota.txt, pr_curves.csv and confusion.csv are written beside it")
     verb.add_argument("--split", default="", metavar="NAME", help="name of the split, for the record")
     verb.add_argument(
         "--absent-classes",
@@ -315,8 +317,13 @@ def _evaluate(verbs) -> None:
 
 
 def _run_evaluate(options: Namespace) -> None:
+    from tiltbox.errors import DataError
     from tiltbox.stages.evaluate import evaluate, metrics_table
 
+    if options.images and not options.images.is_dir():
+        raise DataError(
+            options.images, "there is no such folder", "give the images of --labels with --images"
+        )
     metrics = evaluate(
         options.task1,
         options.labels,

@@ -54,8 +54,8 @@ def whole_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Itera
     """Yield an empty folder to fill; it takes the place of ``path`` when the block succeeds.
 
     Args:
-        path: The folder to write; a link to a folder stays a link. It may be empty, or carry the mark of
-            ``stage``, which the new one gets, too. Anything else stays.
+        path: The folder to write; a link to a folder stays a link. It may be empty, or hold nothing (hidden
+            files apart) but what its mark says that ``stage`` wrote. Anything else stays.
         stage: The verb of the command that writes it.
         reads: What is read meanwhile, and must not lie in ``path``.
 
@@ -70,7 +70,7 @@ def whole_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Itera
         new = place / "new"
         new.mkdir()
         yield new
-        (new / MARK).write_text(_mark(stage), encoding="utf-8")
+        (new / MARK).write_text(_mark(stage) + "".join(f"{name}\n" for name in _shown(new)), encoding="utf-8")
         new.chmod(0o755)
         _require_ours(path, stage)  # work may take hours, in which the user may have put something there
         _take_place(new, path, place / "old")
@@ -144,20 +144,34 @@ def _require_ours(path: Path, stage: str) -> None:
     """Refuse to replace anything but an empty folder or an earlier output of the same stage."""
     if path.exists() and not path.is_dir():
         raise OutputError(path, "is a file", "name a folder with --out")
-    if path.is_dir() and any(path.iterdir()) and not _is_marked(path, stage):
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    written = _written_by(stage, path)
+    if written is None:
         problem = f"is not empty, and its {MARK} does not say that 'tiltbox {stage}' wrote it"
         raise OutputError(path, problem, f"{_ELSEWHERE}, or remove this one if it is an old result")
+    for name in _shown(path):
+        if name not in written:
+            problem = f"holds '{name}', which 'tiltbox {stage}' did not write and would remove"
+            raise OutputError(path, problem, f"move that away, or {_ELSEWHERE}")
 
 
-def _is_marked(folder: Path, stage: str) -> bool:
+def _written_by(stage: str, folder: Path) -> list[str] | None:
+    """What the mark of a folder lists; None where it has none of that stage."""
     try:
-        return (folder / MARK).read_bytes() == _mark(stage).encode()
-    except OSError:
-        return False
+        text = (folder / MARK).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text.removeprefix(_mark(stage)).splitlines() if text.startswith(_mark(stage)) else None
+
+
+def _shown(folder: Path) -> list[str]:
+    """Names in a folder, without the hidden ones that file managers leave."""
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def _mark(stage: str) -> str:
-    return f"Written by 'tiltbox {stage}', which may replace this folder.\n"
+    return f"Written by 'tiltbox {stage}', which may replace this folder and what is listed here.\n"
 
 
 def _take_place(new: Path, path: Path, old: Path) -> None:

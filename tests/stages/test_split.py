@@ -128,6 +128,7 @@ def test_manifest(source, tmp_path):
         "iof": 0.7,
         "labelled": True,
         "images": 2,
+        "nearly_black_images": 0,
         "patches": 5,
         "empty_patches": 1,
         "objects": 5,
@@ -135,8 +136,36 @@ def test_manifest(source, tmp_path):
         "objects_in_patches": 10,
         "cut_objects": 2,
         "classes": {"harbor": 0, "plane": 8, "ship": 2},
+        "contents": manifest["contents"],
     }
     assert json.loads((tmp_path / "out/manifest.json").read_text()) == manifest
+
+
+def test_contents_change_with_a_pixel_or_a_label_alone(source, tmp_path):
+    """Though all counts stay: what was made of the patches is out of date."""
+
+    def contents(**changes) -> str:
+        return split([source], tmp_path / "out", **SMALL | changes)["contents"]
+
+    before = contents()
+    assert contents() == contents(workers=2) == before
+    label = next((source / "labelTxt").iterdir())
+    text = label.read_text()
+    label.write_text(text.replace("40 10 ", "40 11 ", 1))
+    assert label.read_text() != text and contents() != before
+    label.write_text(text)
+    image = cv2.imread(str(source / "images/P1.png"))
+    image[3, 5, 1] ^= 1
+    write_png(source / "images/P1.png", image)
+    assert contents() != before
+
+
+def test_images_that_are_nearly_black_are_counted(source, tmp_path):
+    """As those of 11 bits in 16, of which the high byte says next to nothing."""
+    cv2.imwrite(str(source / "images/P1.png"), np.full((70, 100, 3), 2047, np.uint16))
+    assert split([source], tmp_path / "out", **SMALL)["nearly_black_images"] == 1
+    cv2.imwrite(str(source / "images/P1.png"), np.full((70, 100, 3), 4096, np.uint16))
+    assert split([source], tmp_path / "out", **SMALL)["nearly_black_images"] == 0
 
 
 def test_classes_in_the_given_order(source, tmp_path):
@@ -274,7 +303,7 @@ def test_disk_that_fails(source, tmp_path, monkeypatch, failure, remedy):
     def fail(*_):
         raise OSError(failure, os.strerror(failure))
 
-    monkeypatch.setattr(stage, "write_labels", fail)
+    monkeypatch.setattr(stage, "write_png", fail)
     message = f"{tmp_path}/out: cannot write here ({os.strerror(failure)}); {remedy} with --out"
     refuses(OutputError, re.escape(message), source, tmp_path / "out")
 

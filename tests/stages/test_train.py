@@ -339,6 +339,14 @@ def test_only_one_training_at_a_time(folder, tmp_path):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0)
 
 
+def test_files_of_somebody_else_stay(folder, tmp_path):
+    (tmp_path / "config.py").write_text("precious = 1")
+    with pytest.raises(OutputError, match=r"holds a 'config.py' that no training left there; choose another"):
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.py"]
+    assert (tmp_path / "config.py").read_text() == "precious = 1"
+
+
 @pytest.mark.parametrize(
     ("patches", "message"),
     [("none", "there is no manifest; cut the images"), ("test", "has no labels to learn from")],

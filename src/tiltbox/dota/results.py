@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tiltbox.dota.task1 import ClassDetections, read_task1
 from tiltbox.dota.ultralytics import names_of, read_predictions
+from tiltbox.errors import SettingsError
 
 
 def read_results(
@@ -21,7 +22,15 @@ def read_results(
 
     Raises:
         DataError: There is no such source, or it is malformed or of a class that is not one of ``classes``.
+        SettingsError: ``names`` is given for another source.
     """
     if source.suffix.lower() == ".json" and not source.is_dir():
         return read_predictions(source, classes, names_of(classes, names))
+    require_no_names(names)
     return read_task1(source, classes)
+
+
+def require_no_names(names: Path | None) -> None:
+    """Raise SettingsError where names of categories are given to results that have none."""
+    if names is not None:
+        raise SettingsError("--names", "is for a predictions.json alone", "leave it out")

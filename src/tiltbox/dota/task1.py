@@ -6,6 +6,7 @@ of a detector, a patch; the corners are in pixels of whatever it names.
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from tiltbox.dota.reading import (
 from tiltbox.dota.task1_text import Rows, format_rows, parse_plain
 from tiltbox.dota.zips import written_zip
 from tiltbox.errors import DataError
+
+log = logging.getLogger("tiltbox")
 
 WORDS = 10
 _GIVE = "give a folder or zip of Task1_<class>.txt"
@@ -136,6 +139,9 @@ def read_task1(source: Path, classes: Collection[str]) -> dict[str, ClassDetecti
         found[name] = parse_task1(content, where)
     if not found:
         raise DataError(source, "holds no Task1_<class>.txt", _GIVE)
+    if lost := [name for name in classes if name not in found]:
+        known = f"{len(lost)} of {len(classes)} classes have no Task1 file, so no detections"
+        log.warning("%s: %s: %s", source, known, ", ".join(lost))
     return {name: found.get(name, no_detections()) for name in classes}
 
 

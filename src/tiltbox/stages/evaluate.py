@@ -57,7 +57,7 @@ def evaluate(
 
     Raises:
         DataError: A file is missing or malformed, or detections are on an image that has no labels.
-        SettingsError: ``absent_classes`` is neither.
+        SettingsError: ``absent_classes`` is neither, or ``names`` is given for Task1 files.
         OutputError: ``out`` cannot be written, or would overwrite or be taken for something else.
     """
     task1, labels, out = Path(task1), Path(labels), Path(out)

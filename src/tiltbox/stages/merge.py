@@ -12,7 +12,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import read_detections
 from tiltbox.dota.patches import PatchName, parse_patch_name
 from tiltbox.dota.reading import MAX_COORDINATE, require_class
-from tiltbox.dota.results import read_results
+from tiltbox.dota.results import read_results, require_no_names
 from tiltbox.dota.task1 import ClassDetections, write_task1
 from tiltbox.errors import DataError, SettingsError
 from tiltbox.files import whole_folder
@@ -73,7 +73,7 @@ def merge(
 
     Raises:
         DataError: The detections are missing or malformed, of an unknown class or not on a patch.
-        SettingsError: ``iou`` is not from 0 to 1.
+        SettingsError: ``iou`` is not from 0 to 1, or ``names`` is given for anything but a predictions.json.
         OutputError: ``out`` cannot be written, holds something else than a merge or is being written by
             another process.
     """
@@ -132,6 +132,7 @@ def _read(source: Path, classes: Sequence[str], names: Path | None) -> Iterator[
     """The boxes of each of ``classes``, in that order."""
     if source.is_dir() or source.suffix.lower() in (".zip", ".json"):
         return _from_patches(read_results(source, classes, names))
+    require_no_names(names)
     return _from_parquet(source, classes)
 
 
@@ -184,4 +185,5 @@ def _patch(part: ClassDetections, index: int) -> PatchName:
         return parse_patch_name(name)
     except DataError as error:
         where = part.where(int(np.argmax(part.image == index)))
-        raise DataError(where, f"'{name}' {error.problem}", error.remedy) from None
+        remedy = f"{error.remedy}; results of whole images need no merge, only 'tiltbox evaluate'"
+        raise DataError(where, f"'{name}' {error.problem}", remedy) from None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+from isal import isal_zlib
 
 from tiltbox.dota.images import read_image, write_png
-from tiltbox.dota.labels import write_labels
+from tiltbox.dota.labels import format_labels
 from tiltbox.dota.patches import format_patch_name
 from tiltbox.dota.sources import Source, read_sources
 from tiltbox.dota.windows import CUT, Cutting, Window, objects_in_window, without_area
@@ -22,14 +24,24 @@ from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 
 PADDING = (104, 116, 124)  # BGR, as in mmrotate's configs
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
+BLACK = 16  # of 255: where no value is as high, there is nothing to be seen
 
 
 @dataclass(frozen=True)
 class PatchCount:
-    """What one patch holds: objects by class, and how many of them are cut."""
+    """What one patch holds: objects by class, how many of them are cut, and checksums beside its name."""
 
     classes: Counter[str]
     cut: int
+    contents: str
+
+
+@dataclass(frozen=True)
+class ImageCount:
+    """What came of one image: its patches, and whether it is nearly black."""
+
+    patches: list[PatchCount]
+    black: bool
 
 
 def split(
@@ -78,8 +90,8 @@ def split(
         (folder / "images").mkdir()
         if images[0].labels is not None:
             (folder / "annfiles").mkdir()
-        patches = _cut_all(images, cutting, folder, out, workers)
-        manifest = _manifest(sources, images, cutting, patches, classes)
+        counts = _cut_all(images, cutting, folder, out, workers)
+        manifest = _manifest(sources, images, cutting, counts, classes)
         write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -91,24 +103,22 @@ def _estimated_bytes(images: list[Source], cutting: Cutting) -> int:
 
 def _cut_all(
     images: list[Source], cutting: Cutting, folder: Path, out: Path, workers: int | None
-) -> list[PatchCount]:
+) -> list[ImageCount]:
     # The largest first, so that no core is left alone with one at the end.
     tasks = sorted(images, key=lambda image: -image.width * image.height)
     cut = partial(_cut_image, cutting, folder, out)
     workers = min(workers or cores(), len(tasks))
-    counts = map_in_processes(cut, tasks, workers, "split", prepare=partial(cv2.setNumThreads, 1))
-    return [patch for image in counts for patch in image]
+    return map_in_processes(cut, tasks, workers, "split", prepare=partial(cv2.setNumThreads, 1))
 
 
-def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> list[PatchCount]:
+def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> ImageCount:
     """Write the patches of one image, those of ``out`` into ``folder`` as yet, and count what is on them."""
     image = read_image(source.image)
     height, width, _ = image.shape
     try:
-        return [
-            _cut_patch(image, source, window, cutting.iof, folder)
-            for window in cutting.windows(width, height)
-        ]
+        windows = cutting.windows(width, height)
+        patches = [_cut_patch(image, source, window, cutting.iof, folder) for window in windows]
+        return ImageCount(patches, bool(image.max(initial=0) < BLACK))
     except OSError as error:
         raise cannot_write(out, error) from None
 
@@ -117,12 +127,16 @@ def _cut_patch(image: np.ndarray, source: Source, window: Window, iof: float, fo
     stop_if_unwanted()
     x0, y0, x1, _ = window
     name = format_patch_name(source.image.stem, x1 - x0, x0, y0)
-    write_png(folder / "images" / f"{name}.png", _pixels(image, window))
+    pixels = _pixels(image, window)
+    write_png(folder / "images" / f"{name}.png", pixels)
+    contents = f"{name} {isal_zlib.crc32(pixels):08x}"
     if source.labels is None:
-        return PatchCount(Counter(), 0)
+        return PatchCount(Counter(), 0, contents)
     labels = objects_in_window(source.labels, window, iof)
-    write_labels(folder / "annfiles" / f"{name}.txt", labels)
-    return PatchCount(Counter(labels.classes), int((labels.difficult == CUT).sum()))
+    text = format_labels(labels).encode()
+    (folder / "annfiles" / f"{name}.txt").write_bytes(text)
+    cut = int((labels.difficult == CUT).sum())
+    return PatchCount(Counter(labels.classes), cut, f"{contents} {isal_zlib.crc32(text):08x}")
 
 
 def _pixels(image: np.ndarray, window: Window) -> np.ndarray:
@@ -137,10 +151,11 @@ def _manifest(
     sources: Sequence[Path],
     images: list[Source],
     cutting: Cutting,
-    patches: list[PatchCount],
+    counts: list[ImageCount],
     classes: Collection[str] | None,
 ) -> dict:
     """What was cut and how; without labels all counts of objects are 0."""
+    patches = [patch for image in counts for patch in image.patches]
     labels = [image.labels for image in images if image.labels is not None]
     found = sum((patch.classes for patch in patches), Counter())
     names = classes or sorted({name for each in labels for name in each.classes})
@@ -152,6 +167,7 @@ def _manifest(
         "iof": cutting.iof,
         "labelled": bool(labels),
         "images": len(images),
+        "nearly_black_images": sum(image.black for image in counts),
         "patches": len(patches),
         "empty_patches": sum(not patch.classes for patch in patches),
         "objects": sum(len(each) for each in labels),
@@ -159,4 +175,10 @@ def _manifest(
         "objects_in_patches": found.total(),
         "cut_objects": sum(patch.cut for patch in patches),
         "classes": {name: found[name] for name in names},
+        "contents": _hash_of(patch.contents for patch in patches),
     }
+
+
+def _hash_of(lines: Iterable[str]) -> str:
+    """It tells what was made of the patches that a pixel or a label is another, though no count is."""
+    return hashlib.md5("\n".join(sorted(lines)).encode()).hexdigest()

@@ -30,6 +30,8 @@ from tiltbox.training.resume import essence, last_checkpoint, prepare_work
 
 log = logging.getLogger("tiltbox")
 
+LOCK = ".training.lock"  # stays where a training was
+
 
 def train(
     name: str,
@@ -64,11 +66,13 @@ def train(
     Raises:
         DataError: The patches have no labels or no objects.
         SettingsError: More GPUs are wanted than there are, though there are some.
-        OutputError: ``out`` cannot be written, or another process is training there.
+        OutputError: ``out`` cannot be written, holds files of somebody else, or another process is training
+            there.
         CheckpointError: The weights to start from belong to another model.
     """
     manifest = _patch_manifest(patches)
     require_writable(out)
+    _require_own(out)
     gpus = _usable_gpus(gpus, schedule)
     if gpus and processes:
         raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
@@ -91,6 +95,16 @@ def train(
         if config.tracking:
             _record_end(config.tracking, variant, out, len(classes))
     return out / "checkpoint.pth"
+
+
+def _require_own(out: Path) -> None:
+    """Refuse a folder with files of these names that no training left there."""
+    if (out / LOCK).exists() or (out / "train.json").exists():
+        return
+    for name in ("checkpoint.pth", "config.py", "history.csv", "work"):
+        if (out / name).exists():
+            problem = f"holds a '{name}' that no training left there"
+            raise OutputError(out, problem, "choose another folder with --out, or remove it")
 
 
 def _usable_gpus(asked: int | None, schedule: Schedule) -> int:
@@ -233,7 +247,7 @@ def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> No
 
 @contextmanager
 def _only_trainer(out: Path):
-    lock = FileLock(out / ".training.lock")
+    lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -40,7 +40,8 @@ class PatchDataset(BaseDataset):
         ]
         image = self.patches / "images" / f"{annfile.stem}.png"
         if not image.exists():
-            raise DataError(image, "there is no such patch", "cut the images with `tiltbox split` again")
+            remedy = "cut the images again: `tiltbox split`, or `snakemake --forcerun split_train`"
+            raise DataError(image, "there is no such patch", remedy)
         return {"img_id": annfile.stem, "img_path": str(image), "instances": instances}
 
 

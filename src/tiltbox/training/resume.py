@@ -15,7 +15,7 @@ log = logging.getLogger("tiltbox")
 def essence(config) -> dict:
     """What a training goes on with only if it is the same: neither places nor how the work is shared out.
 
-    What is in the patches says their manifest.
+    What is in the patches, to the pixel, says their manifest.
     """
     plain = config.to_dict()
     loader = plain["train_dataloader"]
