@@ -72,7 +72,18 @@ def test_nothing_is_there_before_all_is_written(tmp_path):
         temporary.write_text("all")
         assert not path.exists()
     assert path.read_text() == "all"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_rights_are_those_of_any_new_file_and_folder(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "file.txt", "all")
+        fill(split_folder(tmp_path / "out"), "all")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o777 & ~mask
 
 
 @pytest.mark.parametrize("failure", [ValueError, Interrupted])
@@ -124,7 +135,6 @@ def test_an_empty_folder(tmp_path):
         assert names(temporary) == []
     assert names(tmp_path / "deep") == ["out"]
     assert names(tmp_path / "deep" / "out") == [MARK]
-    assert stat.S_IMODE((tmp_path / "deep" / "out").stat().st_mode) == 0o755
 
 
 def test_a_folder_takes_the_place_of_an_empty_one(tmp_path):

@@ -248,6 +248,14 @@ def test_files_lie_where_the_server_looks_and_no_path_of_the_machine_is_kept(her
     assert str(here).encode() not in (here / "mlflow.db").read_bytes()
 
 
+def test_files_of_names_that_an_address_writes_otherwise(here):
+    """The server looks for them under the name as it is."""
+    finish(begin("my set/a b"))
+    (run,) = runs("my set")
+    kept = here / "mlartifacts/my set" / run.info.run_id / "artifacts"
+    assert sorted(path.name for path in kept.iterdir()) == ["config.py", "history.csv", "train.json"]
+
+
 def test_another_database(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/elsewhere.db")
     (here / "mlflow.db").rename(here / "elsewhere.db")

@@ -33,6 +33,7 @@ _RANDOM = 8  # characters at the end of what mkdtemp makes
 _FILE_PATIENCE, _FOLDER_PATIENCE = 60.0, 1.0  # seconds to wait for another process that writes the same
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ELSEWHERE = "choose another folder with --out"
+WAIT_FOR_IT = "wait for it, or end it (it may have outlived its workflow)"
 
 
 @contextmanager
@@ -45,7 +46,6 @@ def whole_file(path: Path) -> Iterator[Path]:
         new = place / "new"
         new.touch()
         yield new
-        new.chmod(0o644)
         os.replace(new, path)
 
 
@@ -71,7 +71,6 @@ def whole_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Itera
         new.mkdir()
         yield new
         (new / MARK).write_text(_mark(stage) + "".join(f"{name}\n" for name in _shown(new)), encoding="utf-8")
-        new.chmod(0o755)
         _require_ours(path, stage)  # work may take hours, in which the user may have put something there
         _take_place(new, path, place / "old")
 
@@ -191,7 +190,7 @@ def _take_place(new: Path, path: Path, old: Path) -> None:
 @contextmanager
 def _workplace(path: Path, patience: float) -> Iterator[Path]:
     """Yield a folder beside ``path`` that goes when the block ends, as does what killed processes left."""
-    with _only_writer(path, patience) as alone:
+    with only_writer(path, patience) as alone:
         for left in _workplaces(path) if alone else ():
             _remove(left, path)
         place = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
@@ -206,10 +205,20 @@ def _workplace(path: Path, patience: float) -> Iterator[Path]:
 
 
 @contextmanager
-def _only_writer(path: Path, patience: float) -> Iterator[bool]:
-    """Hold the lock of ``path``; yields whether there is one."""
+def only_writer(path: Path, patience: float = -1) -> Iterator[bool]:
+    """Hold the lock of ``path``; yields whether there is one.
+
+    Args:
+        patience: Seconds to wait for another process, without end if negative.
+
+    Raises:
+        OutputError: Another process has had it for longer.
+    """
     lock = FileLock(path.with_name(f".{path.name}.tiltbox.lock"), fallback_to_soft=False)
-    held = _acquired(lock, path, patience)
+    try:
+        held = acquired(lock, patience)
+    except Timeout:
+        raise OutputError(path, "is being written by another process", WAIT_FOR_IT) from None
     try:
         yield held
     finally:
@@ -218,14 +227,20 @@ def _only_writer(path: Path, patience: float) -> Iterator[bool]:
         lock.release()
 
 
-def _acquired(lock: FileLock, path: Path, patience: float) -> bool:
-    """Whether the lock could be had; there is none on some drives, or where another user's file lies."""
+def acquired(lock: FileLock, patience: float = -1) -> bool:
+    """Whether the lock could be had; there is none on some drives, or where another user's file lies.
+
+    Args:
+        lock: Made with ``fallback_to_soft=False``: the mark of a soft one would outlive a killed process.
+        patience: Seconds to wait for another process, without end if negative.
+
+    Raises:
+        Timeout: Another process has had it for longer.
+    """
     try:
         lock.acquire(timeout=patience)
     except Timeout:
-        problem = "is being written by another process"
-        remedy = "wait for it, or end it (it may have outlived its workflow)"
-        raise OutputError(path, problem, remedy) from None
+        raise
     except PermissionError:
         return False
     except OSError:

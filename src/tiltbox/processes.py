@@ -21,6 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 _unwanted: Any = None  # in a worker: a shared number, not 0 once nobody waits for results any more
 
 
@@ -36,7 +37,7 @@ def cores() -> int:
 def end_with_parent(parent: int, by: int = signal.SIGTERM) -> None:
     """Have the kernel send this process ``by`` when its parent, the process ``parent``, ends (Linux only)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, by)
         if os.getppid() != parent:  # which was killed before the kernel knew
             os.kill(os.getpid(), by)
 

@@ -22,12 +22,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
-
-from filelock import FileLock
+from urllib.parse import quote, unquote, urlsplit
 
 from tiltbox.errors import SettingsError
-from tiltbox.files import whole_file
+from tiltbox.files import only_writer, whole_file
 from tiltbox.layout import TRACKING_DATABASE, TRACKING_FILES
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
@@ -49,7 +47,7 @@ def prepare(experiment: str) -> str:
         SettingsError: The experiment was deleted in MLflow.
     """
     client = _client()
-    with _alone():
+    with only_writer(TRACKING_DATABASE):
         return _experiment(client, experiment)
 
 
@@ -67,7 +65,7 @@ def begin_training(track: str, variant: Variant, schedule: Schedule, facts: Mapp
     """
     experiment, name = _target(track)
     client = _client()
-    with _alone():
+    with only_writer(TRACKING_DATABASE):
         place = _experiment(client, experiment)
         run = _latest(client, place, name, facts["config_hash"])
         if run is None or (not resumes and _has_epochs(run)):
@@ -150,7 +148,7 @@ def _log_artifact(run, path: Path) -> None:
     if _server() or address.scheme != "mlflow-artifacts":
         _client().log_artifact(run.info.run_id, str(path))
         return
-    with whole_file(TRACKING_FILES / address.path.lstrip("/") / path.name) as temporary:
+    with whole_file(TRACKING_FILES / unquote(address.path).lstrip("/") / path.name) as temporary:
         shutil.copyfile(path, temporary)
 
 
@@ -186,7 +184,7 @@ def _evaluated_run(track: str) -> Run:
     """The run of the variant's latest training; one of its own where it was not trained here."""
     experiment, name = _target(track)
     client = _client()
-    with _alone():  # two evaluations may come at the same time
+    with only_writer(TRACKING_DATABASE):  # two evaluations may come at the same time
         place = _experiment(client, experiment)
         run = _latest(client, place, name)
         if run is None:
@@ -219,6 +217,12 @@ def _experiment(client: MlflowClient, name: str) -> str:
     return found.experiment_id
 
 
+def require_target(track: str | None) -> None:
+    """Raise SettingsError where ``track`` names no run; None asks for none."""
+    if track is not None:
+        _target(track)
+
+
 def _target(track: str) -> tuple[str, str]:
     experiment, slash, name = track.partition("/")
     if not (experiment and slash and name) or "'" in name:
@@ -242,10 +246,6 @@ def _parameters(variant: Variant, schedule: Schedule, facts: Mapping) -> dict[st
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
 
 
-def _alone() -> FileLock:
-    return FileLock(f"{TRACKING_DATABASE}.lock")
-
-
 def _server() -> str | None:
     return os.environ.get("MLFLOW_TRACKING_URI")
 
@@ -254,7 +254,7 @@ def _client() -> MlflowClient:
     """Alone, since the first client of a process creates the database or brings it up to date."""
     from mlflow import MlflowClient
 
-    with _alone():
+    with only_writer(TRACKING_DATABASE):
         return MlflowClient(_server() or f"sqlite:///{TRACKING_DATABASE.absolute()}")
 
 

@@ -7,6 +7,7 @@ import random
 import re
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -133,6 +134,14 @@ def test_what_is_there_is_not_fetched_again(server, tmp_path, checksum):
     (tmp_path / "a.zip").write_bytes(CONTENT)
     transfer(server.url(), tmp_path / "a.zip", checksum=checksum)
     assert server.requests == []
+
+
+def test_two_who_want_the_same_fetch_it_once(server, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        fetched = list(pool.map(lambda _: transfer(server.url(), tmp_path / "a.zip"), range(4)))
+    assert fetched == [tmp_path / "a.zip"] * 4 and fetched[0].read_bytes() == CONTENT
+    assert len(server.requests) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_what_is_there_but_wrong_is_replaced(server, tmp_path):

@@ -161,9 +161,11 @@ def test_a_missing_file_and_one_without_weights(tmp_path):
 
 def test_an_address(tmp_path, monkeypatch, serve):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    (tmp_path / "variant").mkdir()
-    save_checkpoint(tmp_path / "variant/epoch_36.pth", {"w": torch.ones(1)}, {})
+    for value, name in enumerate(("mini/variant", "mine/variant")):
+        (tmp_path / name).mkdir(parents=True)
+        save_checkpoint(tmp_path / name / "epoch_36.pth", {"w": torch.full((1,), value)}, {})
     base = serve(tmp_path)
-    assert read_checkpoint(f"{base}/variant/epoch_36.pth")[0]["w"] == 1
+    for value, name in enumerate(("mini/variant", "mine/variant")):  # addresses that end alike
+        assert read_checkpoint(f"{base}/{name}/epoch_36.pth")[0]["w"] == value
     with pytest.raises(CheckpointError, match="cannot be downloaded"):
         read_checkpoint(f"{base}/variant/none.pth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.task1 import ClassDetections, write_task1
@@ -66,3 +67,16 @@ def test_examples_are_those_with_most_kinds_of_objects(tmp_path):
     assert [path.name for path in written] == ["two.png", "one.png"]
     height, width, _ = cv2.imread(str(written[0])).shape
     assert width == 2 * 960 + 12 and height > 640
+
+
+@pytest.mark.parametrize("size", [(6000, 4000), (4, 3000), (3000, 4)])
+def test_pictures_of_large_and_of_thin_images_are_bounded(tmp_path, size):
+    for folder in ("images", "labelTxt", "task1"):
+        (tmp_path / folder).mkdir()
+    cv2.imwrite(str(tmp_path / "images/P1.png"), np.zeros((*size, 3), np.uint8))
+    (tmp_path / "labelTxt/P1.txt").write_text("")
+    write_task1(tmp_path / "task1", [("ship", ClassDetections.of(["P1"], np.array([0.9]), BOX))])
+    folders = (tmp_path / name for name in ("task1", "labelTxt", "images", "out"))
+    (written,) = example_pictures(*folders, DOTA_V1_CLASSES)
+    height, width, _ = cv2.imread(str(written)).shape
+    assert width <= 2 * 2048 + 12 and height <= 2048 + 100

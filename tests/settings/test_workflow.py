@@ -146,7 +146,7 @@ def test_remarks(gpus):
     ]
     assert resolve(LEAST | {"gpus": 0}).remarks == []  # as asked
     gpus(0)
-    assert resolve(LEAST).remarks == ["training on the CPU: there is no GPU"]
+    assert resolve(LEAST).remarks == ["training on the CPU, with schedule mini: there is no GPU"]
 
 
 def mark(**change) -> str:
@@ -212,3 +212,16 @@ def test_keys_of_a_row(monkeypatch, gpus, schedule, key, same):
     for module in (workflow, schedules):
         monkeypatch.setattr(module, "load_variants", lambda: table.model_copy(update={"variants": rows}))
     assert (mark(schedule=schedule) == before) == same
+
+
+def test_variants_may_be_given_with_commas(gpus):
+    gpus(0)
+    names = ["yoloms-xs-current", "yoloms-s-current"]
+    assert list(resolve(LEAST | {"variants": ", ".join(names)}).variants) == names
+    with pytest.raises(SettingsError, match="unknown variant ''"):
+        resolve(LEAST | {"variants": "yoloms-xs-current,"})
+
+
+def test_a_misspelt_key_is_named_although_the_right_one_is_missing(gpus):
+    with pytest.raises(SettingsError, match="datset: unknown key; did you mean 'dataset'"):
+        resolve({"datset": "mini", "variants": LEAST["variants"]})

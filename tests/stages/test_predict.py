@@ -13,7 +13,7 @@ from tiltbox.__main__ import main
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import read_detections
 from tiltbox.dota.images import list_images
-from tiltbox.errors import CheckpointError, DataError
+from tiltbox.errors import CheckpointError, DataError, SettingsError
 from tiltbox.model import build_detector, inference
 from tiltbox.model.checkpoint import save_checkpoint
 from tiltbox.settings.variants import find_variant
@@ -48,9 +48,9 @@ def patches(tmp_path):
     return tmp_path
 
 
-def run(checkpoint, patches, **options):
+def run(checkpoint, patches, image_size=128, **options):
     out = patches / "out.parquet"
-    predict(NAME, VARIANT, checkpoint, patches, out, image_size=128, gpus=0, **options)
+    predict(NAME, VARIANT, checkpoint, patches, out, image_size=image_size, gpus=0, **options)
     return read_detections(out)
 
 
@@ -129,6 +129,11 @@ def test_no_detections_at_all(patches, tmp_path):
         torch.nn.init.constant_(layer.bias, -20.0)
     save_checkpoint(tmp_path / "blind.pth", model.state_dict(), {"variant": NAME})
     assert len(run(tmp_path / "blind.pth", patches)) == 0
+
+
+def test_an_image_size_that_the_detector_cannot_halve(checkpoint, patches):
+    with pytest.raises(SettingsError, match="--image-size: 100 is no multiple of 32"):
+        run(checkpoint, patches, image_size=100)
 
 
 def test_no_patches(checkpoint, tmp_path):

@@ -339,6 +339,32 @@ def test_only_one_training_at_a_time(folder, tmp_path):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0)
 
 
+@pytest.mark.parametrize("wrong", [{"track": "typo"}, {"start": "http://127.0.0.1:9/none.pth"}])
+def test_nothing_is_dropped_before_a_training_can_begin(folder, tmp_path, wrong):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "config.py").write_text("fingerprint = '0123456789ab'")
+    (work / "epoch_30.pth").touch()
+    with pytest.raises((SettingsError, CheckpointError)):
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0, resume=False, **wrong)
+    assert (work / "epoch_30.pth").exists()
+
+
+def test_an_old_manifest_is_no_manifest(folder, tmp_path):
+    (tmp_path / "patches").mkdir()
+    (tmp_path / "patches/manifest.json").write_text('{"labelled": true, "objects_in_patches": 3}')
+    with pytest.raises(DataError, match="is no manifest of a split"):
+        train(NAME, VARIANT, SMOKE, tmp_path / "patches", tmp_path / "out", gpus=0)
+
+
+def test_a_folder_of_the_users_that_is_called_work(folder, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/thesis.txt").touch()
+    with pytest.raises(OutputError, match="holds a 'work' that no training left there"):
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0)
+    assert (tmp_path / "work/thesis.txt").exists()
+
+
 def test_files_of_somebody_else_stay(folder, tmp_path):
     (tmp_path / "config.py").write_text("precious = 1")
     with pytest.raises(OutputError, match=r"holds a 'config.py' that no training left there; choose another"):

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ def own_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(devices.tempfile, "tempdir", None)
     monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_number_of_threads_is_restored():
@@ -54,13 +56,23 @@ def test_no_gpu_behind_a_minus_one(monkeypatch):
 
 
 def test_slurm_jobs_do_not_wait_for_each_other(monkeypatch):
-    """Each sees its own devices, and they may have the same numbers."""
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    """Each sees its own devices, and they may have the same numbers; so it is with the steps of a job."""
     monkeypatch.setattr(devices.time, "sleep", lambda seconds: pytest.fail("waits"))
+    with ExitStack() as leases:
+        for job, step in (("17", "0"), ("17", "1"), ("18", "0")):
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+            monkeypatch.setenv("SLURM_STEP_ID", step)
+            os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"
+            assert leases.enter_context(leased_gpus(2)) == ["3", "5"]
+
+
+def test_trainings_within_a_slurm_job_do_not_share(monkeypatch):
+    """As those of ``snakemake --cores all`` in an allocation of several GPUs."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
     with leased_gpus(2) as first:
         os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"
-        with leased_gpus(2) as second:
-            assert first == second == ["3", "5"]
+        with leased_gpus(1) as second:
+            assert (first, second) == (["3", "5"], ["7"])
 
 
 def test_waiting_is_said_once(monkeypatch, caplog):

@@ -42,7 +42,11 @@ def list_files(folder: Path, extensions: Collection[str], noun: str) -> list[Pat
     if not folder.is_dir():
         raise DataError(folder, "there is no such folder", "check the path")
     # macOS leaves hidden "._P0001.png" files behind that are no images.
-    named = (path for path in folder.iterdir() if path.suffix.lower() in extensions and path.name[0] != ".")
+    try:
+        found = list(folder.iterdir())
+    except OSError as error:
+        raise DataError(folder, f"cannot be read ({error.strerror})", "check its permissions") from None
+    named = (path for path in found if path.suffix.lower() in extensions and path.name[0] != ".")
     files = sorted(filter(is_file_or_lost, named))
     twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
     if twice:

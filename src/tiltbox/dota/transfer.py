@@ -15,7 +15,7 @@ import requests
 import urllib3
 
 from tiltbox.errors import DataError
-from tiltbox.files import cannot_write, require_space, require_writable
+from tiltbox.files import cannot_write, only_writer, require_space, require_writable
 from tiltbox.progress import progress
 
 CHUNK = 2**16  # bytes
@@ -98,6 +98,15 @@ def transfer(
     if target.is_file() and _is_right(target, checksum, accepts):
         return target
     require_writable(target.parent)
+    with only_writer(target):
+        if not (target.is_file() and _is_right(target, checksum, accepts)):  # another process fetched it
+            _fetch_whole(url, target, checksum, accepts)
+    return target
+
+
+def _fetch_whole(
+    url: str, target: Path, checksum: str | None, accepts: Callable[[Path], bool] | None
+) -> None:
     part = _Part(target)
     try:
         _fetch(url, part, checksum)
@@ -105,7 +114,6 @@ def transfer(
         raise cannot_write(target.parent, error) from None
     _keep_only_right(url, part, checksum, accepts)
     part.become(target)
-    return target
 
 
 def digest(path: Path, like: str) -> str:

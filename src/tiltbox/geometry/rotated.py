@@ -61,6 +61,7 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of every row of ``first`` with every row of ``second``: (n, 5) and (m, 5) to (n, m).
 
     Only pairs whose circumscribed circles meet are computed; the others, and pairs with a NaN, are 0.
+    Infinite numbers give NaN.
     """
     ious = first.new_zeros(len(first), len(second))
     rows, columns = _meeting_pairs(first, second)

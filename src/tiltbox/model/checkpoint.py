@@ -6,11 +6,13 @@ plain containers are built, every other object is replaced by an inert stand-in.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +145,8 @@ def _own_key(key: str) -> str:
 def local_copy(source: str | Path) -> Path:
     """The file itself, or the copy of an http(s) address in PyTorch's download cache, fetched if need be.
 
+    A copy that is there is taken as it is: whoever puts other weights to the same address has to delete it.
+
     Raises:
         CheckpointError: It cannot be downloaded.
     """
@@ -150,10 +154,16 @@ def local_copy(source: str | Path) -> Path:
         return Path(source)
     cache = Path(torch.hub.get_dir()) / "checkpoints" / "tiltbox"
     try:
-        return transfer(source, cache / "_".join(str(source).split("/")[-2:]))
+        return transfer(source, cache / _cached_name(str(source)))
     except TiltboxError as error:
         remedy = "check the connection, or download it by hand and give its path"
         raise CheckpointError(source, f"cannot be downloaded ({error.problem})", remedy) from None
+
+
+def _cached_name(address: str) -> str:
+    """Readable, and another for each address: many end in ``train/checkpoint.pth``."""
+    last = PurePosixPath(urlsplit(address).path).name or "weights"
+    return f"{hashlib.sha256(address.encode()).hexdigest()[:12]}_{last}"
 
 
 class _Inert:

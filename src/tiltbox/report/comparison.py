@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tiltbox.report.collect import Row
 from tiltbox.report.records import Training
+from tiltbox.report.table import counted
 from tiltbox.settings.published import Conditions, Published
 
 STANDARD_INPUT = (1, 3, 1024, 1024)
@@ -103,7 +104,7 @@ def _conditions(theirs: Conditions) -> str:
 
 def _test_set(row: Row) -> str:
     split = row.metrics.split
-    counts = f"{_counted(row.metrics.images, 'image')}, {_counted(row.metrics.objects, 'object')}"
+    counts = f"{counted(row.metrics.images, 'image')}, {counted(row.metrics.objects, 'object')}"
     return f"{row.dataset} {split} ({counts})" if split else f"{row.dataset} ({counts})"
 
 
@@ -142,14 +143,6 @@ def _recipe_difference(ours: Sequence[Training], theirs: Conditions) -> str | No
         if values and values != [getattr(theirs, key)]:
             found.append(f"{key.replace('_', ' ')} {_listed(list(map(str, values)))}")
     return f"Trained otherwise here: {'; '.join(found)}." if found else None
-
-
-def _counted(number: int, noun: str) -> str:
-    """
-    >>> _counted(1, "image"), _counted(0, "image")
-    ('1 image', '0 images')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.files import whole_file
+from tiltbox.report.table import counted
 
 # Apart from each other in hue or lightness, and from grass, water and asphalt; then they repeat.
 COLOURS = (
@@ -21,6 +22,7 @@ COLOURS = (
     "#469990", "#dcbeff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075",
 )  # fmt: skip
 SMALLEST_SIDE = 640  # small images are enlarged, so that lines and words stay fine
+LARGEST_SIDE = 2048  # and large ones made smaller
 FAR_OUTSIDE = 1e5  # a barely trained detector can draw boxes too large for OpenCV's integers
 GAP = 12
 LEGEND_LINE = 22
@@ -65,7 +67,8 @@ def draw_boxes(
         classes: All classes, which fix the colours.
     """
     interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    canvas = cv2.resize(image, (width, height), interpolation=interpolation)
     shift = 4  # OpenCV takes corners as integers with that many bits of fraction
     for qbox, name in zip(qboxes, names, strict=True):
         corners = np.clip(np.reshape(qbox, (-1, 2)) * scale, -FAR_OUTSIDE, FAR_OUTSIDE)
@@ -84,10 +87,11 @@ def _picture(
     out: Path,
 ) -> Path:
     image = read_image(file)
-    scale = max(1.0, SMALLEST_SIDE / min(image.shape[:2]))
+    scale = min(max(1.0, SMALLEST_SIDE / min(image.shape[:2])), LARGEST_SIDE / max(image.shape[:2]))
     qboxes, names = _detections_of(file.stem, found, score)
-    sides = [(f"{len(truth.classes)} objects", truth.qboxes, truth.classes)]
-    sides.append((f"{len(names)} detections (score from {score})", qboxes, names))
+    objects, detections = counted(len(truth.classes), "object"), counted(len(names), "detection")
+    sides = [(objects, truth.qboxes, truth.classes)]
+    sides.append((f"{detections} (score from {score})", qboxes, names))
     drawn = [_titled(draw_boxes(image, boxes, kinds, classes, scale), title) for title, boxes, kinds in sides]
     gap = np.full((drawn[0].shape[0], GAP, 3), PAPER, np.uint8)
     both = np.hstack([drawn[0], gap, drawn[1]])

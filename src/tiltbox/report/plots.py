@@ -75,7 +75,8 @@ def accuracy_plot(rows: Sequence[Row]) -> str | None:
         axes.set(xlabel="multiply-adds (G)", ylabel="AP50 (%)")
         axes.margins(x=0.08, y=0.18)
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=max(0, axes.get_ylim()[0]))
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(0, low), max(1, high))
         axes.legend(labelcolor=INK, loc="best")
         return _svg(figure, "accuracy")
 
@@ -142,7 +143,13 @@ def _generation_line(axes: Axes, generation: str | None, rows: list[Row]) -> Non
     ap50 = [100 * row.figure("AP50") for row in rows]
     line = "-" if generation else ""
     axes.plot(
-        flops, ap50, line, color=SERIES[generation], marker=_MARKERS[generation], label=generation or "other"
+        flops,
+        ap50,
+        line,
+        color=SERIES[generation],
+        marker=_MARKERS[generation],
+        label=generation or "other",
+        clip_on=False,  # a point on the axis is drawn whole
     )
 
 

@@ -111,3 +111,11 @@ def aligned(columns: tuple[str, ...], rows: list[tuple[str, ...]], words: int = 
         ).rstrip()
         for row in [columns, *rows]
     ]
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "image"), counted(0, "image")
+    ('1 image', '0 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

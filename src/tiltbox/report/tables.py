@@ -31,8 +31,9 @@ def model_table(rows: Sequence[Row], out: Path) -> Table:
     cells = [_model_row(row, out) for row in rows]
     for column in (3, 4, 5):
         cells = mark_best(cells, column)
+    best = ", the best in bold" if sum(row.metrics is not None for row in rows) > 1 else ""
     return Table(
-        "Accuracy in percent, the best in bold; parameters in millions, multiply-adds in billions; "
+        f"Accuracy in percent{best}; parameters in millions, multiply-adds in billions; "
         "batch size as processes × images",
         (
             "model",

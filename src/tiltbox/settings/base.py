@@ -44,7 +44,9 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
-        raise SettingsError(path, "there is no such file", "check the spelling") from None
+        installed = "run it in tiltbox's own folder, or install it from there with 'pip install --editable'"
+        remedy = "check the spelling" if CONFIGS.is_dir() else installed
+        raise SettingsError(path, "there is no such file", remedy) from None
     except OSError as error:
         raise SettingsError(path, f"cannot be read ({error.strerror})", "give a readable file") from None
     except yaml.MarkedYAMLError as error:
@@ -87,7 +89,8 @@ def known_name(name: str, names: Iterable[str], where: str, kind: str) -> str:
 def _readable(
     error: ValidationError, model: type[Settings], content: dict, where: str | Path
 ) -> SettingsError:
-    first = error.errors()[0]
+    # A key that is misspelt is missing, too, and the misspelling is what helps.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     if first["type"] == "missing":
         return SettingsError(_place(where, first["loc"]), "is missing", "add it")
     path = _path(first["loc"], content)

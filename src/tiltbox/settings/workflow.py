@@ -19,7 +19,7 @@ from tiltbox.settings.variants import Variant, load_variants
 
 
 def _one_or_more(names: Any) -> Any:
-    return [names] if isinstance(names, str) else names
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else names
 
 
 class Workflow(Settings):
@@ -27,7 +27,8 @@ class Workflow(Settings):
 
     dataset: str = Field(description="a name in configs/datasets or the path of such a file")
     variants: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
-        min_length=1, description="rows of configs/variants.yaml; a single one may stand without brackets"
+        min_length=1,
+        description="rows of configs/variants.yaml; a text is split at its commas",
     )
     schedule: str = Field("auto", description="a name in configs/schedules or a path; auto: the dataset's")
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
@@ -60,7 +61,7 @@ class Plan:
         """What is allowed but may not be meant, a line each."""
         remarks = []
         if self.workflow.gpus == "auto" and self.gpus == 0:
-            remarks.append("training on the CPU: there is no GPU")
+            remarks.append(f"training on the CPU, with schedule {self.schedule_name}: there is no GPU")
         size, seen = self.dataset.patch.size, self.schedule.image_size
         if size != seen:
             remarks.append(

@@ -125,10 +125,11 @@ def _archive_files(dataset: Dataset, fetched: Path, own: Path | None) -> list[tu
     if own is not None and not own.is_dir():
         raise DataError(own, "there is no such folder", "give the folder of the archives")
     places = {archive: _place(archive.file, fetched, own) for archive in source.files}
-    for archive, place in places.items():
-        if archive.by_hand and not place.is_file():
-            remedy = f"get it from {source.page} and put it there"
-            raise DataError(place, "is missing, and no program can fetch it", remedy)
+    missing = [place for archive, place in places.items() if archive.by_hand and not place.is_file()]
+    if missing:
+        also = "".join(f", and so is {place.name}" for place in missing[1:])
+        remedy = f"get it from {source.page} and put it there"
+        raise DataError(missing[0], f"is missing, and no program can fetch it{also}", remedy)
     return [
         (archive, _have(place, source.url(archive), archive, fetched)) for archive, place in places.items()
     ]

@@ -48,8 +48,12 @@ def predict(
         DataError: There are no patches, or one cannot be read.
     """
     from tiltbox.dota.detections import write_detections
+    from tiltbox.model.checkpoint import local_copy
     from tiltbox.training.devices import cpu_threads, gpu_count, leased_gpus
 
+    if image_size is not None and image_size % 32:
+        problem = f"{image_size} is no multiple of 32"
+        raise SettingsError("--image-size", problem, "the detector halves its input five times")
     images = list_images(patches / "images")
     if not images:
         raise DataError(patches / "images", "holds no patches", "cut the images with `tiltbox split` first")
@@ -59,6 +63,7 @@ def predict(
         raise SettingsError("--gpus", f"asks for {gpus}, but this machine has {available}", "ask for fewer")
     gpus = min(gpus, len(images))
     _require_original_scale(images)
+    local_copy(checkpoint)  # once, not in every process
     with leased_gpus(gpus), cpu_threads(None if gpus else threads):
         job = (name, variant, checkpoint, classes, image_size, unknown_size, batch)
         parts = _on_devices(job, images, [f"cuda:{i}" for i in range(gpus)] or ["cpu"])

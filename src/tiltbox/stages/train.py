@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tiltbox import __version__, tracking
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
-from tiltbox.files import require_writable, write_json, write_text
+from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_json, write_text
 from tiltbox.model.checkpoint import local_copy, read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
 from tiltbox.settings.base import fingerprint
@@ -26,10 +26,11 @@ from tiltbox.settings.variants import Variant
 from tiltbox.training.config import read_config, runner_config
 from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
-from tiltbox.training.resume import essence, last_checkpoint, prepare_work
+from tiltbox.training.resume import essence, last_checkpoint, mark_of, prepare_work
 
 log = logging.getLogger("tiltbox")
 
+DATA = ("size", "overlap", "rates", "iof", "images")  # of the manifest, for the report
 LOCK = ".training.lock"  # stays where a training was
 
 
@@ -78,11 +79,14 @@ def train(
         raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
     schedule = schedule.model_copy(update={"processes": gpus or processes or 1})
     _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
+    tracking.require_target(track)
     work = out / "work"
     with _only_trainer(out), leased_gpus(gpus):
         config = runner_config(variant, schedule, patches, work, classes, cuda=gpus > 0)
         config.pretrained = start or starting_weights(schedule, variant)
         config.fingerprint = fingerprint(essence(config), manifest)
+        if config.pretrained and not resume:
+            local_copy(config.pretrained)  # before anything is dropped
         config.resume = prepare_work(work, config.fingerprint, resume)
         if config.pretrained and not config.resume:
             local_copy(config.pretrained)  # once, not in every process
@@ -99,10 +103,9 @@ def train(
 
 def _require_own(out: Path) -> None:
     """Refuse a folder with files of these names that no training left there."""
-    if (out / LOCK).exists() or (out / "train.json").exists():
-        return
+    ours = (out / LOCK).exists() or (out / "train.json").exists() or mark_of(out / "work") is not None
     for name in ("checkpoint.pth", "config.py", "history.csv", "work"):
-        if (out / name).exists():
+        if (out / name).exists() and not ours:
             problem = f"holds a '{name}' that no training left there"
             raise OutputError(out, problem, "choose another folder with --out, or remove it")
 
@@ -119,6 +122,7 @@ def _patch_manifest(patches: Path) -> dict:
     try:
         manifest = json.loads(path.read_text())
         labelled, objects = manifest["labelled"], manifest["objects_in_patches"]
+        [manifest[key] for key in ("patches", "empty_patches", *DATA)]
     except FileNotFoundError:
         raise DataError(path, "there is no manifest", "cut the images with `tiltbox split` first") from None
     except (ValueError, KeyError, TypeError):
@@ -195,7 +199,7 @@ def _data(manifest: dict, classes: tuple[str, ...]) -> dict:
     """What the variant was trained on."""
     return {
         "patch_size": manifest["size"],
-        **{key: manifest[key] for key in ("overlap", "rates", "iof", "images")},
+        **{key: manifest[key] for key in DATA if key != "size"},
         "patches": manifest["patches"] - manifest["empty_patches"],
         "objects": manifest["objects_in_patches"],
         "classes": len(classes),
@@ -247,14 +251,11 @@ def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> No
 
 @contextmanager
 def _only_trainer(out: Path):
-    lock = FileLock(out / LOCK)
+    lock = FileLock(out / LOCK, fallback_to_soft=False)
     try:
-        lock.acquire(timeout=0)
+        acquired(lock, patience=0)
     except Timeout:
-        problem = "another process is training here"
-        raise OutputError(
-            out, problem, "wait for it, or end it (it may have outlived its workflow)"
-        ) from None
+        raise OutputError(out, "another process is training here", WAIT_FOR_IT) from None
     try:
         yield
     finally:

@@ -1,9 +1,9 @@
 """What a training or a prediction computes on: leased GPUs, or a set number of CPU threads.
 
 Snakemake counts GPUs but does not say which; so each training holds a lock file per device while it
-runs, and two on one machine never share a device by accident. The lock goes with the process, however
-that ends. SLURM gives each job devices of its own, and may number them from 0 in every job: nothing is
-locked there.
+runs, and two of one user on one machine never share a device by accident. The lock goes with the process,
+however that ends. SLURM gives each job devices of its own, and may number them from 0 in every job: those
+of different jobs, or steps of a job, do not wait for each other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def leased_gpus(count: int) -> Iterator[list[str]]:
     if count > len(visible):
         raise ValueError(f"{count} GPUs asked for, {len(visible)} visible")
     with ExitStack() as locks:
-        devices = visible[:count] if "SLURM_JOB_ID" in os.environ else _acquire(count, visible, locks)
+        devices = _acquire(count, visible, locks)
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         try:
@@ -84,7 +84,7 @@ def _visible_gpus() -> list[str]:
 
 
 def _acquire(count: int, devices: list[str], locks: ExitStack) -> list[str]:
-    folder = Path(tempfile.gettempdir()) / f"tiltbox-gpus-{os.getuid()}"
+    folder = _lock_folder()
     folder.mkdir(exist_ok=True)
     held = _locked(count, devices, folder)
     if len(held) < count:
@@ -95,6 +95,11 @@ def _acquire(count: int, devices: list[str], locks: ExitStack) -> list[str]:
     for lock in held.values():
         locks.callback(lock.release)
     return list(held)
+
+
+def _lock_folder() -> Path:
+    job = [os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_STEP_ID") if name in os.environ]
+    return Path(tempfile.gettempdir()) / "-".join(["tiltbox-gpus", str(os.getuid()), *job])
 
 
 def _locked(count: int, devices: list[str], folder: Path) -> dict[str, FileLock]:

@@ -37,7 +37,7 @@ def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
     """
     if not wanted:
         _drop_all(work)
-    elif _mark(work) != mark:
+    elif mark_of(work) != mark:
         _set_aside(work)
         if _aside(work, mark).exists():
             os.replace(_aside(work, mark), work)
@@ -68,7 +68,7 @@ def _set_aside(work: Path) -> None:
     if last_checkpoint(work) is None:
         shutil.rmtree(work, ignore_errors=True)
         return
-    kept = _aside(work, _mark(work) or "unknown")
+    kept = _aside(work, mark_of(work) or "unknown")
     shutil.rmtree(kept, ignore_errors=True)  # an older stand of the same training
     os.replace(work, kept)
     log.warning(
@@ -82,7 +82,7 @@ def _aside(work: Path, mark: str) -> Path:
     return work.with_name(f"{work.name}.{mark}")
 
 
-def _mark(work: Path) -> str | None:
+def mark_of(work: Path) -> str | None:
     """The fingerprint that the training in ``work`` was begun with."""
     path = work / "config.py"
     return read_config(path).get("fingerprint") if path.exists() else None

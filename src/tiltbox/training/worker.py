@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def main(config: Path) -> int:
     except TiltboxError as error:
         write_failure(config, error)
         return 1
+    except KeyboardInterrupt:  # which the command that started this one tells
+        return 128 + signal.SIGINT
     return 0
 
 
