@@ -30,7 +30,7 @@ from tiltbox.training.resume import essence, last_checkpoint, mark_of, prepare_w
 
 log = logging.getLogger("tiltbox")
 
-DATA = ("size", "overlap", "rates", "iof", "images")  # of the manifest, for the report
+DATA = ("size", "overlap", "rates", "iof", "images", "contents")  # of the manifest, for the report
 LOCK = ".training.lock"  # stays where a training was
 
 
