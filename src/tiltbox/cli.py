@@ -317,11 +317,13 @@ def _evaluate(verbs) -> None:
 
 
 def _run_evaluate(options: Namespace) -> None:
-    from tiltbox import tracking
     from tiltbox.errors import DataError
     from tiltbox.stages.evaluate import evaluate, metrics_table
 
-    tracking.require_target(options.track)
+    if options.track:
+        from tiltbox import tracking
+
+        tracking.require_target(options.track)
     if options.images and not options.images.is_dir():
         raise DataError(
             options.images, "there is no such folder", "give the images of --labels with --images"

@@ -217,10 +217,9 @@ def _experiment(client: MlflowClient, name: str) -> str:
     return found.experiment_id
 
 
-def require_target(track: str | None) -> None:
-    """Raise SettingsError where ``track`` names no run; None asks for none."""
-    if track is not None:
-        _target(track)
+def require_target(track: str) -> None:
+    """Raise SettingsError where ``track`` names no run."""
+    _target(track)
 
 
 def _target(track: str) -> tuple[str, str]:

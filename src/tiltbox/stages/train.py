@@ -79,7 +79,8 @@ def train(
         raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
     schedule = schedule.model_copy(update={"processes": gpus or processes or 1})
     _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
-    tracking.require_target(track)
+    if track is not None:
+        tracking.require_target(track)
     work = out / "work"
     with _only_trainer(out), leased_gpus(gpus):
         config = runner_config(variant, schedule, patches, work, classes, cuda=gpus > 0)
