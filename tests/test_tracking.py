@@ -281,7 +281,7 @@ def test_another_database(here, monkeypatch):
 @pytest.mark.parametrize("name", ["car(parked)", "größe", "a@b,c", "plain-name"])
 def test_class_names_of_all_sorts(here, name):
     tracking.log_evaluation(TRACK, scores(**{name: 0.5}), [])
-    assert len(runs()[0].data.metrics) == 6
+    assert len(runs()[0].data.metrics) == 10
 
 
 @pytest.mark.parametrize("track", ["", "mini", "mini/", "/yoloms", "mini/it's"])
