@@ -123,6 +123,7 @@ def test_angle_errors_by_class(pair):
         ["ship", "–", "–", "–", "–"],
         ["all", "4.2", "20.0", "3.0", "22.0"],
     ]
+    assert table.notes == ("–: no elongated object of that class was found.",)
 
 
 def test_published_beside_ours(make_row, published):

@@ -121,12 +121,14 @@ def angle_table(rows: Sequence[Row]) -> Table | None:
         return None
     lines = [(name, [row.class_metrics(name) for row in measured]) for name in class_names(measured)]
     lines.append(("all", [row.metrics for row in measured]))
+    cells = tuple((Cell(name), *_angle_cells(found)) for name, found in lines)
+    absent = any(cell.text == MISSING for row in cells for cell in row)
     return Table(
         "Angle error in degrees, less is better",
         ("class", *(f"{row.name}, {figure}" for row in measured for figure in ("median", "p90"))),
-        tuple((Cell(name), *_angle_cells(found)) for name, found in lines),
+        cells,
         total=True,
-        notes=(f"{MISSING}: no elongated object of that class was found.",),
+        notes=(f"{MISSING}: no elongated object of that class was found.",) if absent else (),
     )
 
 
