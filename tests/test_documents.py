@@ -67,6 +67,18 @@ def test_predictions_of_whole_images(results):
     assert json.loads((results / "m.json").read_text())["classes"]["ship"]["detections"] == 2
 
 
+def test_the_bounds_of_the_angle_error(capsys):
+    """The table of the document is what its code prints."""
+    (code,) = blocks("metrics.md", "python")
+    exec(compile(code, "metrics.md", "exec"), {})
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = (DOCS / "metrics.md").read_text().splitlines()
+    table = [line.split("|")[2:-1] for line in lines if line.startswith(("| aspect", "| degrees"))]
+    assert [[cell.strip() for cell in row] for row in table] == [
+        list(row) for row in zip(*printed, strict=True)
+    ]
+
+
 def test_python():
     (code,) = blocks("other-tools.md", "python")
     exec(compile(code, "other-tools.md", "exec"), {})

@@ -59,8 +59,13 @@ def curve(run_id: str) -> list[tuple[int, float]]:
 
 
 def scores(**classes: float | None) -> dict:
+    """Figures of classes by name, the angle error in degrees 40 times the AP."""
     rows = {name: dict.fromkeys(tracking.SCORES, value) for name, value in classes.items()}
-    return {"mAP": 0.25, "AP50": 0.5, "AP75": 0.125, "classes": rows}
+    for row in rows.values():
+        median = row["AP50"] and 40 * row["AP50"]
+        row["angle_error"] = {"median": median, "p90": median and 2 * median, "objects": 3}
+    angle = {"median": 4.5, "p90": 20.0, "objects": 3}
+    return {"mAP": 0.25, "AP50": 0.5, "AP75": 0.125, "angle_error": angle, "classes": rows}
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +111,18 @@ def test_one_run_holds_all_stages_of_a_variant(here):
         "AP75": 0.75,
         "mAP": 0.75,
     }
-    assert "AP50/plane" not in run.data.metrics  # no objects: not 0
-    assert {key: run.data.metrics[key] for key in ("mAP", "AP50", "AP75", "params_M", "flops_G")} == {
+    assert {key: run.data.metrics[f"angle_error_{key}/ship"] for key in ("median", "p90")} == {
+        "median": 30,
+        "p90": 60,
+    }
+    assert not any(key.endswith("/plane") for key in run.data.metrics)  # no objects: not 0
+    figures = ("mAP", "AP50", "AP75", "angle_error_median", "angle_error_p90", "params_M", "flops_G")
+    assert {key: run.data.metrics[key] for key in figures} == {
         "mAP": 0.25,
         "AP50": 0.5,
         "AP75": 0.125,
+        "angle_error_median": 4.5,
+        "angle_error_p90": 20.0,
         "params_M": 5.09,
         "flops_G": 22.02,
     }
@@ -269,7 +281,7 @@ def test_another_database(here, monkeypatch):
 @pytest.mark.parametrize("name", ["car(parked)", "größe", "a@b,c", "plain-name"])
 def test_class_names_of_all_sorts(here, name):
     tracking.log_evaluation(TRACK, scores(**{name: 0.5}), [])
-    assert len(runs()[0].data.metrics) == 6
+    assert len(runs()[0].data.metrics) == 10
 
 
 @pytest.mark.parametrize("track", ["", "mini", "mini/", "/yoloms", "mini/it's"])

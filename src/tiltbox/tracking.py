@@ -122,9 +122,16 @@ def best_effort(what: str) -> Iterator[None]:
 
 def log_evaluation(track: str, metrics: Mapping, artifacts: Iterable[Path]) -> None:
     """Log the figures of a metrics.json, overall and by class, and files such as tables and pictures."""
-    figures = {key: metrics[key] for key in SCORES}
-    figures |= {f"{key}/{name}": row[key] for name, row in metrics["classes"].items() for key in SCORES}
+    figures = _figures(metrics)
+    for name, row in metrics["classes"].items():
+        figures |= {f"{key}/{name}": value for key, value in _figures(row).items()}
     _log_results(_evaluated_run(track), figures, artifacts)
+
+
+def _figures(row: Mapping) -> dict[str, float | None]:
+    """AP as fractions, the angle error in degrees."""
+    angles = {f"angle_error_{key}": row["angle_error"][key] for key in ("median", "p90")}
+    return {key: row[key] for key in SCORES} | angles
 
 
 def _size_metrics(counts: Mapping) -> dict[str, float]:

@@ -5,7 +5,15 @@ from collections.abc import Callable
 import pytest
 
 from tiltbox.report.collect import Row
-from tiltbox.report.records import ClassMetrics, Complexity, CurvePoint, Epoch, Metrics, Training
+from tiltbox.report.records import (
+    AngleErrors,
+    ClassMetrics,
+    Complexity,
+    CurvePoint,
+    Epoch,
+    Metrics,
+    Training,
+)
 from tiltbox.settings.published import Published, load_published
 
 TRAINING = {
@@ -37,13 +45,20 @@ def curve(name: str, *points: tuple[float, float], threshold: float = 0.5) -> tu
 
 @pytest.fixture
 def make_row() -> Callable[..., Row]:
-    """A finished variant, named like ``yoloms-xs-previous``; what is given as None has not run yet."""
+    """A finished variant, named like ``yoloms-xs-previous``; what is given as None has not run yet.
 
-    def make(name: str, ap50: float | None = 0.5, **changes) -> Row:
+    ``angle`` is the median and the 90th percentile; None is the record of an older version.
+    """
+
+    def make(
+        name: str, ap50: float | None = 0.5, angle: tuple[float, float] | None = (4.25, 20), **changes
+    ) -> Row:
         _, size, generation = name.split("-")[:3]
         recipe = {**TRAINING, "size": size, "generation": generation, **changes.pop("recipe", {})}
-        scored = ClassMetrics(AP50=ap50, AP75=0.1, mAP=0.2, objects=4, detections=9)
-        absent = ClassMetrics(AP50=None, AP75=None, mAP=None, objects=0, detections=3)
+        errors = angle and AngleErrors(median=angle[0], p90=angle[1], objects=2)
+        no_errors = angle and AngleErrors(median=None, p90=None, objects=0)
+        scored = ClassMetrics(AP50=ap50, AP75=0.1, mAP=0.2, angle_error=errors, objects=4, detections=9)
+        absent = ClassMetrics(AP50=None, AP75=None, mAP=None, angle_error=no_errors, objects=0, detections=3)
         parts = {
             "dataset": "mini",
             "size": size,
@@ -58,6 +73,7 @@ def make_row() -> Callable[..., Row]:
                 AP50=ap50,
                 AP75=0.1,
                 mAP=0.2,
+                angle_error=errors,
                 classes={"plane": scored, "ship": absent},
             ),
             "curves": curve("plane", (0.25, 1), (0.5, 0.8)) + curve("plane", (0.25, 0.5), threshold=0.75),

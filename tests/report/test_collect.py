@@ -67,4 +67,5 @@ def test_classes_come_in_the_order_of_the_scores(make_row):
     assert class_names([Row("x", "mini")]) == []
     row = make_row("yoloms-xs-previous")
     assert class_names([Row("x", "mini"), row, row]) == ["plane", "ship"]
+    assert (row.class_metrics("plane").angle_median, row.class_metrics("tree")) == (4.25, None)
     assert (row.class_ap50("plane"), row.class_ap50("ship"), row.class_ap50("tree")) == (0.5, None, None)

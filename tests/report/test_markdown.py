@@ -26,10 +26,11 @@ def test_the_whole_board(make_row, published, tmp_path):
         "## Previous against current",
         "## Published numbers beside ours",
         "## AP50 by class",
+        "## Angle error by class",
         "## Training",
     ]
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         assert len({len(line) for line in table}) == 1
         assert len({line.count("|") for line in table}) == 1

@@ -71,12 +71,12 @@ def test_ids_are_unique_and_links_lead_somewhere(text):
     ids = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     inner = [a["href"][1:] for a in tags.named("a") if a["href"].startswith("#")]
-    assert len(inner) == 5 and set(inner) <= set(ids)
+    assert len(inner) == 6 and set(inner) <= set(ids)
 
 
 def test_tables_can_be_read_aloud(text):
     tags = Tags(text)
-    assert len(tags.named("caption")) == len(tags.named("table")) == 5
+    assert len(tags.named("caption")) == len(tags.named("table")) == 6
     assert {attributes.get("scope") for attributes in tags.named("th")} == {"row", "col"}
     assert all("aria-label" in a for _, a in tags.found if a.get("role") in ("img", "region"))
     assert tags.named("html") == [{"lang": "en"}]

@@ -24,7 +24,8 @@ TRAINING = {
     **{"images_per_step": 2, "processes": 1, "learning_rate": 0.1, "image_size": 64, "seed": 0},
     **{"device": "CPU", "seconds": 1, "config_hash": "", "git_commit": "", "versions": {}},
 }
-CLASS = {"AP50": 0.5, "AP75": None, "mAP": 0.2, "objects": 3, "detections": 9}
+ANGLE = {"median": 4.5, "p90": 20, "objects": 2}
+CLASS = {"AP50": 0.5, "AP75": None, "mAP": 0.2, "angle_error": ANGLE, "objects": 3, "detections": 9}
 METRICS = {
     "dataset": "mini",
     "split": "val",
@@ -33,6 +34,7 @@ METRICS = {
     "AP50": 0.5,
     "AP75": 0.1,
     "mAP": 0.2,
+    "angle_error": ANGLE,
     "classes": {"ship": CLASS},
 }
 
@@ -54,6 +56,24 @@ def test_a_perfect_ap_may_be_a_hair_above_one(tmp_path):
     assert read_record(Metrics, path).AP50 > 1
 
 
+def test_angle_errors_are_read(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(METRICS))
+    found = read_record(Metrics, path)
+    assert (found.angle_median, found.angle_p90, found.classes["ship"].angle_p90) == (4.5, 20, 20)
+    nothing = {"median": None, "p90": None, "objects": 0}
+    path.write_text(json.dumps({**METRICS, "angle_error": nothing}))
+    assert read_record(Metrics, path).angle_median is None
+
+
+def test_metrics_of_a_version_without_angle_errors_are_read(tmp_path):
+    path = tmp_path / "metrics.json"
+    rows = {"ship": {key: value for key, value in CLASS.items() if key != "angle_error"}}
+    path.write_text(json.dumps({k: v for k, v in METRICS.items() if k != "angle_error"} | {"classes": rows}))
+    found = read_record(Metrics, path)
+    assert (found.angle_median, found.classes["ship"].angle_p90, found.AP50) == (None, None, 0.5)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -64,6 +84,10 @@ def test_a_perfect_ap_may_be_a_hair_above_one(tmp_path):
         (json.dumps({**METRICS, "AP50": "high"}), r"metrics.json: AP50: 'high' is not accepted"),
         (json.dumps({**METRICS, "AP50": 53.4}), r"metrics.json: AP50: 53.4 is not accepted"),
         (json.dumps({**METRICS, "AP50": math.nan}), r"metrics.json: AP50: nan is not accepted"),
+        (
+            json.dumps({**METRICS, "angle_error": {**ANGLE, "p90": 91}}),
+            r"metrics.json: angle_error.p90: 91 is not accepted",
+        ),
         (json.dumps({**METRICS, "images": -1}), r"metrics.json: images: -1 is not accepted"),
         (
             json.dumps({**METRICS, "classes": {"ship": {**CLASS, "objects": None}}}),

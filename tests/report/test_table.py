@@ -47,5 +47,19 @@ def test_the_best_is_marked_where_figures_differ(texts, best):
     assert [cell.text for row in rows for cell in row if cell.kind == "best"] == best
 
 
+@pytest.mark.parametrize(
+    ("texts", "best"),
+    [([], []), (["–"], []), (["2.0", "–", "10.0"], ["2.0"]), (["3.1", "3.1"], []), (["0.0", "1.0"], ["0.0"])],
+)
+def test_the_best_may_be_the_smallest(texts, best):
+    rows = mark_best([(Cell("x"), Cell(text)) for text in texts], 1, better="less")
+    assert [cell.text for row in rows for cell in row if cell.kind == "best"] == best
+
+
+def test_a_difference_has_the_decimals_of_the_figures():
+    assert difference(-1.25, better="less", decimals=1) == Cell("−1.2", kind="better")
+    assert difference(0.04, better="less", decimals=1) == Cell("±0.0")
+
+
 def test_a_table_without_rows_is_its_header():
     assert aligned(("model", "AP50"), []) == ["model  AP50"]

@@ -9,6 +9,7 @@ import pytest
 from tiltbox.report.collect import Row
 from tiltbox.report.records import Complexity
 from tiltbox.report.tables import (
+    angle_table,
     class_table,
     duration,
     generation_table,
@@ -29,19 +30,20 @@ def texts(row) -> list[str]:
 @pytest.fixture
 def pair(make_row) -> list[Row]:
     cheaper = Complexity(input=(1, 3, 1024, 1024), params=5_090_000, flops=22_020_000_000)
-    return [make_row(PAIR[0], 0.40), make_row(PAIR[1], 0.4554, complexity=cheaper)]
+    return [make_row(PAIR[0], 0.40), make_row(PAIR[1], 0.4554, (3.04, 22), complexity=cheaper)]
 
 
 def test_what_is_not_known_is_a_dash():
     row = Row("mine", "mini")
     (line,) = model_table([row], Path(".")).rows
-    assert texts(line) == ["mine", *["–"] * 10]
+    assert texts(line) == ["mine", *["–"] * 12]
 
 
 def test_nothing_to_say_is_no_table(published):
     rows = [Row("mine", "mini")]
     assert published_table(rows, published) is None
     assert class_table(rows, published) is None
+    assert angle_table(rows) is None
     assert generation_table(rows) is None
     assert training_table(rows) is None
 
@@ -52,12 +54,12 @@ def test_model_table_has_the_published_columns(make_row, tmp_path):
     row = make_row(PAIR[0], 0.75877, checkpoint=checkpoint, recipe=recipe)
     table = model_table([row], tmp_path / "out")
     assert table.columns == (
-        *("model", "pretrain", "aug", "mAP", "AP50", "AP75"),
+        *("model", "pretrain", "aug", "mAP", "AP50", "AP75", "angle error (°)", "p90 (°)"),
         *("params (M)", "FLOPs (G)", "batch size", "config", "checkpoint"),
     )
     (line,) = table.rows
     assert texts(line) == [
-        *(PAIR[0], "COCO", "flip, RR", "20.00", "75.88", "10.00", "4.48", "22.24", "2 × 4"),
+        *(PAIR[0], "COCO", "flip, RR", "20.00", "75.88", "10.00", "4.2", "20.0", "4.48", "22.24", "2 × 4"),
         *("–", "checkpoint.pth"),
     ]
     assert line[-1].link == "../mini/my%20net/checkpoint.pth"
@@ -74,11 +76,12 @@ def test_pretraining_is_named(make_row, pretrained, shown):
 def test_generations_and_their_difference(pair):
     table = generation_table(pair)
     assert [texts(row) for row in table.rows] == [
-        [PAIR[0], "40.00", "20.00", "4.48", "22.24"],
-        [PAIR[1], "45.54", "20.00", "5.09", "22.02"],
-        ["difference", "+5.54", "±0.00", "+0.61", "−0.22"],
+        [PAIR[0], "40.00", "20.00", "4.2", "20.0", "4.48", "22.24"],
+        [PAIR[1], "45.54", "20.00", "3.0", "22.0", "5.09", "22.02"],
+        ["difference", "+5.54", "±0.00", "−1.2", "+2.0", "+0.61", "−0.22"],
     ]
-    assert [cell.kind for cell in table.rows[2]] == ["", "better", "", "worse", "better"]
+    kinds = [cell.kind for cell in table.rows[2]]
+    assert kinds == ["", "better", "", "better", "worse", "worse", "better"]
 
 
 def test_a_difference_is_that_of_the_figures_shown(make_row):
@@ -89,7 +92,38 @@ def test_a_difference_is_that_of_the_figures_shown(make_row):
 
 def test_a_difference_needs_both(make_row):
     table = generation_table([make_row(PAIR[0]), make_row(PAIR[1], metrics=None)])
-    assert texts(table.rows[2]) == ["difference", "–", "–", "±0.00", "±0.00"]
+    assert texts(table.rows[2]) == ["difference", *"––––", "±0.00", "±0.00"]
+
+
+def test_the_smallest_angle_error_is_the_best(pair):
+    table = model_table(pair, Path("."))
+    best = [[at for at, cell in enumerate(row) if cell.kind == "best"] for row in table.rows]
+    assert best == [[7], [4, 6]]  # p90; AP50 and the median
+    assert sum("Angle error: degrees, from 0 to 90" in note for note in table.notes) == 1
+
+
+def test_results_without_angle_errors(make_row, published):
+    """Those of an older version beside one of this: dashes, and no column by class."""
+    old, new = make_row(PAIR[0], angle=None), make_row(PAIR[1])
+    assert [texts(row)[6:8] for row in model_table([old, new], Path(".")).rows] == [
+        ["–", "–"],
+        ["4.2", "20.0"],
+    ]
+    assert texts(generation_table([old, new]).rows[2])[3:5] == ["–", "–"]
+    assert angle_table([old, new]).columns == ("class", f"{PAIR[1]}, median", f"{PAIR[1]}, p90")
+    assert angle_table([old]) is None
+    assert not any("Angle" in note for note in model_table([old], Path(".")).notes)
+
+
+def test_angle_errors_by_class(pair):
+    table = angle_table(pair)
+    assert table.columns[1:3] == (f"{PAIR[0]}, median", f"{PAIR[0]}, p90") and table.total
+    assert [texts(row) for row in table.rows] == [
+        ["plane", "4.2", "20.0", "3.0", "22.0"],
+        ["ship", "–", "–", "–", "–"],
+        ["all", "4.2", "20.0", "3.0", "22.0"],
+    ]
+    assert table.notes == ("–: no elongated object of that class was found.",)
 
 
 def test_published_beside_ours(make_row, published):
@@ -124,20 +158,20 @@ def test_training_facts(make_row):
 
 
 def test_terminal_table(pair):
-    rule = "─" * 66
+    rule = "─" * 80
     assert terminal_table(pair).splitlines() == [
-        "model                    AP50   AP75    mAP  params (M)  FLOPs (G)",
+        "model                    AP50   AP75    mAP  angle°  p90°  params (M)  FLOPs (G)",
         rule,
-        "yoloms-xs-previous      40.00  10.00  20.00        4.48      22.24",
-        "yoloms-xs-current       45.54  10.00  20.00        5.09      22.02",
+        "yoloms-xs-previous      40.00  10.00  20.00     4.2  20.0        4.48      22.24",
+        "yoloms-xs-current       45.54  10.00  20.00     3.0  22.0        5.09      22.02",
         rule,
-        "xs: current − previous  +5.54  ±0.00  ±0.00       +0.61      −0.22",
+        "xs: current − previous  +5.54  ±0.00  ±0.00    −1.2  +2.0       +0.61      −0.22",
     ]
 
 
 def test_terminal_table_without_pairs_has_no_differences():
     assert terminal_table([Row("mine", "mini")]).splitlines()[2:] == [
-        "mine      –     –    –           –          –"
+        "mine      –     –    –       –     –           –          –"
     ]
 
 

@@ -60,8 +60,9 @@ def run(scene, **options) -> dict:
 def test_the_metrics(scene):
     metrics = run(scene, dataset="mini", split="test")
     ap = pytest.approx(6 / 11)  # all precise up to a recall of 1/2
-    ship = {"AP50": ap, "AP75": ap, "mAP": ap, "objects": 2, "detections": 2}
-    none = {"AP50": None, "AP75": None, "mAP": None, "objects": 0, "detections": 0}
+    angle = {"median": None, "p90": None, "objects": 0}  # squares have no direction
+    ship = {"AP50": ap, "AP75": ap, "mAP": ap, "angle_error": angle, "objects": 2, "detections": 2}
+    none = {"AP50": None, "AP75": None, "mAP": None, "angle_error": angle, "objects": 0, "detections": 0}
     assert metrics == {
         "dataset": "mini",
         "split": "test",
@@ -72,10 +73,32 @@ def test_the_metrics(scene):
         "AP50": ap,
         "AP75": ap,
         "mAP": ap,
+        "angle_error": angle,
+        "angle_error_rule": {"iou": 0.5, "aspect": 1.5},
         "classes": {**dict.fromkeys(DOTA_V1_CLASSES, none), "ship": ship, "plane": {**none, "detections": 1}},
     }
     assert list(metrics["classes"]) == list(DOTA_V1_CLASSES)
     assert json.loads((scene / "evaluate" / "metrics.json").read_text()) == metrics
+
+
+def test_angle_errors(scene):
+    """A ship is found straight, one turned by atan(2/10), as is a harbor; another harbor is difficult."""
+    straight, turned = "0 0 10 0 10 4 0 4", "0 0 10 2 9.2 6 -0.8 4"
+    (scene / "labelTxt" / "P1.txt").write_text(f"{straight} ship 0\n{FAR} ship 0\n{straight} harbor 0\n")
+    (scene / "labelTxt" / "P2.txt").write_text(f"{straight} ship 0\n{straight} harbor 1\n")
+    (scene / "task1" / "Task1_ship.txt").write_text(f"P2 0.9 {turned}\nP1 0.8 {straight}\nP1 0.7 {FAR}\n")
+    (scene / "task1" / "Task1_harbor.txt").write_text(f"P2 0.9 {straight}\nP1 0.8 {turned}\n")
+    metrics = run(scene)
+    turn = np.degrees(np.arctan(0.2))
+    assert metrics["classes"]["ship"]["angle_error"] == {
+        "median": pytest.approx(turn / 2),
+        "p90": pytest.approx(0.9 * turn),
+        "objects": 2,
+    }
+    assert metrics["classes"]["harbor"]["angle_error"]["objects"] == 1
+    assert metrics["angle_error"] == {"median": pytest.approx(turn), "p90": pytest.approx(turn), "objects": 3}
+    table = {line.split()[0]: line.split()[4:6] for line in metrics_table(metrics).splitlines()}
+    assert (table["ship"], table["plane"], table["mean"]) == (["5.7", "10.2"], ["-", "-"], ["11.3", "11.3"])
 
 
 def test_metrics_tell_which_labels_they_were_measured_on(scene):
@@ -104,6 +127,7 @@ def test_nothing_found(scene):
         path.write_text("")
     metrics = run(scene)
     assert (metrics["AP50"], metrics["mAP"], metrics["objects"]) == (0, 0, 2)
+    assert metrics["angle_error"] == {"median": None, "p90": None, "objects": 0}
     assert (scene / "evaluate" / "pr_curves.csv").read_text() == "class,threshold,recall,precision,score\n"
 
 
@@ -211,9 +235,9 @@ def test_confusion(scene, caplog):
 
 def test_the_table(scene):
     table = metrics_table(run(scene)).splitlines()
-    assert table[0].split() == ["class", "AP50", "AP75", "mAP", "objects", "detections"]
-    assert table[1].split() == ["plane", "-", "-", "-", "0", "1"]
-    assert table[-1].split() == ["mean", "54.55", "54.55", "54.55", "2", "3"]
+    assert table[0].split() == ["class", "AP50", "AP75", "mAP", "angle°", "p90°", "objects", "detections"]
+    assert table[1].split() == ["plane", "-", "-", "-", "-", "-", "0", "1"]
+    assert table[-1].split() == ["mean", "54.55", "54.55", "54.55", "-", "-", "2", "3"]
     assert len(table) == 17 and len({len(line) for line in table}) == 1
 
 

@@ -61,6 +61,7 @@ def _log(name: str, ap50: float) -> None:
     run = tracking.begin_training(f"mini/{name}", VARIANTS[name], SCHEDULE, facts, resumes=False)
     tracking.log_training(run, Path("train"), {"params": 5_000_000, "flops": 22_000_000_000})
     scores = {"mAP": ap50 / 2, "AP50": ap50, "AP75": ap50 / 4}
+    scores["angle_error"] = {"median": 10 * ap50, "p90": 40 * ap50, "objects": 7}
     classes = {"classes": {"ship": scores}}
     tracking.log_evaluation(f"mini/{name}", scores | classes, [Path("evaluate/dota.txt")])
 
@@ -147,6 +148,10 @@ def test_runs_can_be_compared(runs, name, ap50):
         "mAP/ship": ap50 / 2,
         "AP50/ship": ap50,
         "AP75/ship": ap50 / 4,
+        "angle_error_median": 10 * ap50,
+        "angle_error_p90": 40 * ap50,
+        "angle_error_median/ship": 10 * ap50,
+        "angle_error_p90/ship": 40 * ap50,
         "params_M": 5.0,
         "flops_G": 22.0,
         "train/lr": 1e-3,

@@ -21,6 +21,7 @@ from tiltbox.dota.labels import Labels
 from tiltbox.dota.task1 import ClassDetections, no_detections
 from tiltbox.errors import SettingsError
 from tiltbox.geometry.polygons import best_overlaps
+from tiltbox.metrics.angles import MATCH_IOU, AngleError, angle_error, angle_errors
 from tiltbox.metrics.ap import voc07_ap
 from tiltbox.metrics.objects import Objects, objects_by_class
 from tiltbox.progress import progress
@@ -46,12 +47,14 @@ class Matches:
 
     Attributes:
         scores, ious: Shape (n,).
+        rows: Of each among the detections as they were given, shape (n,).
         objects: Row of the object, shape (n,); -1 where no object is touched.
         difficult: Of each object, shape (m,), bool.
     """
 
     scores: np.ndarray
     ious: np.ndarray
+    rows: np.ndarray
     objects: np.ndarray
     difficult: np.ndarray
 
@@ -60,8 +63,11 @@ class Matches:
         """The number of objects that count."""
         return int((~self.difficult).sum())
 
-    def curve(self, threshold: float) -> Curve:
-        """Precision and recall where a match is an IoU above ``threshold``, one from which on was matched."""
+    def verdicts(self, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        """Which detections are right, and which count neither way; both of shape (n,), bool.
+
+        A match is an IoU above ``threshold``, one from which on was matched.
+        """
         matched = self.ious > threshold
         neutral = matched.copy()
         neutral[matched] = self.difficult[self.objects[matched]]
@@ -70,6 +76,11 @@ class Matches:
         first = np.full(len(self.difficult), -1)
         first[self.objects[claims[::-1]]] = claims[::-1]  # of several claims the last one assigned stays
         right[first[first >= 0]] = True
+        return right, neutral
+
+    def curve(self, threshold: float) -> Curve:
+        """Precision and recall by the :meth:`verdicts` at ``threshold``."""
+        right, neutral = self.verdicts(threshold)
         right_so_far, wrong_so_far = np.cumsum(right), np.cumsum(~right & ~neutral)
         with np.errstate(invalid="ignore"):  # 0/0 where there is no object
             recall = right_so_far / float(self.findable)
@@ -87,12 +98,14 @@ class ClassScore:
         objects: How many objects there are to find; difficult ones do not count.
         detections: How many detections there are.
         matches: From which a curve can be had for any threshold.
+        angle_errors: Of the elongated objects that were found, in degrees (:mod:`tiltbox.metrics.angles`).
     """
 
     aps: tuple[float, ...] | None
     objects: int
     detections: int
     matches: Matches
+    angle_errors: np.ndarray
 
     @property
     def mean_ap(self) -> float | None:
@@ -122,6 +135,11 @@ class Task1Score:
     def mean_ap(self) -> float | None:
         """Mean AP over classes and thresholds."""
         return _mean([score.mean_ap for score in self.classes.values()])
+
+    @property
+    def angle_error(self) -> AngleError:
+        """Of the objects of all classes together, not a mean over the classes."""
+        return angle_error(score.angle_errors for score in self.classes.values())
 
 
 def evaluate_task1(
@@ -162,11 +180,13 @@ def score_class(
     absent_is_zero: bool = False,
 ) -> ClassScore:
     """Score the detections of one class; see :func:`evaluate_task1`."""
-    matches = match(detections, objects, above=min(thresholds))
+    matches = match(detections, objects, above=min(*thresholds, MATCH_IOU))
     curves = [matches.curve(threshold) for threshold in thresholds]
     scored = matches.findable > 0 or absent_is_zero
     aps = tuple(voc07_ap(curve.recall, curve.precision) for curve in curves) if scored else None
-    return ClassScore(aps, matches.findable, len(detections), matches)
+    right, _ = matches.verdicts(MATCH_IOU)
+    found, labelled = detections.qboxes[matches.rows[right]], objects.qboxes[matches.objects[right]]
+    return ClassScore(aps, matches.findable, len(detections), matches, angle_errors(found, labelled))
 
 
 def match(detections: ClassDetections, objects: Objects, *, above: float = 0.0) -> Matches:
@@ -179,7 +199,7 @@ def match(detections: ClassDetections, objects: Objects, *, above: float = 0.0) 
     places = objects.places(detections)
     ious, best = best_overlaps(detections.qboxes, places, objects.qboxes, objects.image, above=above)
     order = np.argsort(-detections.scores, kind="stable")
-    return Matches(detections.scores[order], ious[order], best[order], objects.difficult)
+    return Matches(detections.scores[order], ious[order], order, best[order], objects.difficult)
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 from tiltbox.errors import DataError
-from tiltbox.report.records import Complexity, CurvePoint, Epoch, Metrics, Training, read_record, read_rows
+from tiltbox.report.records import (
+    ClassMetrics,
+    Complexity,
+    CurvePoint,
+    Epoch,
+    Metrics,
+    Training,
+    read_record,
+    read_rows,
+)
 from tiltbox.settings.variants import Variant
 
 STAGES = ("train", "predict", "merge", "evaluate", "complexity")
-Figure = Literal["mAP", "AP50", "AP75", "params", "flops"]
+Figure = Literal["mAP", "AP50", "AP75", "angle_median", "angle_p90", "params", "flops"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Row:
     checkpoint: Path | None = None
 
     def figure(self, key: Figure) -> float | None:
-        """AP as a fraction, parameters or multiply-adds; None where not known.
+        """AP as a fraction, angle errors in degrees, parameters or multiply-adds; None where not known.
 
         >>> Row("yoloms-xs-current", "mini").figure("AP50")
         """
@@ -60,10 +69,14 @@ class Row:
             if each.name == name and each.threshold == 0.5
         ]
 
+    def class_metrics(self, name: str) -> ClassMetrics | None:
+        """What is known of a class; None where it was not scored."""
+        return self.metrics.classes.get(name) if self.metrics else None
+
     def class_ap50(self, name: str) -> float | None:
         """AP50 of a class as a fraction."""
-        classes = self.metrics.classes if self.metrics else {}
-        return classes[name].AP50 if name in classes else None
+        found = self.class_metrics(name)
+        return found and found.AP50
 
 
 def collect(results: Path, variants: Mapping[str, Variant]) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tiltbox.metrics.angles import ELONGATED, MATCH_IOU
 from tiltbox.report.collect import Row
 from tiltbox.report.records import Training
 from tiltbox.report.table import counted
@@ -38,6 +39,18 @@ def accuracy_note(rows: Sequence[Row]) -> str | None:
     return (
         "There is no accuracy yet: evaluation has not run, or the test split has no labels here. "
         "For DOTA's own test set, hand each variant's merge/Task1.zip to the evaluation server."
+    )
+
+
+def angle_note(rows: Sequence[Row]) -> str | None:
+    """What the angle error is, where any row has one."""
+    if all(row.figure("angle_median") is None for row in rows):
+        return None
+    return (
+        "Angle error: degrees, from 0 to 90, between the long axes of an object and of the detection that "
+        f"is right about it at IoU {MATCH_IOU}, for objects at least {ELONGATED} times as long as wide; "
+        "median and 90th percentile (p90), less is better. "
+        "Objects that were not found are not in it: read it beside AP."
     )
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from tiltbox.report.collect import Row
 from tiltbox.report.table import Table
-from tiltbox.report.tables import class_table, generation_table, model_table, published_table, training_table
+from tiltbox.report.tables import (
+    angle_table,
+    class_table,
+    generation_table,
+    model_table,
+    published_table,
+    training_table,
+)
 from tiltbox.settings.published import Published
 
 
@@ -34,6 +41,7 @@ def leaderboard(rows: Sequence[Row], out: Path, published: Published) -> Leaderb
         ("generations", "Previous against current"): generation_table(rows),
         ("published", "Published numbers beside ours"): published_table(rows, published),
         ("classes", "AP50 by class"): class_table(rows, published),
+        ("angles", "Angle error by class"): angle_table(rows),
         ("training", "Training"): training_table(rows),
     }
     sections = tuple(Section(*names, table) for names, table in tables.items() if table)

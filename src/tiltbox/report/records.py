@@ -16,6 +16,7 @@ from tiltbox.errors import DataError
 
 # The eleven summands of a perfect AP may add up to a hair more than 1.
 Fraction = Annotated[float, Field(ge=0, le=1 + 1e-9)]
+Degrees = Annotated[float, Field(ge=0, le=90)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -47,27 +48,51 @@ class Training(Record):
     data: dict[str, JsonValue] = {}
 
 
-class ClassMetrics(Record):
-    """One class in metrics.json; AP is None where the class has no objects."""
+class AngleErrors(Record):
+    """Median and 90th percentile in degrees, None where no elongated object was found."""
+
+    median: Degrees | None
+    p90: Degrees | None
+    objects: Count
+
+
+class Accuracy(Record):
+    """What metrics.json says of one class, and of all; AP is None where there are no objects.
+
+    Attributes:
+        angle_error: None in files of versions that did not measure it.
+    """
 
     AP50: Fraction | None
     AP75: Fraction | None
     mAP: Fraction | None
+    angle_error: AngleErrors | None = None
     objects: Count
+
+    @property
+    def angle_median(self) -> float | None:
+        """Degrees."""
+        return self.angle_error and self.angle_error.median
+
+    @property
+    def angle_p90(self) -> float | None:
+        """Degrees."""
+        return self.angle_error and self.angle_error.p90
+
+
+class ClassMetrics(Accuracy):
+    """One class in metrics.json."""
+
     detections: Count
 
 
-class Metrics(Record):
-    """metrics.json: accuracy as fractions."""
+class Metrics(Accuracy):
+    """metrics.json: AP as fractions."""
 
     dataset: str
     split: str
     labels: str = ""
     images: Count
-    objects: Count
-    AP50: Fraction | None
-    AP75: Fraction | None
-    mAP: Fraction | None
     classes: dict[str, ClassMetrics]
 
 

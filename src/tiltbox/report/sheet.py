@@ -6,6 +6,7 @@ column                                      content
 variant, size, generation                   name; xs, s or l; previous or current
 dataset, split, images, objects             what accuracy was measured on
 mAP, AP50, AP75                             fractions; mAP is the mean over IoU .5:.05:.95
+angle_median, angle_p90                     angle error in degrees, of elongated objects that were found
 params, flops                               counts; multiply-adds at the input ``input``
 pretrained, augmentation                    weights at the start; words joined by ``+``
 epochs, steps, images_per_step, processes   the schedule
@@ -14,6 +15,7 @@ device, seconds                             where and how long training ran
 config_hash, git_commit                     settings and code
 config, checkpoint                          files, relative to the CSV
 AP50/<class>                                fractions, one column per class
+angle_median/<class>, angle_p90/<class>     degrees, one column of each per class
 ==========================================  ==============================================================
 """
 
@@ -25,9 +27,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tiltbox.report.collect import Row, class_names
+from tiltbox.report.collect import Figure, Row, class_names
 from tiltbox.report.tables import relative
 
+FIGURES: tuple[Figure, ...] = ("mAP", "AP50", "AP75", "angle_median", "angle_p90", "params", "flops")
 TRAINING = (
     "pretrained",
     "augmentation",
@@ -66,12 +69,16 @@ def _record(row: Row, classes: list[str], out: Path) -> dict[str, Any]:
         "split": metrics and metrics.split,
         "images": metrics and metrics.images,
         "objects": metrics and metrics.objects,
-        **{key: row.figure(key) for key in ("mAP", "AP50", "AP75", "params", "flops")},
+        **{key: row.figure(key) for key in FIGURES},
         "input": counts and "x".join(map(str, counts.input)),
         **{key: _plain(getattr(row.training, key, None)) for key in TRAINING},
         "config": relative(row.config, out),
         "checkpoint": relative(row.checkpoint, out),
-        **{f"AP50/{name}": row.class_ap50(name) for name in classes},
+        **{
+            f"{key}/{name}": getattr(row.class_metrics(name), key, None)
+            for key in ("AP50", "angle_median", "angle_p90")
+            for name in classes
+        },
     }
 
 

@@ -74,27 +74,41 @@ def signed(value: float | None, decimals: int = 2) -> str:
     return sign + text
 
 
-def difference(value: float | None, *, better: Literal["more", "less"]) -> Cell:
+def degrees(value: float | None) -> str:
+    """
+    >>> degrees(4.26), degrees(None)
+    ('4.3', '–')
+    """
+    return MISSING if value is None else f"{value:.1f}"
+
+
+def difference(value: float | None, *, better: Literal["more", "less"], decimals: int = 2) -> Cell:
     """A cell with the value, signed, and whether that is for the better."""
-    text = signed(value)
+    text = signed(value, decimals)
     if text[0] not in "+−":
         return Cell(text)
     return Cell(text, kind="better" if (text[0] == "+") == (better == "more") else "worse")
 
 
-def mark_best(rows: list[tuple[Cell, ...]], column: int) -> list[tuple[Cell, ...]]:
-    """Mark the largest figure of a column, ties included, where not all are alike."""
+def mark_best(
+    rows: list[tuple[Cell, ...]], column: int, *, better: Literal["more", "less"] = "more"
+) -> list[tuple[Cell, ...]]:
+    """Mark the largest figure of a column, or the smallest, ties included, where not all are alike."""
     figures = [float(row[column].text) for row in rows if row[column].text != MISSING]
     if len(set(figures)) < 2:
         return rows
-    best = f"{max(figures):.2f}"
+    best = max(figures) if better == "more" else min(figures)
     return [
         tuple(
-            replace(cell, kind="best") if at == column and cell.text == best else cell
+            replace(cell, kind="best") if at == column and _is(cell, best) else cell
             for at, cell in enumerate(row)
         )
         for row in rows
     ]
+
+
+def _is(cell: Cell, figure: float) -> bool:
+    return cell.text != MISSING and float(cell.text) == figure
 
 
 def aligned(columns: tuple[str, ...], rows: list[tuple[str, ...]], words: int = 1) -> list[str]:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from tiltbox.report.collect import Figure, Row, class_names
 from tiltbox.report.comparison import (
     accuracy_note,
+    angle_note,
     effort_note,
     input_note,
     label_note,
@@ -18,11 +19,22 @@ from tiltbox.report.comparison import (
     recipe_notes,
     same_test_set,
 )
-from tiltbox.report.records import Training
-from tiltbox.report.table import MISSING, Cell, Table, aligned, difference, mark_best, percent, scaled
+from tiltbox.report.records import Accuracy, Training
+from tiltbox.report.table import (
+    MISSING,
+    Cell,
+    Table,
+    aligned,
+    degrees,
+    difference,
+    mark_best,
+    percent,
+    scaled,
+)
 from tiltbox.settings.published import Published
 
 ACCURACIES: tuple[Figure, ...] = ("mAP", "AP50", "AP75")
+ANGLES: dict[Figure, str] = {"angle_median": "angle error (°)", "angle_p90": "p90 (°)"}
 COSTS: dict[Figure, tuple[str, float]] = {"params": ("params (M)", 1e6), "flops": ("FLOPs (G)", 1e9)}
 
 
@@ -31,15 +43,18 @@ def model_table(rows: Sequence[Row], out: Path) -> Table:
     cells = [_model_row(row, out) for row in rows]
     for column in (3, 4, 5):
         cells = mark_best(cells, column)
+    for column in (6, 7):
+        cells = mark_best(cells, column, better="less")
     best = ", the best in bold" if sum(row.metrics is not None for row in rows) > 1 else ""
     return Table(
-        f"Accuracy in percent{best}; parameters in millions, multiply-adds in billions; "
-        "batch size as processes × images",
+        f"Accuracy in percent, angle errors in degrees{best}; "
+        "parameters in millions, multiply-adds in billions; batch size as processes × images",
         (
             "model",
             "pretrain",
             "aug",
             *ACCURACIES,
+            *ANGLES.values(),
             "params (M)",
             "FLOPs (G)",
             "batch size",
@@ -48,9 +63,7 @@ def model_table(rows: Sequence[Row], out: Path) -> Table:
         ),
         tuple(cells),
         words=3,
-        notes=tuple(
-            filter(None, (accuracy_note(rows), label_note(rows), effort_note(rows), input_note(rows)))
-        ),
+        notes=tuple(filter(None, (note(rows) for note in MODEL_NOTES))),
     )
 
 
@@ -75,10 +88,10 @@ def generation_table(rows: Sequence[Row]) -> Table | None:
         return None
     return Table(
         "Previous and current generation, and current − previous",
-        ("model", "AP50", "mAP", "params (M)", "FLOPs (G)"),
+        ("model", "AP50", "mAP", *ANGLES.values(), "params (M)", "FLOPs (G)"),
         tuple(line for pair in found for line in _pair_rows(*pair)),
         group=3,
-        notes=("Differences of accuracy are in percentage points.", *pair_notes(found)),
+        notes=("Differences of accuracy are in percentage points, of angles in degrees.", *pair_notes(found)),
     )
 
 
@@ -101,6 +114,24 @@ def class_table(rows: Sequence[Row], published: Published) -> Table | None:
     )
 
 
+def angle_table(rows: Sequence[Row]) -> Table | None:
+    """The angle error of each class and of all objects together; None before any was measured."""
+    measured = [row for row in rows if row.figure("angle_median") is not None]
+    if not measured:
+        return None
+    lines = [(name, [row.class_metrics(name) for row in measured]) for name in class_names(measured)]
+    lines.append(("all", [row.metrics for row in measured]))
+    cells = tuple((Cell(name), *_angle_cells(found)) for name, found in lines)
+    absent = any(cell.text == MISSING for row in cells for cell in row)
+    return Table(
+        "Angle error in degrees, less is better",
+        ("class", *(f"{row.name}, {figure}" for row in measured for figure in ("median", "p90"))),
+        cells,
+        total=True,
+        notes=(f"{MISSING}: no elongated object of that class was found.",) if absent else (),
+    )
+
+
 def training_table(rows: Sequence[Row]) -> Table | None:
     """How each variant was trained, one column per variant; None before any training."""
     trained = [row for row in rows if row.training]
@@ -115,8 +146,8 @@ def training_table(rows: Sequence[Row]) -> Table | None:
 
 def terminal_table(rows: Sequence[Row]) -> str:
     """The figures in plain text: all variants, then current − previous for each pair."""
-    figures: tuple[Figure, ...] = ("AP50", "AP75", "mAP", "params", "flops")
-    columns = ("model", "AP50", "AP75", "mAP", "params (M)", "FLOPs (G)")
+    figures: tuple[Figure, ...] = ("AP50", "AP75", "mAP", *ANGLES, *COSTS)
+    columns = ("model", "AP50", "AP75", "mAP", "angle°", "p90°", "params (M)", "FLOPs (G)")
     models = [(row.name, *(_shown(row, key) for key in figures)) for row in rows]
     changes = [(label, *(_change(*pair, key).text for key in figures)) for label, pair in _labelled(rows)]
     header, *lines = aligned(columns, models + changes)
@@ -153,6 +184,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+MODEL_NOTES = (accuracy_note, angle_note, label_note, effort_note, input_note)
+
 TRAINING_FACTS: dict[str, Callable[[Training], str]] = {
     "pretraining": pretraining,
     "augmentation": augmentation,
@@ -177,7 +210,7 @@ def _model_row(row: Row, out: Path) -> tuple[Cell, ...]:
         Cell(row.name),
         Cell(pretraining(t) if t else MISSING),
         Cell(augmentation(t) if t else MISSING),
-        *(Cell(_shown(row, key)) for key in (*ACCURACIES, *COSTS)),
+        *(Cell(_shown(row, key)) for key in (*ACCURACIES, *ANGLES, *COSTS)),
         Cell(f"{t.processes} × {t.images_per_step // t.processes}" if t else MISSING),
         _link(row.config, out),
         _link(row.checkpoint, out),
@@ -198,7 +231,7 @@ def _published_row(row: Row, published: Published) -> tuple[Cell, ...]:
 
 
 def _pair_rows(previous: Row, current: Row) -> list[tuple[Cell, ...]]:
-    figures: tuple[Figure, ...] = ("AP50", "mAP", "params", "flops")
+    figures: tuple[Figure, ...] = ("AP50", "mAP", *ANGLES, *COSTS)
     lines = [(Cell(row.name), *(Cell(_shown(row, key)) for key in figures)) for row in (previous, current)]
     return [*lines, (Cell("difference"), *(_change(previous, current, key) for key in figures))]
 
@@ -217,6 +250,10 @@ def _class_row(name: str, values: list[float | None]) -> tuple[Cell, ...]:
     return Cell(name), *(Cell(percent(value), share=value) for value in values)
 
 
+def _angle_cells(found: list[Accuracy | None]) -> list[Cell]:
+    return [Cell(degrees(getattr(each, key, None))) for each in found for key in ANGLES]
+
+
 def _absent(rows: Sequence[Row]) -> bool:
     return any(each.AP50 is None for row in rows for each in row.metrics.classes.values())
 
@@ -228,6 +265,8 @@ def _fraction(published: Published, name: str) -> float | None:
 
 def _shown(row: Row, key: Figure) -> str:
     value = row.figure(key)
+    if key in ANGLES:
+        return degrees(value)
     return scaled(value, COSTS[key][1]) if key in COSTS else percent(value)
 
 
@@ -235,4 +274,5 @@ def _change(previous: Row, current: Row, key: Figure) -> Cell:
     """The difference of the figures as they are shown, so that a reader who subtracts them finds the same."""
     before, after = _shown(previous, key), _shown(current, key)
     change = None if MISSING in (before, after) else float(after) - float(before)
-    return difference(change, better="less" if key in COSTS else "more")
+    better = "more" if key in ACCURACIES else "less"
+    return difference(change, better=better, decimals=1 if key in ANGLES else 2)

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import logging
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_file_place, require_writable, whole_file, write_json, write_text
+from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, angle_error
 from tiltbox.metrics.confusion import Confusion, confusion
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 
@@ -53,7 +55,8 @@ def evaluate(
         names: The data file that says what the categories of a predictions.json are.
 
     Returns:
-        The metrics, as they are written: AP as fractions, and the objects that count (difficult ones do not).
+        The metrics, as they are written: AP as fractions, angle errors in degrees
+        (:mod:`tiltbox.metrics.angles`), and the objects that count (difficult ones do not).
 
     Raises:
         DataError: A file is missing or malformed, or detections are on an image that has no labels.
@@ -92,11 +95,14 @@ def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels:
         "AP50": score.ap(0.5),
         "AP75": score.ap(0.75),
         "mAP": score.mean_ap,
+        "angle_error": asdict(score.angle_error),
+        "angle_error_rule": {"iou": MATCH_IOU, "aspect": ELONGATED},
         "classes": {
             name: {
                 "AP50": each.aps and each.aps[score.thresholds.index(0.5)],
                 "AP75": each.aps and each.aps[score.thresholds.index(0.75)],
                 "mAP": each.mean_ap,
+                "angle_error": asdict(angle_error([each.angle_errors])),
                 "objects": each.objects,
                 "detections": each.detections,
             }
@@ -122,21 +128,26 @@ def server_block(metrics: Mapping) -> str:
 
 
 def metrics_table(metrics: Mapping) -> str:
-    """The metrics as a text table, AP in percent.
+    """The metrics as a text table: AP in percent, median and 90th percentile of the angle error in degrees.
 
-    >>> row = {"AP50": 0.5, "AP75": 0.25, "mAP": 0.3, "objects": 4, "detections": 9}
-    >>> print(metrics_table({"AP50": 0.5, "AP75": 0.25, "mAP": 0.3, "objects": 4, "classes": {"ship": row}}))
-    class   AP50   AP75    mAP  objects  detections
-    ship   50.00  25.00  30.00        4           9
-    mean   50.00  25.00  30.00        4           9
+    The last row has the means of AP; all else there is of all objects and detections together.
+
+    >>> angle = {"median": 2.25, "p90": 10.0, "objects": 3}
+    >>> row = {"AP50": 0.5, "AP75": 0.25, "mAP": 0.3, "angle_error": angle, "objects": 4}
+    >>> print(metrics_table({**row, "classes": {"ship": {**row, "detections": 9}}}))
+    class   AP50   AP75    mAP  angle°  p90°  objects  detections
+    ship   50.00  25.00  30.00     2.2  10.0        4           9
+    mean   50.00  25.00  30.00     2.2  10.0        4           9
     """
     rows = metrics["classes"]
     mean = {**metrics, "detections": sum(row["detections"] for row in rows.values())}
     width = max(map(len, [*rows, "class"]))
-    lines = [f"{'class':<{width}}   AP50   AP75    mAP  objects  detections"]
+    lines = [f"{'class':<{width}}   AP50   AP75    mAP  angle°  p90°  objects  detections"]
     for name, row in [*rows.items(), ("mean", mean)]:
         aps = "  ".join(f"{_percent(row[key]):>5}" for key in ("AP50", "AP75", "mAP"))
-        lines.append(f"{name:<{width}}  {aps}  {row['objects']:>7}  {row['detections']:>10}")
+        median, p90 = (_degrees(row["angle_error"][key]) for key in ("median", "p90"))
+        counts = f"{row['objects']:>7}  {row['detections']:>10}"
+        lines.append(f"{name:<{width}}  {aps}  {median:>6}  {p90:>4}  {counts}")
     return "\n".join(lines)
 
 
@@ -146,6 +157,10 @@ def _fraction(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _degrees(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
