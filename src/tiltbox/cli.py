@@ -167,9 +167,8 @@ def _train(verbs) -> None:
         "--processes", type=_at_least(1), metavar="N", help="training processes on the CPU (default: 1)"
     )
     _schedule_option(verb)
-    verb.add_argument(
-        "--start", metavar="FILE_OR_URL", help="weights to start from, instead of the variant's own"
-    )
+    help = "weights to start from, instead of the variant's own; random: none, whatever the schedule says"
+    verb.add_argument("--start", metavar="FILE_OR_URL", help=f"{help} (a file of that name: ./random)")
     verb.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import collections
 import pickle
+import re
 import struct
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tiltbox.errors import CheckpointError
+from tiltbox.dota.transfer import Patience
+from tiltbox.errors import CheckpointError, OutputError
 from tiltbox.model import build_detector
-from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint, start_from
+from tiltbox.model.checkpoint import load_exactly, local_copy, read_checkpoint, save_checkpoint, start_from
 
 XS = "yoloms-xs-current"
 
@@ -159,13 +163,108 @@ def test_a_missing_file_and_one_without_weights(tmp_path):
         read_checkpoint(tmp_path / "empty.pth")
 
 
-def test_an_address(tmp_path, monkeypatch, serve):
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of downloads, on a machine that asks no proxy."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    return tmp_path / "cache"
+
+
+def named_place(error: CheckpointError) -> Path:
+    """Where the error says that the file has to be put."""
+    return Path(re.search(r"; download it on another machine and put it at (\S+\.pth)$", str(error))[1])
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_address(tmp_path, serve):
     for value, name in enumerate(("mini/variant", "mine/variant")):
         (tmp_path / name).mkdir(parents=True)
         save_checkpoint(tmp_path / name / "epoch_36.pth", {"w": torch.full((1,), value)}, {})
     base = serve(tmp_path)
     for value, name in enumerate(("mini/variant", "mine/variant")):  # addresses that end alike
         assert read_checkpoint(f"{base}/{name}/epoch_36.pth")[0]["w"] == value
-    with pytest.raises(CheckpointError, match="cannot be downloaded"):
-        read_checkpoint(f"{base}/variant/none.pth")
+    address = f"{base}/variant/none.pth"
+    with pytest.raises(
+        CheckpointError, match=rf"^{address}: the server answers 404 .*; download it on another"
+    ):
+        read_checkpoint(address)
+
+
+def test_a_closed_port(cache, closed):
+    address = f"{closed}/epoch_36.pth"
+    with pytest.raises(CheckpointError, match=rf"^{address}: cannot be reached \(Connection refused\);"):
+        local_copy(address)
+    assert list(cache.rglob("*.pth*")) == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_unknown_host():
+    """A name that never exists (RFC 2606); what the system says of it depends on whether it has DNS."""
+    reason = r"cannot be reached \(the host name cannot be resolved: [^()]+\)"
+    with pytest.raises(CheckpointError, match=rf"^http://weights\.invalid/a\.pth: {reason};"):
+        local_copy("http://weights.invalid/a.pth", Patience(attempts=1))
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_server_that_never_answers(silent):
+    begin = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"cannot be reached \(no answer within 0\.1 s\)"):
+        local_copy(f"{silent}/a.pth", Patience(attempts=2, answer=0.1))
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"<!doctype html><p>Sign in</p>", "is a web page, not the file"),
+        (b"version https://git-lfs.github.com/spec/v1", "is damaged or another kind of file"),
+        (b"PK\x03\x04 the rest is missing", "is damaged or another kind of file"),
+    ],
+)
+def test_what_is_no_checkpoint_is_not_kept(tmp_path, cache, serve, content, problem):
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/a.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=problem):
+        local_copy(f"{serve(tmp_path / 'web')}/a.pth")
+    assert [path for path in cache.rglob("*a.pth*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_checkpoints_of_every_version_of_torch_are_kept(tmp_path, cache, serve, zipped):
+    torch.save({"w": torch.ones(1)}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    assert local_copy(f"{serve(tmp_path)}/a.pth").is_relative_to(cache)
+
+
+def test_a_file_that_was_put_into_the_cache_needs_no_network(cache, closed):
+    with pytest.raises(CheckpointError) as error:
+        local_copy(f"{closed}/a.pth")
+    place = named_place(error.value)
+    assert place.is_relative_to(cache)
+    save_checkpoint(place, {"w": torch.ones(1)}, {})
+    assert local_copy(f"{closed}/a.pth") == place
+    assert read_checkpoint(f"{closed}/a.pth")[0]["w"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"torn", ".+"), (b"<html>Sign in</html>", "it is a web page")]
+)
+@pytest.mark.usefixtures("cache")
+def test_a_damaged_file_in_the_cache(closed, content, reason):
+    address = f"{closed}/a.pth"
+    with pytest.raises(CheckpointError) as error:
+        local_copy(address)
+    place = named_place(error.value)
+    place.write_bytes(content)
+    remedy = f"delete it, so that {address} is fetched again"
+    with pytest.raises(
+        CheckpointError, match=rf"^{place}: is no readable checkpoint \({reason}\); {remedy}$"
+    ):
+        read_checkpoint(address)
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, closed):
+    (tmp_path / "cache").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    with pytest.raises(OutputError, match="; set TORCH_HOME to a folder with space"):
+        local_copy(f"{closed}/a.pth")

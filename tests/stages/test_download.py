@@ -277,7 +277,7 @@ def test_an_error_in_place_of_an_archive_without_checksum(tmp_path, packed, serv
     name, text = "train/images.tar.gz", '{"error": "quota exceeded"}'
     fetched, whole = tmp_path / "data/archives/mine" / name, (packed / name).read_bytes()
     (packed / name).write_text(text)
-    with pytest.raises(DataError, match=r"is not the file that it should be, but starts with .*quota exceed"):
+    with pytest.raises(DataError, match=r"is damaged or another kind of file: it starts with .*quota exceed"):
         download(dataset, tmp_path / "data/raw")
     assert not fetched.exists()
     (packed / name).write_bytes(whole)

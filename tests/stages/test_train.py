@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,12 +21,13 @@ import yaml
 from filelock import FileLock
 
 from tiltbox import tracking
+from tiltbox.__main__ import main
 from tiltbox.dota.mini import render_mini
 from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint
 from tiltbox.settings.schedules import Schedule, find_schedule
-from tiltbox.settings.variants import find_variant
+from tiltbox.settings.variants import find_variant, load_variants
 from tiltbox.stages.split import split
 from tiltbox.stages.train import train
 from tiltbox.training import worker
@@ -339,15 +341,82 @@ def test_only_one_training_at_a_time(folder, tmp_path):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0)
 
 
+@pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize("wrong", [{"track": "typo"}, {"start": "http://127.0.0.1:9/none.pth"}])
-def test_nothing_is_dropped_before_a_training_can_begin(folder, tmp_path, wrong):
+def test_nothing_is_dropped_before_a_training_can_begin(folder, tmp_path, wrong, resume):
     work = tmp_path / "work"
     work.mkdir()
     (work / "config.py").write_text("fingerprint = '0123456789ab'")
     (work / "epoch_30.pth").touch()
     with pytest.raises((SettingsError, CheckpointError)):
-        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0, resume=False, **wrong)
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0, resume=resume, **wrong)
     assert (work / "epoch_30.pth").exists()
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path, closed) -> Schedule:
+    """A schedule that starts from weights which nobody has a copy of, and whose address cannot be reached."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    table = load_variants().model_copy(update={"weights": closed})
+    monkeypatch.setattr("tiltbox.settings.schedules.load_variants", lambda: table)
+    return by_epochs(1, pretrained=True)
+
+
+def test_the_command_without_a_network(folder, tmp_path, monkeypatch, capsys, offline):
+    """It ends before a GPU is waited for or a process is started, with one line."""
+    monkeypatch.setattr("tiltbox.stages.train.leased_gpus", cut)
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(offline.model_dump(mode="json")))
+    command = f"train {NAME} --patches {folder / 'train'} --out {tmp_path / 'out'} --gpus 0"
+    assert main([*command.split(), "--schedule", str(tmp_path / "s.yaml")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(
+        rf"tiltbox train: http://\S+/{VARIANT.pretrained}: cannot be reached \(Connection ref", line
+    )
+    remedies = (f"put it at {tmp_path / 'cache'}", "--start FILE", "--schedule small-gpu")
+    assert all(remedy in line for remedy in remedies)
+    assert not (tmp_path / "out/work").exists()
+
+
+def test_a_damaged_file_to_start_from_is_noticed_at_once(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tiltbox.stages.train.leased_gpus", cut)
+    (tmp_path / "a.pth").write_bytes(b"<html>Sign in</html>")
+    with pytest.raises(CheckpointError, match=r"a\.pth: is no readable checkpoint \(it is a web page\)"):
+        train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "o", gpus=0, start=str(tmp_path / "a.pth"))
+
+
+def test_random_weights_whatever_the_schedule_says(folder, tmp_path, offline, caplog):
+    """They are recorded; and it is the training that a schedule with random weights asks for."""
+    caplog.set_level("INFO", "tiltbox")
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+        patch.setattr("tiltbox.stages.train._publish", cut)
+        train(NAME, VARIANT, offline, folder / "train", out, gpus=0, start="random")
+    bare = offline.model_copy(update={"pretrained": False})
+    train(NAME, VARIANT, bare, folder / "train", out, gpus=0)
+    assert "resuming from the last epoch" in caplog.messages
+    assert json.loads((out / "train.json").read_text())["pretrained"] is None
+    assert read_config(out / "config.py").pretrained is None
+
+
+def test_random_weights_are_another_training_than_those_of_coco(folder, tmp_path, offline, monkeypatch):
+    """Neither takes up the epochs of the other; those that are there need no weights to start from."""
+    monkeypatch.setattr("tiltbox.stages.train._launch", cut)
+    marks = {}
+    for start in ("random", "http://127.0.0.1:9/coco.pth"):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+            patch.setattr("tiltbox.stages.train.require_weights", lambda *_: None)
+            train(NAME, VARIANT, offline, folder / "train", tmp_path / start[:4], gpus=0, start=start)
+        marks[start] = read_config(tmp_path / start[:4] / "work/config.py")
+    random, coco = marks.values()
+    assert (random.pretrained, coco.pretrained) == (None, "http://127.0.0.1:9/coco.pth")
+    assert random.fingerprint != coco.fingerprint
+    work = tmp_path / "http/work"
+    (work / "epoch_1.pth").touch()
+    (work / "last_checkpoint").write_text(str(work / "epoch_1.pth"))
+    with pytest.raises(Cut):
+        train(NAME, VARIANT, offline, folder / "train", tmp_path / "http", gpus=0, start=coco.pretrained)
+    assert read_config(work / "config.py").resume
 
 
 def test_an_old_manifest_is_no_manifest(folder, tmp_path):

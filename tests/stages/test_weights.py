@@ -3,14 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tiltbox.__main__ import main
 from tiltbox.errors import CheckpointError
 from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
 from tiltbox.settings import schedules
 from tiltbox.settings.schedules import find_schedule
 from tiltbox.settings.variants import load_variants
-from tiltbox.stages.weights import weights
+from tiltbox.stages.weights import require_weights, weights
 
 NAME = "yoloms-xs-current"
+WITHOUT = (
+    r"train from random weights with --schedule small-gpu, or small-cpu .* --config schedule=small-gpu\)$"
+)
 
 
 @pytest.fixture
@@ -41,13 +45,34 @@ def test_fetched_once_then_used_without_a_connection(variant, tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "cannot be downloaded"),
-        (b"<!DOCTYPE html><p>Sign in</p>", "cannot be downloaded .*page"),
-        (b"torn", "is no readable checkpoint .*; delete it"),
+        (None, "the server answers 404"),
+        (b"<!DOCTYPE html><p>Sign in</p>", "is a web page"),
+        (b"torn", "is damaged or another kind of file: it starts with 'torn'"),
+        (b"\x80torn", "is no readable checkpoint .*; delete it, so that http://.* is fetched again"),
     ],
 )
 def test_what_is_no_checkpoint_is_noticed_before_the_training(variant, tmp_path, content, problem):
     if content:
         (tmp_path / "web/coco_xs.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=problem):
+    with pytest.raises(CheckpointError, match=rf"{problem}.*, or {WITHOUT}"):
         weights(variant, find_schedule("dota-2gpu"))
+
+
+def test_a_file_of_the_users_own(tmp_path):
+    """No address, so no word of a network."""
+    with pytest.raises(CheckpointError, match=r"none\.pth: there is no such checkpoint; check the path$"):
+        require_weights(str(tmp_path / "none.pth"), "give a file with --start FILE")
+
+
+def test_the_command_without_a_network(monkeypatch, tmp_path, capsys, closed):
+    """One line that names the address, what is wrong, and the ways to go on."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    table = load_variants().model_copy(update={"weights": closed})
+    monkeypatch.setattr(schedules, "load_variants", lambda: table)
+    assert main(["weights", NAME, "--schedule", "dota-2gpu"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    address = f"{closed}/{table.variants[NAME].pretrained}"
+    assert line.startswith(f"tiltbox weights: {address}: cannot be reached (Connection refused); ")
+    assert str(tmp_path / "cache") in line and "--schedule small-gpu" in line
+    assert "--start" not in line  # which this command does not have

@@ -11,7 +11,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.settings.schedules import find_schedule
 from tiltbox.settings.variants import find_variant
 from tiltbox.training.config import read_config, runner_config
-from tiltbox.training.resume import essence, last_checkpoint, prepare_work
+from tiltbox.training.resume import essence, has_epochs, last_checkpoint, prepare_work
 
 VARIANT, SMOKE = find_variant("yoloms-xs-current"), find_schedule("smoke")
 
@@ -51,6 +51,16 @@ def test_the_same_training_goes_on(tmp_path):
     work = begun(tmp_path / "work", "a", epochs=2)
     assert prepare_work(work, "a", wanted=True)
     assert last_checkpoint(work) == work / "epoch_2.pth"
+
+
+@pytest.mark.parametrize("folder", ["work", "work.a"])
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_finished_epochs_are_found_as_they_are_taken_up(tmp_path, folder, epochs):
+    begun(tmp_path / folder, "a", epochs)
+    assert not has_epochs(tmp_path / "work", "b")
+    assert has_epochs(tmp_path / "work", "a") == bool(epochs)
+    assert folders(tmp_path) == {folder}, "looking moves nothing"
+    assert prepare_work(tmp_path / "work", "a", wanted=True) == bool(epochs)
 
 
 def test_it_goes_on_where_the_project_has_moved(tmp_path):

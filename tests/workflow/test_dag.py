@@ -147,6 +147,28 @@ def test_weights_of_a_variant_can_be_fetched_alone(copy_project, tmp_path, serve
     assert copy.read_bytes() == published.read_bytes()
 
 
+def test_weights_that_cannot_be_fetched_end_it_before_a_training(copy_project, tmp_path, closed):
+    folder = copy_project(tmp_path)
+    table = folder / "configs/variants.yaml"
+    table.write_text(re.sub("^weights: .*$", f"weights: {closed}", table.read_text(), flags=re.MULTILINE))
+    real = f'[ "$1" = weights ] && exec {BIN / "tiltbox"} "$@"\n'
+    program(folder / "bin/tiltbox", real + textwrap.dedent(QUICK))
+    done = call(
+        *("snakemake", "--cores", "2", *(f"results/tiny/{name}/train/checkpoint.pth" for name in TWO)),
+        *("--config", *REAL, "schedule=dota-cpu"),
+        at=folder,
+        TORCH_HOME=str(tmp_path / "cache"),
+        NO_PROXY="*",
+    )
+    assert done.returncode == 1
+    assert not (folder / "trainings").exists()
+    for name in TWO:
+        (line,) = (folder / f"logs/tiny/{name}/weights.log").read_text().splitlines()
+        assert re.match(r"tiltbox weights: http://\S+\.pth: cannot be reached \(Connection refused\); ", line)
+        assert line.endswith("(for Snakemake: --config schedule=small-gpu)")
+        assert line in done.stdout + done.stderr
+
+
 def test_training_and_test_on_the_same_split(fresh):
     """To see whether a detector can learn a set by heart."""
     dataset = yaml.safe_load((fresh / "configs/datasets/tiny.yaml").read_text())

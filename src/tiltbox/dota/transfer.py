@@ -6,8 +6,10 @@ import hashlib
 import http.client
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,11 +24,10 @@ CHUNK = 2**16  # bytes
 ATTEMPTS = 4  # in a row that bring nothing new
 PAUSE = 0.5  # seconds before the second attempt; doubles with each
 LONGEST_PAUSE = 60  # seconds, however long a busy server asks to wait
-TIMEOUT = (20, 60)  # seconds to connect, and to wait for more
 
 _BY_HAND = "check the address, or fetch the file by hand and give its folder with --archives"
 _PAGE_STARTS = (b"<!doctype", b"<!--", b"<html", b"<head", b"<?xml")
-_LOST = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_LOST = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
 
 class _Broken(Exception):
@@ -35,6 +36,19 @@ class _Broken(Exception):
     def __init__(self, reason: str, pause: float = 0) -> None:
         super().__init__(reason)
         self.pause = pause
+
+
+class _Unreached(_Broken):
+    """There was no answer at all."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for that does not answer."""
+
+    attempts: int = ATTEMPTS
+    connect: float = 20  # seconds, for each of the host's numeric addresses
+    answer: float = 60  # seconds without a byte
 
 
 class _Part:
@@ -72,6 +86,7 @@ def transfer(
     *,
     checksum: str | None = None,
     accepts: Callable[[Path], bool] | None = None,
+    patience: Patience = Patience(),
 ) -> Path:
     """Make the file at ``source`` available and return where it lies.
 
@@ -86,6 +101,7 @@ def transfer(
         target: Where to put what is fetched.
         checksum: ``md5:<hex>`` or ``sha256:<hex>``.
         accepts: Whether what was fetched is of the right kind: servers also hand out what went wrong.
+        patience: When to give up.
 
     Raises:
         DataError: It cannot be had, is a web page in place of a file, not accepted, or has another checksum.
@@ -100,16 +116,20 @@ def transfer(
     require_writable(target.parent)
     with only_writer(target):
         if not (target.is_file() and _is_right(target, checksum, accepts)):  # another process fetched it
-            _fetch_whole(url, target, checksum, accepts)
+            _fetch_whole(url, target, checksum, accepts, patience)
     return target
 
 
 def _fetch_whole(
-    url: str, target: Path, checksum: str | None, accepts: Callable[[Path], bool] | None
+    url: str,
+    target: Path,
+    checksum: str | None,
+    accepts: Callable[[Path], bool] | None,
+    patience: Patience,
 ) -> None:
     part = _Part(target)
     try:
-        _fetch(url, part, checksum)
+        _fetch(url, part, checksum, patience)
     except OSError as error:
         raise cannot_write(target.parent, error) from None
     _keep_only_right(url, part, checksum, accepts)
@@ -125,12 +145,16 @@ def digest(path: Path, like: str) -> str:
 
 def verify(path: Path, checksum: str | None, where: str | Path) -> None:
     """Raise DataError if the file is a web page or does not have the checksum; ``where`` names it."""
-    if _start_of(path).removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_STARTS):
+    if is_web_page(path):
         raise _web_page(where)
     if checksum and (found := digest(path, checksum)) != checksum:
         raise DataError(
             where, f"has the checksum {found}, not {checksum}", "fetch it again or from elsewhere"
         )
+
+
+def is_web_page(path: Path) -> bool:
+    return _start_of(path).removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_STARTS)
 
 
 def _local(source: str | Path) -> Path | None:
@@ -165,42 +189,43 @@ def _keep_only_right(
         verify(part.path, checksum, url)
         if accepts is not None and not accepts(part.path):
             start = _start_of(part.path)[:60].decode("latin-1")
-            raise DataError(url, f"is not the file that it should be, but starts with {start!r}", _BY_HAND)
+            raise DataError(url, f"is damaged or another kind of file: it starts with {start!r}", _BY_HAND)
     except DataError:
         part.discard()
         raise
 
 
-def _fetch(url: str, part: _Part, checksum: str | None) -> None:
+def _fetch(url: str, part: _Part, checksum: str | None, patience: Patience) -> None:
     """Bring ``part`` to its full length, in as many attempts as bring it further."""
     failures, furthest = 0, part.size
     while True:
         try:
-            return _continue(url, part, checksum)
+            return _continue(url, part, checksum, patience)
         except _Broken as error:
             # Against the furthest it ever came: a server that cannot resume would let it go on for ever.
             failures = 1 if part.size > furthest else failures + 1
             furthest = max(furthest, part.size)
-            if failures >= ATTEMPTS:
-                raise _given_up(url, part, checksum, str(error)) from None
+            if failures >= patience.attempts:
+                raise _given_up(url, part, checksum, error) from None
             pause = max(error.pause, PAUSE * 2 ** (failures - 1))
         time.sleep(pause)
 
 
-def _given_up(url: str, part: _Part, checksum: str | None, reason: str) -> DataError:
+def _given_up(url: str, part: _Part, checksum: str | None, error: _Broken) -> DataError:
     if not part.size:
+        problem = "cannot be reached" if isinstance(error, _Unreached) else "cannot be fetched"
         remedy = "check the address and the network, or try again later"
-        return DataError(url, f"cannot be fetched ({reason})", remedy)
+        return DataError(url, f"{problem} ({error})", remedy)
     resumes = "; it goes on where it stopped" if checksum or part.version else ""
     remedy = f"check the network, then run the command again{resumes}"
-    return DataError(url, f"broke off after {part.size} bytes ({reason})", remedy)
+    return DataError(url, f"broke off after {part.size} bytes ({error})", remedy)
 
 
-def _continue(url: str, part: _Part, checksum: str | None) -> None:
+def _continue(url: str, part: _Part, checksum: str | None, patience: Patience) -> None:
     """Ask for what is missing behind ``part`` and append it, or start over where it cannot be resumed."""
     version = None if checksum else part.version
     offset = part.size if checksum or version else 0
-    with _get(url, offset, version) as response:
+    with _get(url, offset, version, patience) as response:
         total = _total(response)
         if response.status_code == 416 and total == offset:
             return
@@ -216,14 +241,14 @@ def _continue(url: str, part: _Part, checksum: str | None) -> None:
         raise _Broken(f"{total} were announced")
 
 
-def _get(url: str, offset: int, version: str | None) -> requests.Response:
+def _get(url: str, offset: int, version: str | None, patience: Patience) -> requests.Response:
     """The answer to a request for what follows ``offset``, if the file still is of that version."""
     headers = {"Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
     if offset and version:
         headers["If-Range"] = version
-    response = _answer(url, headers)
+    response = _answer(url, headers, patience)
     status = response.status_code
     if status == 429 or status >= 500:
         raise _Broken(f"the server answers {status} {response.reason}", _asked_pause(response))
@@ -234,13 +259,17 @@ def _get(url: str, offset: int, version: str | None) -> requests.Response:
     return response
 
 
-def _answer(url: str, headers: dict[str, str]) -> requests.Response:
+def _answer(url: str, headers: dict[str, str], patience: Patience) -> requests.Response:
+    timeout = (patience.connect, patience.answer)
     try:
-        return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+        return requests.get(url, headers=headers, stream=True, timeout=timeout)
     except requests.exceptions.SSLError as error:  # a lost connection to requests, but it will not come back
         raise DataError(url, f"cannot be fetched ({_cause(error)})", _BY_HAND) from None
+    except requests.Timeout as error:
+        seconds = timeout[not isinstance(error, requests.ConnectTimeout)]
+        raise _Unreached(f"no answer within {seconds:g} s") from None
     except _LOST as error:
-        raise _Broken(_cause(error)) from None
+        raise _Unreached(_cause(error)) from None
     except (requests.RequestException, ValueError) as error:
         raise DataError(url, f"cannot be fetched ({error})", "correct the address") from None
 
@@ -303,6 +332,8 @@ def _cause(error: BaseException) -> str:
         error = inner
     if isinstance(error, http.client.IncompleteRead):
         return "the connection was closed too early"
+    if isinstance(error, socket.gaierror):
+        through += "the host name cannot be resolved: "
     return through + (getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
@@ -317,5 +348,5 @@ def _start_of(path: Path) -> bytes:
 
 
 def _web_page(where: str | Path) -> DataError:
-    problem = "is a web page, not the file (Google Drive hands one out where it wants a confirmation)"
+    problem = "is a web page, not the file (to sign in, say, or because Google Drive wants a confirmation)"
     return DataError(where, problem, "fetch the file in a browser and give its folder with --archives")

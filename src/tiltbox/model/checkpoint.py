@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,12 +18,15 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from tiltbox.dota.transfer import transfer
-from tiltbox.errors import CheckpointError, TiltboxError
+from tiltbox.dota.transfer import Patience, is_web_page, transfer
+from tiltbox.errors import CheckpointError, DataError, OutputError
 from tiltbox.files import whole_file
 
 CLASSIFIER = "bbox_head.rtm_cls."  # depends on the number of classes
 ANGLE = "bbox_head.rtm_ang."  # missing in detectors of upright boxes
+# Weights are fetched when a user waits for a command to begin, on machines that may have no network. Those of
+# a firewall do not refuse a connection, they never answer.
+PATIENCE = Patience(attempts=2, connect=5, answer=15)
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,25 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
         CheckpointError: It cannot be read, or holds no weights.
     """
     path = local_copy(source)
+    kept = path != Path(source)  # in the cache, from where it would be taken for ever
+    remedy = f"delete it, so that {source} is fetched again" if kept else "download or train it again"
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT_PICKLE)
     except FileNotFoundError:
         raise CheckpointError(path, "there is no such checkpoint", "check the path") from None
     except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        kept = path != Path(source)  # in the cache, from where it would be taken for ever
-        remedy = "delete it, so that it is fetched again" if kept else "download or train it again"
-        raise CheckpointError(path, f"is no readable checkpoint ({reason})", remedy) from None
+        raise CheckpointError(path, f"is no readable checkpoint ({_reason(path, error)})", remedy) from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(path, "holds no weights", "give a checkpoint with a 'state_dict'")
     meta = content.get("meta")
     return {_own_key(key): value for key, value in weights.items()}, meta if isinstance(meta, dict) else {}
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if is_web_page(path):
+        return "it is a web page"
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def load_exactly(
@@ -142,22 +151,38 @@ def _own_key(key: str) -> str:
     return key.removeprefix("module.").replace("bbox_head.head_module.", "bbox_head.")
 
 
-def local_copy(source: str | Path) -> Path:
+def is_address(source: str | Path) -> bool:
+    return str(source).lower().startswith(("http://", "https://"))
+
+
+def local_copy(source: str | Path, patience: Patience = PATIENCE) -> Path:
     """The file itself, or the copy of an http(s) address in PyTorch's download cache, fetched if need be.
 
-    A copy that is there is taken as it is: whoever puts other weights to the same address has to delete it.
+    A copy that is there is used as it is, without asking the server: after putting other weights at the same
+    address, delete the copy.
 
     Raises:
-        CheckpointError: It cannot be downloaded.
+        CheckpointError: There is no answer, or the answer is not a checkpoint.
+        OutputError: The cache cannot be written.
     """
-    if not str(source).lower().startswith(("http://", "https://")):
+    if not is_address(source):
         return Path(source)
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / "tiltbox"
+    copy = Path(torch.hub.get_dir()) / "checkpoints" / "tiltbox" / _cached_name(str(source))
+    if copy.is_file():
+        return copy
     try:
-        return transfer(source, cache / _cached_name(str(source)))
-    except TiltboxError as error:
-        remedy = "check the connection, or download it by hand and give its path"
-        raise CheckpointError(source, f"cannot be downloaded ({error.problem})", remedy) from None
+        return transfer(source, copy, accepts=_may_be_checkpoint, patience=patience)
+    except DataError as error:
+        remedy = f"download it on another machine and put it at {copy}"
+        raise CheckpointError(source, error.problem, remedy) from None
+    except OutputError as error:
+        raise OutputError(error.where, error.problem, "set TORCH_HOME to a folder with space") from None
+
+
+def _may_be_checkpoint(path: Path) -> bool:
+    """An archive that is complete, or a pickle as older versions of PyTorch wrote it."""
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO or zipfile.is_zipfile(file)
 
 
 def _cached_name(address: str) -> str:

@@ -18,20 +18,22 @@ from tiltbox import __version__, tracking
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_json, write_text
-from tiltbox.model.checkpoint import local_copy, read_checkpoint, save_checkpoint
+from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
 from tiltbox.settings.variants import Variant
+from tiltbox.stages.weights import require_weights
 from tiltbox.training.config import read_config, runner_config
 from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
-from tiltbox.training.resume import essence, last_checkpoint, mark_of, prepare_work
+from tiltbox.training.resume import essence, has_epochs, last_checkpoint, mark_of, prepare_work
 
 log = logging.getLogger("tiltbox")
 
 DATA = ("size", "overlap", "rates", "iof", "images", "contents")  # of the manifest, for the report
 LOCK = ".training.lock"  # stays where a training was
+RANDOM = "random"  # in place of weights to start from
 
 
 def train(
@@ -60,7 +62,8 @@ def train(
         gpus: Processes, one GPU each; 0 trains on the CPU; None takes the schedule's number, or the
             CPU where there is no GPU.
         processes: Processes on the CPU, 1 by default.
-        start: Weights to start from (file or address) instead of the variant's COCO weights.
+        start: Weights to start from (file or address) instead of the variant's COCO weights, or ``random``
+            for random weights, whatever the schedule says.
         resume: Whether to go on from ``out/work``; if not, it is dropped with all that was kept beside it.
         track: MLflow experiment and run to log to, as ``experiment/run``; None logs nothing.
 
@@ -69,7 +72,7 @@ def train(
         SettingsError: More GPUs are wanted than there are, though there are some.
         OutputError: ``out`` cannot be written, holds files of somebody else, or another process is training
             there.
-        CheckpointError: The weights to start from belong to another model.
+        CheckpointError: The weights to start from cannot be downloaded or read, or belong to another model.
     """
     manifest = _patch_manifest(patches)
     require_writable(out)
@@ -82,23 +85,23 @@ def train(
     if track is not None:
         tracking.require_target(track)
     work = out / "work"
-    with _only_trainer(out), leased_gpus(gpus):
+    with _only_trainer(out):
         config = runner_config(variant, schedule, patches, work, classes, cuda=gpus > 0)
-        config.pretrained = start or starting_weights(schedule, variant)
+        config.pretrained = _start(start, schedule, variant)
         config.fingerprint = fingerprint(essence(config), manifest)
-        if config.pretrained and not resume:
-            local_copy(config.pretrained)  # before anything is dropped
-        config.resume = prepare_work(work, config.fingerprint, resume)
-        if config.pretrained and not config.resume:
-            local_copy(config.pretrained)  # once, not in every process
-        config.load_from = str(last_checkpoint(work)) if config.resume else None
-        facts = _facts(name, variant, schedule, config, gpus) | {"data": _data(manifest, classes)}
-        with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
-            _write_config(config, work)
-            _launch(work / "config.py", schedule.processes)
-            _publish(work, out, facts, classes)
-        if config.tracking:
-            _record_end(config.tracking, variant, out, len(classes))
+        if config.pretrained and not (resume and has_epochs(work, config.fingerprint)):
+            # Before anything is dropped or a GPU is waited for; and once, not in every process.
+            require_weights(config.pretrained, "give a file with --start FILE")
+        with leased_gpus(gpus):
+            config.resume = prepare_work(work, config.fingerprint, resume)
+            config.load_from = str(last_checkpoint(work)) if config.resume else None
+            facts = _facts(name, variant, schedule, config, gpus) | {"data": _data(manifest, classes)}
+            with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
+                _write_config(config, work)
+                _launch(work / "config.py", schedule.processes)
+                _publish(work, out, facts, classes)
+            if config.tracking:
+                _record_end(config.tracking, variant, out, len(classes))
     return out / "checkpoint.pth"
 
 
@@ -109,6 +112,11 @@ def _require_own(out: Path) -> None:
         if (out / name).exists() and not ours:
             problem = f"holds a '{name}' that no training left there"
             raise OutputError(out, problem, "choose another folder with --out, or remove it")
+
+
+def _start(start: str | None, schedule: Schedule, variant: Variant) -> str | None:
+    """The file or address of the weights to start from; None for random ones."""
+    return None if start == RANDOM else start or starting_weights(schedule, variant)
 
 
 def _usable_gpus(asked: int | None, schedule: Schedule) -> int:

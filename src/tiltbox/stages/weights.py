@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiltbox.model.checkpoint import local_copy, read_checkpoint
+from tiltbox.errors import CheckpointError
+from tiltbox.model.checkpoint import is_address, local_copy, read_checkpoint
 from tiltbox.settings.schedules import Schedule, starting_weights
 from tiltbox.settings.variants import Variant
+
+_RANDOM = (
+    "train from random weights with --schedule small-gpu, or small-cpu without a GPU"
+    " (for Snakemake: --config schedule=small-gpu)"
+)
 
 
 def weights(variant: Variant, schedule: Schedule) -> Path | None:
@@ -24,5 +30,24 @@ def weights(variant: Variant, schedule: Schedule) -> Path | None:
     address = starting_weights(schedule, variant)
     if address is None:
         return None
-    read_checkpoint(address)
+    require_weights(address)
     return local_copy(address)
+
+
+def require_weights(source: str, *others: str) -> None:
+    """Fetch the weights to start from, unless they are in the cache, and check that they can be read.
+
+    Args:
+        source: File or address.
+        others: What else can be done where an address gives no weights.
+
+    Raises:
+        CheckpointError: They cannot be downloaded or read.
+    """
+    try:
+        read_checkpoint(source)
+    except CheckpointError as error:
+        if not is_address(source):
+            raise
+        remedy = ", or ".join((error.remedy, *others, _RANDOM))
+        raise CheckpointError(error.where, error.problem, remedy) from None

@@ -48,6 +48,12 @@ def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
     return finished
 
 
+def has_epochs(work: Path, mark: str) -> bool:
+    """Whether finished epochs of the training ``mark`` are in ``work`` or kept beside it."""
+    folder = work if mark_of(work) == mark else _aside(work, mark)
+    return last_checkpoint(folder) is not None
+
+
 def last_checkpoint(work: Path) -> Path | None:
     """The newest epoch's checkpoint; mmengine notes its absolute path, which ends when a project moves."""
     note = work / "last_checkpoint"
