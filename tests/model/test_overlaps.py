@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from tiltbox.geometry.rotated import aligned_iou
-from tiltbox.model.overlaps import LinearRotatedIoULoss, RotatedOverlaps
+from tiltbox.model.overlaps import LinearRotatedIoULoss, RotatedOverlaps, angle_distance
 
 
 def boxes(count: int, seed: int) -> torch.Tensor:
@@ -56,3 +58,33 @@ def test_the_matrix_of_the_assigner():
     found = RotatedOverlaps()(first, second)
     assert found.shape == (30, 20) and not found.requires_grad
     assert found[:20].diagonal() == pytest.approx(aligned_iou(second, second).numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("turn", "expected"),
+    [(0, 0), (30, 0.5), (-30, 0.5), (90, 1), (150, 0.5), (180, 0), (-90, 1), (180 + 30, 0.5)],
+)
+def test_angle_distance(turn, expected):
+    target = torch.tensor([[0.0, 0, 30, 10, -0.2]], dtype=torch.float64)
+    predicted = torch.tensor([[40.0, 3, 8, 8, -0.2 + math.radians(turn)]], dtype=torch.float64)
+    assert angle_distance(predicted, target).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("height", "share"), [(30, 0), (24, 0.5), (20, 1), (10, 1), (0, 1)])
+def test_squares_have_no_direction(height, share):
+    target = torch.tensor([[0.0, 0, 30, height, 0]])
+    predicted = target + torch.tensor([0, 0, 0, 0, torch.pi / 2])
+    assert angle_distance(predicted, target).item() == pytest.approx(share, abs=1e-6)
+
+
+def test_the_angle_has_a_slope_where_the_iou_has_none():
+    """A square that does not touch its target: the angle learns all the same, and only from its own term."""
+    target = torch.tensor([[0.0, 0, 30, 10, 0.5]])
+    predicted = torch.tensor([[100.0, 0, 16, 16, 0.0]], requires_grad=True)
+    for weight, learns in ((0.0, False), (1.0, True)):
+        predicted.grad = None
+        loss = LinearRotatedIoULoss(loss_weight=5.0, angle_weight=weight)
+        loss(predicted, target, torch.ones(1), avg_factor=1.0).backward()
+        assert bool(predicted.grad[0, 4].abs() > 0.5) is learns
+        assert not predicted.grad[0, :4].any()
+    assert predicted.grad[0, 4] < 0  # a step against it turns towards the target

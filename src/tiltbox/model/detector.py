@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tiltbox.model.compat import import_openmmlab
+from tiltbox.settings.schedules import Objective
 from tiltbox.settings.variants import Variant, find_variant
 
 if TYPE_CHECKING:
@@ -67,8 +68,11 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False) -> dict:
-    """The detector as mmengine's registries read it."""
+def detector_config(
+    variant: Variant, num_classes: int, *, sync_bn: bool = False, objective: Objective | None = None
+) -> dict:
+    """The detector as mmengine's registries read it; the objective does not change what it computes."""
+    objective = objective or Objective()
     block = {"width": variant.width, "layers": variant.layers, "start_branch": variant.start_branch}
     channels = variant.channels
     return {
@@ -94,14 +98,10 @@ def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False
             "top_down_kernels": variant.top_down_kernels,
             "bottom_up_kernels": variant.bottom_up_kernels,
         },
-        "bbox_head": _head_config(variant, num_classes, channels),
+        "bbox_head": _head_config(variant, num_classes, channels) | _losses(objective),
         "use_syncbn": sync_bn,
         "train_cfg": {
-            "assigner": {
-                "type": "mmdet.DynamicSoftLabelAssigner",
-                "iou_calculator": {"type": "RotatedOverlaps"},
-                "topk": 13,
-            },
+            "assigner": _assigner(objective),
             "allowed_border": -1,
             "pos_weight": -1,
             "debug": False,
@@ -112,6 +112,28 @@ def detector_config(variant: Variant, num_classes: int, *, sync_bn: bool = False
             "nms": {"iou_threshold": PATCH_NMS_IOU},
             "max_per_img": MAX_DETECTIONS,
         },
+    }
+
+
+def _assigner(objective: Objective) -> dict:
+    if objective.assigner == "task-aligned":
+        kind = {"type": "TaskAlignedRotatedAssigner", "least_side": objective.least_side}
+    else:
+        kind = {"type": "mmdet.DynamicSoftLabelAssigner", "iou_calculator": {"type": "RotatedOverlaps"}}
+    return {**kind, "topk": objective.topk}
+
+
+def _losses(objective: Objective) -> dict:
+    """Cross-entropy with the IoU as its target, focused or not, and the rotated IoU."""
+    angle = {"angle_weight": objective.angle_weight} if objective.angle_weight else {}
+    return {
+        "loss_cls": {
+            "type": "mmdet.QualityFocalLoss",
+            "use_sigmoid": True,
+            "beta": objective.focus,
+            "loss_weight": 1.0,
+        },
+        "loss_bbox": {"type": "LinearRotatedIoULoss", "loss_weight": objective.iou_weight, **angle},
     }
 
 
@@ -129,8 +151,6 @@ def _head_config(variant: Variant, num_classes: int, channels: int) -> dict:
         "angle_version": "le90",
         "anchor_generator": {"type": "mmdet.MlvlPointGenerator", "offset": 0, "strides": STRIDES},
         "bbox_coder": {"type": "DistanceAnglePointCoder", "angle_version": "le90"},
-        "loss_cls": {"type": "mmdet.QualityFocalLoss", "use_sigmoid": True, "beta": 2.0, "loss_weight": 1.0},
-        "loss_bbox": {"type": "LinearRotatedIoULoss", "loss_weight": 2.0},
         "with_objectness": False,
         "exp_on_reg": True,
         "pred_kernel_size": 1,

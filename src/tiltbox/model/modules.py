@@ -1,3 +1,3 @@
 """Importing this module puts every part of the detectors into mmrotate's registries."""
 
-from tiltbox.model import backbone, head, neck, overlaps  # noqa: F401
+from tiltbox.model import assigner, backbone, head, neck, overlaps  # noqa: F401

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,31 @@ class Epochs(Settings):
     l: int = Field(ge=1)  # noqa: E741  (the size's name)
 
 
+class Objective(Settings):
+    """What a training strives for: which priors learn which object, and how far each loss counts.
+
+    The defaults are the published recipe's.
+    """
+
+    assigner: Literal["dynamic-soft-label", "task-aligned"] = Field(
+        "dynamic-soft-label",
+        description="RTMDet's own, or one that gives each object its priors from the first step on",
+    )
+    topk: int = Field(13, ge=1, description="priors an object has at most; with task-aligned, always")
+    least_side: float = Field(
+        0, ge=0, description="task-aligned: pixels that an object counts as at least, to find priors in it"
+    )
+    focus: float = Field(2.0, ge=0, description="of the quality focal loss; 0 is plain cross-entropy")
+    iou_weight: float = Field(2.0, ge=0, description="of the rotated IoU loss")
+    angle_weight: float = Field(0.0, ge=0, description="of a loss for the angle of elongated objects")
+
+    @model_validator(mode="after")
+    def _parts_belong_together(self) -> Self:
+        if self.least_side and self.assigner != "task-aligned":
+            raise ValueError("least_side belongs to assigner: task-aligned; set that, or leave it out")
+        return self
+
+
 class Schedule(Settings):
     """One way to train.
 
@@ -34,16 +59,24 @@ class Schedule(Settings):
     image_size: int = Field(1024, ge=32, multiple_of=32, description="side to which patches are resized")
     base_lr: float = Field(gt=0)
     base_batch: int = Field(ge=1)
+    muon_lr: float | None = Field(
+        None, gt=0, description="Muon's, for the convolutions; scaled likewise; null: AdamW for all"
+    )
     weight_decay: float = Field(0.05, ge=0)
     warmup_steps: int = Field(ge=0)
     warmup_start: float = Field(1e-5, gt=0, le=1, description="share of the learning rate at step 0")
-    constant_share: float = Field(ge=0, le=1, description="share of the epochs before the cosine sets in")
+    constant_share: float = Field(ge=0, le=1, description="share of the epochs before the rate falls")
+    decay: Literal["cosine", "linear"] = Field("cosine", description="how it falls")
     final_share: float = Field(0.05, gt=0, le=1, description="share of the learning rate at the end")
     ema_momentum: float | None = Field(
         0.0002, gt=0, lt=1, description="of the averaged weights; null for none"
     )
+    ema_warmup: int = Field(2000, ge=1, description="steps over which that momentum comes down from 1")
     flip: float = Field(0.75, ge=0, le=1, description="probability, shared by three directions")
     rotate: float = Field(0.5, ge=0, le=1, description="probability of a random rotation")
+    mosaic: float = Field(0, ge=0, le=1, description="probability that an image is put together from four")
+    mosaic_share: float = Field(1, ge=0, le=1, description="share of the epochs, from the first on, with it")
+    objective: Objective = Objective()
     pretrained: bool = Field(True, description="start from the variant's COCO weights")
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a process without a GPU; null for all, with results that vary"
@@ -59,7 +92,15 @@ class Schedule(Settings):
 
     @property
     def learning_rate(self) -> float:
-        return self.base_lr * self.processes * self.batch / self.base_batch
+        return self.base_lr * self._share
+
+    @property
+    def muon_learning_rate(self) -> float | None:
+        return self.muon_lr and self.muon_lr * self._share
+
+    @property
+    def _share(self) -> float:
+        return self.processes * self.batch / self.base_batch
 
 
 def gpus_to_use(schedule: Schedule, asked: int | None, here: int, *, option: str, name: str = "") -> int:

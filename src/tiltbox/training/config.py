@@ -10,6 +10,7 @@ from tiltbox.model.detector import detector_config
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
 from tiltbox.training.data import train_pipeline
+from tiltbox.training.muon import MuonAdamW, MuonConstructor
 
 CHECKPOINTS_KEPT = 2
 _CPU_WRAPPER = {"type": "MMDistributedDataParallel", "broadcast_buffers": False, "device_ids": None}
@@ -25,14 +26,16 @@ def runner_config(
     return Config(
         {
             "default_scope": "mmrotate",
-            "model": detector_config(variant, len(classes), sync_bn=several and cuda),
+            "model": detector_config(
+                variant, len(classes), sync_bn=several and cuda, objective=schedule.objective
+            ),
             "train_dataloader": _dataloader(schedule, patches, classes),
             "train_cfg": (
                 {"type": "IterBasedTrainLoop", "max_iters": schedule.max_steps}
                 if steps_known
                 else {"type": "EpochBasedTrainLoop", "max_epochs": epochs}
             ),
-            "optim_wrapper": _optimizer(schedule, cuda),
+            "optim_wrapper": _optimizer(schedule),
             "param_scheduler": _learning_rate(
                 schedule, schedule.max_steps or epochs, by_epoch=not steps_known
             ),
@@ -46,7 +49,11 @@ def runner_config(
                 },
                 "sampler_seed": {"type": "DistSamplerSeedHook"},
             },
-            "custom_hooks": [{"type": "HistoryHook"}, *_averaging(schedule)],
+            "custom_hooks": [
+                {"type": "HistoryHook"},
+                *_averaging(schedule),
+                *_without_mosaic(schedule, epochs, classes),
+            ],
             "env_cfg": {
                 "cudnn_benchmark": False,
                 "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
@@ -90,21 +97,26 @@ def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...]) -> 
     }
 
 
-def _optimizer(schedule: Schedule, cuda: bool) -> dict:
+def _optimizer(schedule: Schedule) -> dict:
+    adamw = {
+        "type": "AdamW",
+        "lr": schedule.learning_rate,
+        "weight_decay": schedule.weight_decay,
+        "fused": True,  # one kernel for all parameters
+    }
+    if schedule.muon_lr is None:
+        free = {"norm_decay_mult": 0, "bias_decay_mult": 0, "bypass_duplicate": True}
+        return {"type": "OptimWrapper", "optimizer": adamw, "paramwise_cfg": free}
     return {
         "type": "OptimWrapper",
-        "optimizer": {
-            "type": "AdamW",
-            "lr": schedule.learning_rate,
-            "weight_decay": schedule.weight_decay,
-            "fused": True,  # one kernel for all parameters
-        },
-        "paramwise_cfg": {"norm_decay_mult": 0, "bias_decay_mult": 0, "bypass_duplicate": True},
+        "constructor": MuonConstructor.__name__,
+        "optimizer": adamw | {"type": MuonAdamW.__name__},
+        "paramwise_cfg": {"muon_lr": schedule.muon_learning_rate},
     }
 
 
 def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[dict]:
-    """Linear warm-up over steps, a constant part, then a cosine to the end of training."""
+    """Linear warm-up over steps, a constant part, then a fall to the end of training."""
     warmup = {
         "type": "LinearLR",
         "start_factor": schedule.warmup_start,
@@ -113,17 +125,14 @@ def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[d
         "end": schedule.warmup_steps,
     }
     begin = int(length * schedule.constant_share)
-    cosine = {
-        "type": "CosineAnnealingLR",
-        "eta_min": schedule.learning_rate * schedule.final_share,
-        "begin": begin,
-        "end": length,
-        "T_max": length - begin,
-        "by_epoch": by_epoch,
-        "convert_to_iter_based": by_epoch,
-    }
+    fall = {"begin": begin, "end": length, "by_epoch": by_epoch, "convert_to_iter_based": by_epoch}
+    if schedule.decay == "linear":
+        fall |= {"type": "LinearLR", "start_factor": 1.0, "end_factor": schedule.final_share}
+    else:
+        lowest = schedule.learning_rate * schedule.final_share
+        fall |= {"type": "CosineAnnealingLR", "eta_min": lowest, "T_max": length - begin}
     # A warm-up of one step would never end: mmengine reaches the full rate at the last of its steps.
-    return [*([warmup] if schedule.warmup_steps > 1 else []), *([cosine] if begin < length else [])]
+    return [*([warmup] if schedule.warmup_steps > 1 else []), *([fall] if begin < length else [])]
 
 
 def _averaging(schedule: Schedule) -> list[dict]:
@@ -134,7 +143,18 @@ def _averaging(schedule: Schedule) -> list[dict]:
             "type": "EMAHook",
             "ema_type": "mmdet.ExpMomentumEMA",
             "momentum": schedule.ema_momentum,
+            "gamma": schedule.ema_warmup,
             "update_buffers": True,
             "priority": 49,
         }
     ]
+
+
+def _without_mosaic(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> list[dict]:
+    """The last epochs show images as they are, since that is how they will be at the end."""
+    last = round(epochs * schedule.mosaic_share)
+    if not schedule.mosaic or last >= epochs:
+        return []
+    plain = schedule.model_copy(update={"mosaic": 0})
+    pipeline = train_pipeline(plain, classes)
+    return [{"type": "mmdet.PipelineSwitchHook", "switch_epoch": last, "switch_pipeline": pipeline}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 from mmrotate.registry import DATASETS
 
@@ -11,6 +12,7 @@ from tiltbox.dota.labels import read_labels
 from tiltbox.errors import DataError
 from tiltbox.model.detector import PAD_VALUE
 from tiltbox.settings.schedules import Schedule
+from tiltbox.training.mosaic import Mosaic
 
 UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel, whatever the image's turn
 
@@ -31,6 +33,13 @@ class PatchDataset(BaseDataset):
         """Leave out patches without objects, as the recipe does."""
         return [patch for patch in self.data_list if patch["instances"]]
 
+    def prepare_data(self, idx: int) -> dict:
+        """A patch through the pipeline, with what :class:`Mosaic` needs to put others beside it."""
+        return self.pipeline(self.get_data_info(idx) | {"draw": self._draw})
+
+    def _draw(self) -> dict:
+        return self.get_data_info(np.random.randint(len(self)))
+
     def _patch(self, annfile: Path) -> dict:
         labels = read_labels(annfile, self.metainfo["classes"])
         index = {name: i for i, name in enumerate(self.metainfo["classes"])}
@@ -46,14 +55,18 @@ class PatchDataset(BaseDataset):
 
 
 def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
-    """Read, resize, flip, rotate, pad and pack: mmcv's, mmdet's and mmrotate's transforms."""
+    """Read, resize, put together, flip, rotate, pad and pack; all but Mosaic is mmdet's and mmrotate's."""
     size = (schedule.image_size, schedule.image_size)
     upright = [index for index, name in enumerate(classes) if name in UPRIGHT]
-    return [
+    read = [
         {"type": "mmdet.LoadImageFromFile"},
         {"type": "mmdet.LoadAnnotations", "with_bbox": True, "box_type": "qbox"},
         {"type": "ConvertBoxType", "box_type_mapping": {"gt_bboxes": "rbox"}},
         {"type": "mmdet.Resize", "scale": size, "keep_ratio": True},
+    ]
+    mosaic = {"type": Mosaic.__name__, "size": schedule.image_size, "prob": schedule.mosaic, "read": read}
+    return [
+        *([mosaic] if schedule.mosaic else read),
         {
             "type": "mmdet.RandomFlip",
             "prob": schedule.flip,
