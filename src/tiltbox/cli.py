@@ -6,8 +6,12 @@ import argparse
 import logging
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tiltbox import __version__
+
+if TYPE_CHECKING:
+    from tiltbox.settings.schedules import Schedule
 
 log = logging.getLogger("tiltbox")
 
@@ -80,7 +84,7 @@ def _gpus(verb: ArgumentParser, default: str) -> None:
 
 
 def _schedule_option(verb: ArgumentParser) -> None:
-    help = "of configs/schedules (default: the dataset's own, dota-2gpu without --dataset)"
+    help = "of configs/schedules, or auto, what fits patches and GPUs (default: the dataset's own, or auto)"
     verb.add_argument("--schedule", metavar="NAME_OR_FILE", help=help)
 
 
@@ -180,14 +184,13 @@ def _train(verbs) -> None:
 
 
 def _run_train(options: Namespace) -> None:
-    from tiltbox.settings.schedules import find_schedule
     from tiltbox.settings.variants import find_variant
     from tiltbox.stages.train import train
 
     train(
         options.variant,
         find_variant(options.variant),
-        find_schedule(_schedule(options)),
+        _schedule(options),
         options.patches,
         options.out,
         classes=_classes(options.dataset),
@@ -199,12 +202,15 @@ def _run_train(options: Namespace) -> None:
     )
 
 
-def _schedule(options: Namespace) -> str:
+def _schedule(options: Namespace) -> Schedule | None:
+    """None stands for auto."""
+    from tiltbox.settings.auto import AUTO
     from tiltbox.settings.datasets import find_dataset
+    from tiltbox.settings.schedules import find_schedule
 
-    if options.schedule:
-        return options.schedule
-    return find_dataset(options.dataset).schedule if options.dataset else "dota-2gpu"
+    own = find_dataset(options.dataset).schedule if options.dataset else AUTO
+    name = options.schedule or own
+    return None if name == AUTO else find_schedule(name)
 
 
 # predict ----------------------------------------------------------------------------------------------
@@ -232,11 +238,11 @@ def _predict(verbs) -> None:
 
 
 def _run_predict(options: Namespace) -> None:
-    from tiltbox.settings.schedules import find_schedule
+    from tiltbox.settings.auto import for_prediction
     from tiltbox.settings.variants import find_variant, published_checkpoint
     from tiltbox.stages.predict import predict
 
-    schedule = find_schedule(_schedule(options))
+    schedule = _schedule(options) or for_prediction()
     count = predict(
         options.variant,
         find_variant(options.variant),
@@ -430,12 +436,14 @@ def _weights(verbs) -> None:
 
 
 def _run_weights(options: Namespace) -> None:
-    from tiltbox.settings.schedules import find_schedule
     from tiltbox.settings.variants import find_variant
     from tiltbox.stages.weights import weights
 
-    copy = weights(find_variant(options.variant), find_schedule(_schedule(options)))
-    print(copy or "the training starts from random weights")
+    variant, schedule = find_variant(options.variant), _schedule(options)
+    if schedule is None:
+        print("schedule auto: what a training starts from is known when it has seen the patches")
+    else:
+        print(weights(variant, schedule) or "the training starts from random weights")
 
 
 def _number(count: int, noun: str, plural: str = "") -> str:

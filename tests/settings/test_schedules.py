@@ -38,7 +38,8 @@ def test_shipped(name):
 
 
 def test_shipped_are_those_that_datasets_and_documents_name():
-    assert {"dota-2gpu", "dota-1gpu", "dota-cpu", "mini", "smoke"} <= set(SHIPPED)
+    named = {"dota-2gpu", "dota-1gpu", "dota-cpu", "small-cpu", "small-gpu", "mini", "smoke"}
+    assert named <= set(SHIPPED)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,10 @@ def test_smaller_machines_warm_up_over_as_many_images(name):
         ({"base_lr": "fast"}, "base_lr: 'fast' is not accepted"),
         ({"constant_share": 1.5}, "constant_share: 1.5 is not accepted"),
         ({"ema_momentum": 1}, "ema_momentum: 1 is not accepted"),
+        ({"objective": {"least_side": 8}}, "objective: least_side belongs to assigner: task-aligned"),
+        ({"objective": {"assigner": "atss"}}, "objective.assigner: 'atss' is not accepted"),
+        ({"mosaic": 2}, "mosaic: 2 is not accepted"),
+        ({"decay": "sudden"}, "decay: 'sudden' is not accepted"),
         ({"batchsize": 4}, "batchsize: unknown key; did you mean 'batch'?"),
     ],
 )

@@ -29,7 +29,7 @@ from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpo
 from tiltbox.settings.schedules import Schedule, find_schedule
 from tiltbox.settings.variants import find_variant, load_variants
 from tiltbox.stages.split import split
-from tiltbox.stages.train import train
+from tiltbox.stages.train import median_object_side, train
 from tiltbox.training import worker
 from tiltbox.training.config import read_config
 from tiltbox.training.devices import leased_gpus
@@ -98,6 +98,33 @@ def test_the_facts_say_what_was_trained_on(folder, trained):
     assert (data["patch_size"], data["overlap"], data["rates"]) == (128, 24, [1.0])
     assert (data["images"], data["classes"]) == (1, 15)
     assert (data["patches"], data["objects"]) == (sum(count > 0 for count in objects), sum(objects))
+
+
+def test_a_schedule_that_fits_the_patches(folder, tmp_path, monkeypatch, caplog):
+    """What was chosen is said, is written into the facts, and is what was done."""
+    monkeypatch.setattr("tiltbox.settings.auto.EPOCHS", {"small-cpu": (1, 1)})
+    with caplog.at_level("INFO", logger="tiltbox"):
+        train(NAME, VARIANT, None, folder / "train", tmp_path / "out", gpus=0)
+    facts = json.loads((tmp_path / "out/train.json").read_text())
+    line = facts["schedule_choice"]
+    assert line.startswith("schedule auto: small-cpu, 1 epochs at 128 px, for ") and line in caplog.text
+    assert (facts["epochs"], facts["image_size"], facts["augmentation"]) == (1, 128, ["flip", "mosaic"])
+    config = read_config(tmp_path / "out/config.py")
+    assert config.optim_wrapper.optimizer.type == "MuonAdamW"
+    assert config.model.train_cfg.assigner.type == "TaskAlignedRotatedAssigner"
+
+
+def test_a_schedule_that_was_set_was_not_chosen(trained):
+    assert json.loads((trained / "train.json").read_text())["schedule_choice"] is None
+
+
+def test_the_size_of_objects(tmp_path):
+    """The median over all patches of the root of the area."""
+    (tmp_path / "annfiles").mkdir()
+    assert median_object_side(tmp_path, ("ship",)) == 0
+    (tmp_path / "annfiles/a.txt").write_text("0 0 10 0 10 10 0 10 ship 0\n0 0 50 0 50 2 0 2 ship 0\n")
+    (tmp_path / "annfiles/b.txt").write_text("0 0 0 90 90 90 90 0 ship 2\n")
+    assert median_object_side(tmp_path, ("ship",)) == 10
 
 
 def test_the_cpu_computes_with_channels_last(trained):

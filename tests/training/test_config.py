@@ -19,6 +19,7 @@ from tiltbox.training.config import runner_config
 import_openmmlab()
 from mmengine.optim import build_optim_wrapper  # noqa: E402
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope  # noqa: E402
+from mmrotate.registry import MODELS  # noqa: E402
 
 STEPS_AN_EPOCH = 1500
 
@@ -113,6 +114,85 @@ def test_batch_norm_is_shared_between_gpus_alone(processes, cuda, shared):
     assert config.model.use_syncbn is shared
     assert config.launcher == ("pytorch" if processes > 1 else "none")
     assert config.env_cfg.dist_cfg.backend == ("nccl" if cuda else "gloo")
+
+
+SMALL = find_schedule("small-cpu")
+
+
+@pytest.mark.parametrize("schedule", ["dota-2gpu", "dota-1gpu", "dota-cpu"])
+def test_the_published_recipe_is_mmdets_to_the_last_setting(schedule):
+    config = config_of(schedule)
+    head, assigner = config.model.bbox_head, config.model.train_cfg.assigner
+    assert dict(assigner) == {
+        "type": "mmdet.DynamicSoftLabelAssigner",
+        "iou_calculator": {"type": "RotatedOverlaps"},
+        "topk": 13,
+    }
+    assert dict(head.loss_cls) == {
+        "type": "mmdet.QualityFocalLoss",
+        "use_sigmoid": True,
+        "beta": 2.0,
+        "loss_weight": 1.0,
+    }
+    assert dict(head.loss_bbox) == {"type": "LinearRotatedIoULoss", "loss_weight": 2.0}
+    assert [step["type"] for step in config.train_dataloader.dataset.pipeline] == [
+        "mmdet.LoadImageFromFile",
+        "mmdet.LoadAnnotations",
+        "ConvertBoxType",
+        "mmdet.Resize",
+        "mmdet.RandomFlip",
+        "RandomRotate",
+        "mmdet.Pad",
+        "mmdet.PackDetInputs",
+    ]
+    assert config.optim_wrapper.optimizer.type == "AdamW" and "constructor" not in config.optim_wrapper
+
+
+@pytest.mark.parametrize("variant", ["yoloms-xs-previous", "yoloms-xs-current"])
+def test_a_recipe_does_not_change_the_detector(variant):
+    """Its keys, shapes and outputs: weights of one recipe are loaded by the configuration of any other."""
+    with DefaultScope.overwrite_default_scope("mmrotate"):
+        plain, small = (MODELS.build(config_of(each, variant).model) for each in ("dota-2gpu", SMALL))
+    small.load_state_dict(plain.state_dict(), strict=True)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        outputs = [model.eval()(image, mode="tensor") for model in (plain, small)]
+    for one, other in zip(*outputs, strict=True):
+        assert all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_linear_fall_begins_after_the_constant_part():
+    changes = {"constant_share": 0.25, "warmup_steps": 0, "decay": "linear", "final_share": 0.01}
+    schedule = SMALL.model_copy(update=changes)
+    rates, end = learning_rates(config_of(schedule)), 12 * STEPS_AN_EPOCH
+    turn = 3 * STEPS_AN_EPOCH
+    expected = [
+        0.002 * (1 - 0.99 * max(0.0, (step - turn) / (end - turn - 1))) for step in range(turn, end, 997)
+    ]
+    assert rates[:turn] == pytest.approx([0.002] * turn)
+    assert rates[turn:end:997] == pytest.approx(expected, rel=1e-2)
+
+
+def test_muons_rate_is_scaled_and_falls_like_the_other():
+    schedule = SMALL.model_copy(update={"batch": 8})
+    assert schedule.learning_rate == 2 * SMALL.learning_rate
+    assert schedule.muon_learning_rate == 2 * SMALL.muon_learning_rate
+    settings = config_of(schedule).optim_wrapper
+    assert settings.paramwise_cfg.muon_lr == schedule.muon_learning_rate
+
+
+def test_the_last_epochs_are_without_mosaic():
+    config = config_of(SMALL)
+    assert config.train_dataloader.dataset.pipeline[0].type == "Mosaic"
+    (switch,) = [hook for hook in config.custom_hooks if hook["type"] == "mmdet.PipelineSwitchHook"]
+    assert switch.switch_epoch == 9
+    assert switch.switch_pipeline[0].type == "mmdet.LoadImageFromFile"
+
+
+@pytest.mark.parametrize("change", [{"mosaic": 0}, {"mosaic_share": 1}])
+def test_no_switch_where_nothing_changes(change):
+    config = config_of(SMALL.model_copy(update=change))
+    assert "mmdet.PipelineSwitchHook" not in {hook["type"] for hook in config.custom_hooks}
 
 
 def test_steps_instead_of_epochs():

@@ -229,6 +229,19 @@ def test_remarks(fresh):
     assert "patch.size" in remarks[1] and "image_size" in remarks[1]
 
 
+def test_a_dataset_without_a_schedule(fresh, tmp_path):
+    """The training chooses one when there are patches; nothing is fetched before."""
+    (tmp_path / "pictures").mkdir()
+    dataset = tmp_path / "mine.yaml"
+    dataset.write_text("{name: mine, source: {folder: pictures}}")
+    done = call("snakemake", "--dry-run", "--config", f"dataset={dataset}", at=fresh)
+    assert done.returncode == 0, done.stderr
+    remarks = [line for line in done.stderr.splitlines() if line.startswith("snakemake: ")]
+    assert len(remarks) == 2 and "CPU, with schedule auto" in remarks[0]
+    assert "settled when there are patches" in remarks[1] and "logs/mine/VARIANT/train.log" in remarks[1]
+    assert "weights" not in done.stdout
+
+
 def test_no_file_of_an_unknown_variant_can_be_asked_for(fresh):
     done = call("snakemake", "--dry-run", "results/mini/yoloms-m-current/train/checkpoint.pth", at=fresh)
     assert done.returncode == 1

@@ -45,6 +45,7 @@ class Training(Record):
     config_hash: str
     git_commit: str
     versions: dict[str, str]
+    schedule_choice: str | None = None
     data: dict[str, JsonValue] = {}
 
 

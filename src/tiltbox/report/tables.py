@@ -199,6 +199,7 @@ TRAINING_FACTS: dict[str, Callable[[Training], str]] = {
     "device": lambda t: t.device,
     "time": lambda t: duration(t.seconds),
     "torch": lambda t: t.versions.get("torch", MISSING),
+    "schedule": lambda t: (t.schedule_choice or "as set").removeprefix("schedule "),
     "settings": lambda t: t.config_hash,
     "commit": lambda t: t.git_commit,
 }

@@ -175,7 +175,9 @@ class Dataset(Settings):
     test_labelled: bool = Field(True, description="whether the test split has labels, so can be evaluated")
     classes: tuple[ClassName, ...] = Field(DOTA_V1_CLASSES, min_length=1)
     patch: Patch = Patch()
-    schedule: str = Field(description="the training schedule, unless another is asked for")
+    schedule: str = Field(
+        "auto", description="the training schedule, unless another is asked for; auto: what fits the data"
+    )
     expected: dict[Split, Expected] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from tiltbox import layout
 from tiltbox.errors import SettingsError
 from tiltbox.gpus import gpus_here
+from tiltbox.settings.auto import AUTO, before_the_data
 from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.settings.datasets import Dataset, find_dataset
 from tiltbox.settings.schedules import Schedule, find_schedule, gpus_to_use, starting_weights
@@ -30,7 +31,10 @@ class Workflow(Settings):
         min_length=1,
         description="rows of configs/variants.yaml; a text is split at its commas",
     )
-    schedule: str = Field("auto", description="a name in configs/schedules or a path; auto: the dataset's")
+    schedule: str = Field(
+        "auto",
+        description="a name in configs/schedules or a path; auto: the dataset's, or what fits the data",
+    )
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="per training; auto: as the schedule says, or none where there are none"
     )
@@ -39,7 +43,11 @@ class Workflow(Settings):
 
 @dataclass(frozen=True)
 class Plan:
-    """The workflow's settings with every name looked up."""
+    """The workflow's settings with every name looked up.
+
+    Attributes:
+        schedule: Where its name is ``auto``, what is known of it before there are data.
+    """
 
     workflow: Workflow
     dataset: Dataset
@@ -62,6 +70,9 @@ class Plan:
         remarks = []
         if self.workflow.gpus == "auto" and self.gpus == 0:
             remarks.append(f"training on the CPU, with schedule {self.schedule_name}: there is no GPU")
+        if self.schedule_name == AUTO:
+            log = layout.LOGS / self.dataset.name / "VARIANT" / "train.log"
+            return [*remarks, f"schedule auto is settled when there are patches; {log} says how"]
         size, seen = self.dataset.patch.size, self.schedule.image_size
         if size != seen:
             remarks.append(
@@ -91,6 +102,7 @@ class Plan:
             "processes": self.gpus or 1,
             "epochs": getattr(self.schedule.epochs, variant.size),
             "pretrained": self.starting_weights(name),
+            **({"schedule": AUTO} if self.schedule_name == AUTO else {}),
         }
         return fingerprint({"detector": self.detector(name)}, schedule | changed, self.dataset.patch)
 
@@ -119,10 +131,11 @@ def resolve(
     names = [known_name(name, rows, place, "variant") for name in workflow.variants]
     dataset = find_dataset(workflow.dataset)
     _require_folder(dataset)
-    schedule_name = dataset.schedule if workflow.schedule == "auto" else workflow.schedule
-    schedule = find_schedule(schedule_name)
-    asked = None if workflow.gpus == "auto" else workflow.gpus
+    schedule_name = dataset.schedule if workflow.schedule == AUTO else workflow.schedule
     here = gpus_here() if gpus is None else gpus
+    asked = None if workflow.gpus == "auto" else workflow.gpus
+    likely = here if asked is None else asked
+    schedule = before_the_data(likely) if schedule_name == AUTO else find_schedule(schedule_name)
     used = gpus_to_use(schedule, asked, here, option="gpus=", name=schedule_name)
     return Plan(workflow, dataset, schedule, schedule_name, {name: rows[name] for name in names}, used)
 

@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from tiltbox import __version__, tracking
 from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_json, write_text
 from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
+from tiltbox.settings.auto import LARGE, TrainingData, choose
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
 from tiltbox.settings.variants import Variant
@@ -39,7 +42,7 @@ RANDOM = "random"  # in place of weights to start from
 def train(
     name: str,
     variant: Variant,
-    schedule: Schedule,
+    schedule: Schedule | None,
     patches: Path,
     out: Path,
     *,
@@ -59,6 +62,7 @@ def train(
 
     Args:
         name: The variant's name, kept in the checkpoint.
+        schedule: How to train; None chooses by the patches and the GPUs (:mod:`tiltbox.settings.auto`).
         gpus: Processes, one GPU each; 0 trains on the CPU; None takes the schedule's number, or the
             CPU where there is no GPU.
         processes: Processes on the CPU, 1 by default.
@@ -77,6 +81,10 @@ def train(
     manifest = _patch_manifest(patches)
     require_writable(out)
     _require_own(out)
+    choice = None
+    if schedule is None:
+        schedule, choice = _chosen(patches, manifest, classes, gpus)
+        log.info(choice)
     gpus = _usable_gpus(gpus, schedule)
     if gpus and processes:
         raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
@@ -95,7 +103,8 @@ def train(
         with leased_gpus(gpus):
             config.resume = prepare_work(work, config.fingerprint, resume)
             config.load_from = str(last_checkpoint(work)) if config.resume else None
-            facts = _facts(name, variant, schedule, config, gpus) | {"data": _data(manifest, classes)}
+            facts = _facts(name, variant, schedule, config, gpus)
+            facts |= {"schedule_choice": choice, "data": _data(manifest, classes)}
             with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
                 _write_config(config, work)
                 _launch(work / "config.py", schedule.processes)
@@ -112,6 +121,15 @@ def _require_own(out: Path) -> None:
         if (out / name).exists() and not ours:
             problem = f"holds a '{name}' that no training left there"
             raise OutputError(out, problem, "choose another folder with --out, or remove it")
+
+
+def _chosen(patches: Path, manifest: dict, classes: tuple[str, ...], gpus: int | None):
+    """The schedule that fits the patches, and what to say of it."""
+    full = manifest["patches"] - manifest["empty_patches"]
+    if gpus is None:
+        gpus = min(gpu_count(), 2 if full >= LARGE else 1)
+    side = median_object_side(patches, classes)
+    return choose(TrainingData(full, manifest["objects_in_patches"], manifest["size"], side), gpus)
 
 
 def _start(start: str | None, schedule: Schedule, variant: Variant) -> str | None:
@@ -142,6 +160,15 @@ def _patch_manifest(patches: Path) -> dict:
     if not objects:
         raise DataError(patches, "holds no objects", "train on images with labelled objects")
     return manifest
+
+
+def median_object_side(patches: Path, classes: tuple[str, ...]) -> float:
+    """The median of the square roots of the objects' areas, in pixels of the patches; 0 without objects."""
+    files = list_labels(patches / "annfiles")
+    corners = np.concatenate([np.empty((0, 8)), *(read_labels(path, classes).qboxes for path in files)])
+    x, y = corners[:, 0::2], corners[:, 1::2]
+    areas = np.abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)) / 2
+    return float(np.median(np.sqrt(areas))) if len(areas) else 0.0
 
 
 def _steps(schedule: Schedule, variant: Variant, manifest: dict) -> int:
@@ -190,7 +217,7 @@ def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -
         "size": variant.size,
         "generation": variant.generation,
         "pretrained": config.pretrained,
-        "augmentation": [*["flip"] * (schedule.flip > 0), *["RR"] * (schedule.rotate > 0)],
+        "augmentation": _augmentation(schedule),
         "epochs": getattr(schedule.epochs, variant.size),
         "images_per_step": schedule.processes * schedule.batch,
         "processes": schedule.processes,
@@ -202,6 +229,12 @@ def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -
         "git_commit": tracking.git_commit(),
         "versions": {"tiltbox": __version__, "torch": torch.__version__, "mmengine": mmengine.__version__},
     }
+
+
+def _augmentation(schedule: Schedule) -> list[str]:
+    """In the words of the published table."""
+    shares = {"flip": schedule.flip, "RR": schedule.rotate, "mosaic": schedule.mosaic}
+    return [name for name, share in shares.items() if share > 0]
 
 
 def _data(manifest: dict, classes: tuple[str, ...]) -> dict:

@@ -1,0 +1,84 @@
+"""``schedule: auto``: the recipe, the epochs and the image size that fit the data and the machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tiltbox.settings.schedules import Epochs, Schedule, find_schedule
+
+AUTO = "auto"
+LARGE = 4000  # patches with objects, from which on the published recipe pays; DOTA-v1.0 has 12,800
+STEPS = {"small-cpu": 1400, "small-gpu": 6000}  # after which more of them bring little
+EPOCHS = {"small-cpu": (4, 100), "small-gpu": (12, 300)}  # at least and at most
+OBJECT_SIDE = 10  # pixels that the median object keeps on a CPU: more than a cell of the finest level, 8
+SMALLEST, LARGEST = 128, 1024  # image sizes
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a schedule is chosen by.
+
+    Attributes:
+        patches: Patches with objects.
+        objects: In all of them.
+        size: Side of a patch in pixels.
+        object_side: Median of the square root of the objects' areas, in pixels of the patches.
+    """
+
+    patches: int
+    objects: int
+    size: int
+    object_side: float
+
+
+def choose(data: TrainingData, gpus: int) -> tuple[Schedule, str]:
+    """The schedule for these data on so many GPUs, and one line that says what was chosen and why.
+
+    >>> schedule, line = choose(TrainingData(480, 1039, 512, 22.0), gpus=0)
+    >>> print(line)
+    schedule auto: small-cpu, 12 epochs at 256 px, for 480 patches with 1,039 objects and no GPU
+    """
+    name = base(data.patches, gpus)
+    schedule = find_schedule(name)
+    changes: dict = {"image_size": _image_size(data, gpus)}
+    if name in STEPS:
+        epochs = _epochs(name, schedule, data.patches, gpus)
+        changes["epochs"] = Epochs(xs=epochs, s=epochs, l=epochs)
+    chosen = schedule.model_copy(update=changes)
+    device = {0: "no GPU", 1: "1 GPU"}.get(gpus, f"{gpus} GPUs")
+    line = (
+        f"schedule auto: {name}, {chosen.epochs.xs} epochs at {chosen.image_size} px,"
+        f" for {data.patches:,} patches with {data.objects:,} objects and {device}"
+    )
+    return chosen, line
+
+
+def base(patches: int, gpus: int) -> str:
+    """The name of the schedule that is fitted to the data."""
+    if gpus and patches >= LARGE:
+        return "dota-2gpu" if gpus > 1 else "dota-1gpu"
+    return "small-gpu" if gpus else "small-cpu"
+
+
+def before_the_data(gpus: int) -> Schedule:
+    """What can be said of the schedule before there are patches: how many processes, threads and workers."""
+    return find_schedule(base(0, gpus))
+
+
+def for_prediction() -> Schedule:
+    """For weights that do not say what they were trained with: as published ones, on few threads."""
+    return before_the_data(0).model_copy(update={"image_size": LARGEST})
+
+
+def _epochs(name: str, schedule: Schedule, patches: int, gpus: int) -> int:
+    images = STEPS[name] * schedule.batch * max(gpus, 1)
+    least, most = EPOCHS[name]
+    return min(max(math.ceil(images / max(patches, 1)), least), most)
+
+
+def _image_size(data: TrainingData, gpus: int) -> int:
+    """Patches as they are on a GPU; on a CPU as small as their objects allow, since time goes by area."""
+    wanted = data.size if gpus or not data.object_side else data.size * OBJECT_SIDE / data.object_side
+    largest = min(max(math.floor(data.size / 32) * 32, 32), LARGEST)
+    return min(max(math.ceil(wanted / 32) * 32, SMALLEST), largest)

@@ -1,0 +1,75 @@
+"""What ``schedule: auto`` chooses."""
+
+from __future__ import annotations
+
+import pytest
+
+from tiltbox.settings.auto import TrainingData, before_the_data, choose, for_prediction
+from tiltbox.settings.schedules import find_schedule
+
+
+def chosen(patches: int = 500, gpus: int = 0, size: int = 512, side: float = 20.0):
+    return choose(TrainingData(patches, 2 * patches, size, side), gpus)
+
+
+@pytest.mark.parametrize(
+    ("patches", "gpus", "name"),
+    [
+        (1, 0, "small-cpu"),
+        (500, 0, "small-cpu"),
+        (12_800, 0, "small-cpu"),  # the published recipe would take weeks there
+        (500, 1, "small-gpu"),
+        (500, 4, "small-gpu"),
+        (3999, 1, "small-gpu"),
+        (4000, 1, "dota-1gpu"),
+        (12_800, 2, "dota-2gpu"),
+        (12_800, 8, "dota-2gpu"),
+    ],
+)
+def test_the_recipe(patches, gpus, name):
+    schedule, line = chosen(patches, gpus, size=1024)
+    rest = {"epochs", "image_size"}
+    assert schedule.model_dump(exclude=rest) == find_schedule(name).model_dump(exclude=rest)
+    assert line.startswith(f"schedule auto: {name}, {schedule.epochs.xs} epochs at {schedule.image_size} px")
+
+
+def test_the_published_recipe_stays_as_it_is():
+    assert chosen(12_800, 2, size=1024)[0] == find_schedule("dota-2gpu")
+
+
+@pytest.mark.parametrize(("patches", "epochs"), [(1, 100), (56, 100), (500, 12), (1400, 4), (10**6, 4)])
+def test_as_many_steps_for_few_images_as_for_many(patches, epochs):
+    schedule, _ = chosen(patches)
+    assert set(schedule.epochs.model_dump().values()) == {epochs}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "size", "side", "expected"),
+    [
+        (0, 512, 20.0, 256),  # the median object keeps 10 px
+        (0, 512, 40.0, 128),
+        (0, 512, 400.0, 128),
+        (0, 512, 5.0, 512),  # never enlarged
+        (0, 100, 5.0, 96),
+        (0, 2048, 10.0, 1024),
+        (0, 512, 0.0, 512),
+        (1, 512, 40.0, 512),
+        (1, 2048, 40.0, 1024),
+        (1, 40, 40.0, 32),
+    ],
+)
+def test_image_size(gpus, size, side, expected):
+    schedule, _ = chosen(gpus=gpus, size=size, side=side)
+    assert schedule.image_size == expected
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "no GPU"), (1, "1 GPU"), (3, "3 GPUs")])
+def test_the_line_says_why(gpus, device):
+    _, line = chosen(1480, gpus)
+    assert line.endswith(f"for 1,480 patches with 2,960 objects and {device}")
+
+
+def test_before_there_are_data():
+    assert before_the_data(0) == find_schedule("small-cpu")
+    assert before_the_data(2) == find_schedule("small-gpu")
+    assert for_prediction().image_size == 1024  # of published weights
