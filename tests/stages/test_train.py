@@ -107,7 +107,7 @@ def test_a_schedule_that_fits_the_patches(folder, tmp_path, monkeypatch, caplog)
         train(NAME, VARIANT, None, folder / "train", tmp_path / "out", gpus=0)
     facts = json.loads((tmp_path / "out/train.json").read_text())
     line = facts["schedule_choice"]
-    assert line.startswith("schedule auto: small-cpu, 1 epochs at 128 px, for ") and line in caplog.text
+    assert line.startswith("schedule auto: small-cpu, 1 epoch at 128 px, for ") and line in caplog.text
     assert (facts["epochs"], facts["image_size"], facts["augmentation"]) == (1, 128, ["flip", "mosaic"])
     config = read_config(tmp_path / "out/config.py")
     assert config.optim_wrapper.optimizer.type == "MuonAdamW"

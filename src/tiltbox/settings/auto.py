@@ -47,8 +47,9 @@ def choose(data: TrainingData, gpus: int) -> tuple[Schedule, str]:
         changes["epochs"] = Epochs(xs=epochs, s=epochs, l=epochs)
     chosen = schedule.model_copy(update=changes)
     device = {0: "no GPU", 1: "1 GPU"}.get(gpus, f"{gpus} GPUs")
+    count = chosen.epochs.xs
     line = (
-        f"schedule auto: {name}, {chosen.epochs.xs} epochs at {chosen.image_size} px,"
+        f"schedule auto: {name}, {count} {'epoch' if count == 1 else 'epochs'} at {chosen.image_size} px,"
         f" for {data.patches:,} patches with {data.objects:,} objects and {device}"
     )
     return chosen, line
