@@ -48,7 +48,7 @@ def main() -> None:
             else:
                 found, complete = _side_by_side(chosen, trainer, schedule)
     except (Failed, TiltboxError) as error:
-        sys.exit(f"{error}")
+        sys.exit(str(error))
     print(f"{machine('torch', 'onedl-mmengine')}\n\n{found}")
     sys.exit(0 if complete else 1)
 

@@ -17,7 +17,6 @@ import yaml
 from tiltbox.settings.base import validated
 from tiltbox.settings.datasets import Patch, find_dataset
 from tiltbox.settings.schedules import Schedule
-from tiltbox.settings.variants import find_variant
 
 TILTBOX = (sys.executable, "-m", "tiltbox")
 MINI = "mini"  # the rendered set, in place of a folder
@@ -26,7 +25,7 @@ MISSING = "–"
 
 
 class Failed(Exception):
-    """A program ended with an error, and this was the last that it said."""
+    """A program ended with an error; the message is its last line."""
 
 
 class Score(NamedTuple):
@@ -115,9 +114,6 @@ class Trainer:
     def steps_of_epoch(self, schedule: Schedule) -> int:
         return math.ceil(self.ground.train_patches() / (schedule.batch * schedule.processes))
 
-    def epochs(self, schedule: Schedule) -> int:
-        return getattr(schedule.epochs, find_variant(self.variant).size)
-
     def train(self, out: Path, schedule: Schedule) -> float:
         """CPU seconds of the whole command, its child processes too."""
         out.mkdir(parents=True)
@@ -137,11 +133,12 @@ class Trainer:
     def _stage(self, verb: str, out: Path, *places: object) -> float:
         settings = ["--schedule", out / "schedule.yaml", "--dataset", self.ground.dataset]
         command = [*TILTBOX, verb, self.variant, *places, *settings, "--gpus", self.gpus]
-        return run(command, out / f"{verb}.log", self._own_temporary_folder(out))
+        return run(command, out / f"{verb}.log", self._leases(out))
 
-    @staticmethod
-    def _own_temporary_folder(out: Path) -> dict[str, str]:
-        """GPUs are leased by files in there; with folders of their own small trainings share one GPU."""
+    def _leases(self, out: Path) -> dict[str, str]:
+        """GPUs are leased by temporary files; where each training has its own folder, they share one GPU."""
+        if not self.gpus:
+            return {}
         folder = out / "tmp"
         folder.mkdir(exist_ok=True)
         return {"TMPDIR": str(folder)}
@@ -157,7 +154,7 @@ def changed(schedule: Schedule, changes: Mapping) -> Schedule:
 
 def lasting(schedule: Schedule, epochs: int) -> Schedule:
     """The schedule with so many epochs, whatever the size of the variant."""
-    return changed(schedule, {"epochs": dict.fromkeys(("xs", "s", "l"), epochs)})
+    return changed(schedule, {"epochs": dict.fromkeys(("xs", "s", "l"), epochs), "max_steps": None})
 
 
 def stopped(schedule: Schedule, steps: int) -> Schedule:
@@ -169,12 +166,15 @@ def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | N
     """Run a program with one thread; its CPU seconds, those of its children too.
 
     Raises:
-        Failed: It ended with an error; what it said is in ``log``.
+        Failed: It cannot be started, or ended with an error; what it said is in ``log``.
     """
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     with log.open("wb") as said:
         words = list(map(str, command))
-        program = subprocess.Popen(words, env=variables, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            program = subprocess.Popen(words, env=variables, stdout=said, stderr=subprocess.STDOUT)
+        except OSError as error:
+            raise Failed(f"{words[0]}: {error.strerror}") from None
         _, status, used = os.wait4(program.pid, 0)
     program.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait again
     if status:
