@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -24,14 +26,116 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
     ],
 )
 def test_it_runs(tmp_path, words, said):
-    program, *options = words.split()
-    done = subprocess.run(
+    done = benchmark(tmp_path, *words.split())
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
+def test_learning_side_by_side(tmp_path, data):
+    """The other detector is played by a program that finds just what the labels of its data set say."""
+    peer = tmp_path / "peer"
+    peer.write_text(f"#!{sys.executable}\n{PERFECT_PEER}")
+    peer.chmod(0o755)
+    done = benchmark(tmp_path, *LEARNING, "--points", "1", "--epochs", "1", "--peer", peer)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (cells(line) for line in done.stdout.splitlines()[-2:])
+    assert ours[:2] == ["tiltbox, yoloms-xs-previous", "1"]
+    assert float(ours[2]) > 1
+    assert theirs == ["Ultralytics, yolov8n-obb", "1", "7", "100.00", "100.00", "100.00", "0.0"]
+
+
+def test_effects_of_the_recipe(tmp_path, data):
+    done = benchmark(tmp_path, *LEARNING, "--effects", "--steps", "2", "--only", "without Muon")
+    assert done.returncode == 0, done.stderr
+    name, ap50, *_, cpu = cells(done.stdout.splitlines()[-1])
+    assert name == "without Muon"
+    assert float(ap50) >= 0
+    assert float(cpu) > 1
+
+
+def test_a_training_that_fails_is_a_row(tmp_path, data, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    rows = ["--only", "none of them", "Muon alone", "--jobs", "2", "--gpus", "1"]
+    done = benchmark(tmp_path, *LEARNING, "--effects", "--steps", "2", *rows)
+    assert done.returncode == 1
+    assert [cells(line)[:2] for line in done.stdout.splitlines()[-2:]] == [
+        ["none of them", "failed"],
+        ["Muon alone", "failed"],
+    ]
+    assert "this machine has 0" in done.stderr
+
+
+def test_rows_of_the_recipe(tmp_path):
+    done = benchmark(tmp_path, "learning.py", "nowhere", "--effects", "--only", "with Muon")
+    assert done.returncode == 1
+    rows = done.stderr.strip().partition("choose from: ")[2].split("; ")
+    assert rows[:2] == ["recipe of small-cpu", "without Muon"]
+    assert rows[-3:] == ["cross-entropy alone", "mosaic alone", "with random rotation"]
+    assert len(rows) == 1 + 8 + 1 + 4 + 1
+
+
+LEARNING = [
+    "learning.py",
+    "data",
+    "--classes",
+    "car",
+    "ship",
+    "--size",
+    "64",
+    "--patch",
+    "96",
+    "--overlap",
+    "0",
+]
+
+#: In place of an interpreter: its arguments are a script, a model, the data file and the folder for results.
+PERFECT_PEER = """
+import json, sys
+from pathlib import Path
+
+import yaml
+
+data, out = map(Path, sys.argv[3:5])
+content = yaml.safe_load(data.read_text())
+assert content["names"] == {0: "car", 1: "ship"}
+found = []
+for path in (Path(content["path"]) / content["val"]).with_name("labels").iterdir():
+    for line in path.read_text().splitlines():
+        number, *corners = line.split()
+        poly = [float(share) * side for share, side in zip(corners, (96, 64) * 4)]
+        image = int(path.stem) if path.stem.isnumeric() else path.stem
+        found.append({"image_id": image, "category_id": int(number) + 1, "score": 0.9, "poly": poly})
+(out / "val").mkdir()
+(out / "val/predictions.json").write_text(json.dumps(found))
+(out / "cpu.json").write_text("[[2.0, 7.0]]")
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Four images of a ship, JPEG whatever their names say, and those are numbers."""
+    corners = np.array([[20, 10], [60, 20], [57, 32], [17, 22]])
+    image = np.full((64, 96, 3), 40, np.uint8)
+    cv2.fillPoly(image, [corners], (200, 200, 200))
+    for number in range(4):
+        folder = tmp_path / "data" / ("train" if number < 2 else "val")
+        for part in ("images", "labelTxt"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / f"images/00{number}.png").write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+        (folder / f"labelTxt/00{number}.txt").write_text(f"{' '.join(map(str, corners.ravel()))} ship 0\n")
+
+
+def benchmark(folder, program, *options):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
         [sys.executable, FOLDER / program, *options],
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
