@@ -21,6 +21,7 @@ def main() -> None:
     options.add_argument("--fraction", type=float, default=1.0, help="share of the images to train on")
     options.add_argument("--predict", action="store_true", help="on val, when it is trained")
     chosen = options.parse_args()
+    chosen.out = chosen.out.resolve()  # a relative one would be taken for a part of its own folder of runs
     marks = _train(chosen)
     (chosen.out / "cpu.json").write_text(json.dumps(marks))
     if chosen.predict:

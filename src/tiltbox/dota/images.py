@@ -16,7 +16,8 @@ from tiltbox.dota.reading import list_files, read_bytes
 from tiltbox.errors import DataError
 
 Image.MAX_IMAGE_PIXELS = None  # large aerial images are no decompression bombs
-cv2.setLogLevel(0)  # it would tell on stderr, without the name of the file, what a DataError says
+if hasattr(cv2, "setLogLevel"):  # not in every build of OpenCV
+    cv2.setLogLevel(0)  # it would tell on stderr, without the name of the file, what a DataError says
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
