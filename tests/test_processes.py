@@ -104,6 +104,13 @@ def test_exit_code_of_a_program(code):
     assert run_program([sys.executable, "-c", f"raise SystemExit({code})"]) == code
 
 
+def test_variables_on_top_of_our_own(monkeypatch):
+    monkeypatch.setenv("OURS", "1")
+    check = "import os; raise SystemExit(int(os.environ['OURS'] + os.environ['THEIRS']))"
+    assert run_program([sys.executable, "-c", check], {"THEIRS": "2"}) == 12
+    assert "THEIRS" not in os.environ
+
+
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
 def test_a_program_can_end_its_own(tmp_path, by):
     """As torchrun ends its workers, when it is told to end."""

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -42,12 +42,18 @@ def end_with_parent(parent: int, by: int = signal.SIGTERM) -> None:
             os.kill(os.getpid(), by)
 
 
-def run_program(command: Sequence[str]) -> int:
+def run_program(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Run a program to its end and return its exit code.
 
     It gets SIGTERM when this process ends before, so that it can end what it has started itself.
+
+    Args:
+        environment: Variables on top of those of this process.
     """
-    with subprocess.Popen(command, preexec_fn=partial(end_with_parent, os.getpid())) as program:
+    variables = {**os.environ, **(environment or {})}
+    with subprocess.Popen(
+        command, env=variables, preexec_fn=partial(end_with_parent, os.getpid())
+    ) as program:
         try:
             return program.wait()
         except BaseException:
