@@ -302,7 +302,7 @@ def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch
 
     monkeypatch.setattr(tracking, "log_history", fail_at_first)
     here = "tiltbox.stages.train.run_program"
-    monkeypatch.setattr(here, lambda command, environment: worker.main(Path(command[-1])))  # in this process
+    monkeypatch.setattr(here, lambda command, _: worker.main(Path(command[-1])))  # in this process
     train(NAME, VARIANT, by_epochs(2), folder / "train", tmp_path / "out", gpus=0, track="mini/run")
     client = tracking._client()
     (run,) = client.search_runs([tracking.prepare("mini")])

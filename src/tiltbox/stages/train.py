@@ -35,8 +35,8 @@ from tiltbox.training.resume import essence, has_epochs, last_checkpoint, mark_o
 log = logging.getLogger("tiltbox")
 
 DATA = ("size", "overlap", "rates", "iof", "images", "contents")  # of the manifest, for the report
-# By default glibc gives large blocks back at once, and the system clears them when they are wanted again: on a
-# CPU a tenth to a fifth of the time of a step.
+# By default glibc gives large blocks back at once, and the system clears them when they are wanted again:
+# on a CPU a tenth to a fifth of the time of a step.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 LOCK = ".training.lock"  # stays where a training was
 RANDOM = "random"  # in place of weights to start from
