@@ -181,18 +181,49 @@ def test_muons_rate_is_scaled_and_falls_like_the_other():
     assert settings.paramwise_cfg.muon_lr == schedule.muon_learning_rate
 
 
-def test_the_last_epochs_are_without_mosaic():
-    config = config_of(SMALL)
-    assert config.train_dataloader.dataset.pipeline[0].type == "Mosaic"
-    (switch,) = [hook for hook in config.custom_hooks if hook["type"] == "mmdet.PipelineSwitchHook"]
-    assert switch.switch_epoch == 9
-    assert switch.switch_pipeline[0].type == "mmdet.LoadImageFromFile"
+def shown(schedule: Schedule) -> list[tuple[int, bool, int]]:
+    """From which epoch on images are shown with mosaics or without, and how large."""
+    config = config_of(schedule)
+    pipelines = {0: config.train_dataloader.dataset.pipeline}
+    for hook in config.custom_hooks:
+        if hook["type"] == "mmdet.PipelineSwitchHook":
+            pipelines[hook.switch_epoch] = hook.switch_pipeline
+    return [
+        (
+            epoch,
+            pipeline[0].type == "Mosaic",
+            next(step.size for step in pipeline if step.type == "mmdet.Pad")[0],
+        )
+        for epoch, pipeline in pipelines.items()
+    ]
 
 
-@pytest.mark.parametrize("change", [{"mosaic": 0}, {"mosaic_share": 1}])
-def test_no_switch_where_nothing_changes(change):
-    config = config_of(SMALL.model_copy(update=change))
-    assert "mmdet.PipelineSwitchHook" not in {hook["type"] for hook in config.custom_hooks}
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [(0, True, 192), (6, True, 256), (9, False, 256)]),
+        ({"early_scale": 1}, [(0, True, 256), (9, False, 256)]),
+        ({"early_scale": 0.9}, [(0, True, 224), (6, True, 256), (9, False, 256)]),
+        ({"early_scale": 0.97}, [(0, True, 256), (9, False, 256)]),  # less than 32 px
+        ({"early_share": 0}, [(0, True, 256), (9, False, 256)]),
+        ({"early_share": 1}, [(0, True, 192), (9, False, 192)]),
+        ({"early_share": 0.75}, [(0, True, 192), (9, False, 256)]),
+        ({"mosaic": 0}, [(0, False, 192), (6, False, 256)]),
+        ({"mosaic_share": 1}, [(0, True, 192), (6, True, 256)]),
+        ({"mosaic_share": 0}, [(0, False, 192), (6, False, 256)]),
+        ({"mosaic": 0, "early_scale": 1}, [(0, False, 256)]),
+        ({"max_steps": 50}, [(0, True, 256)]),
+    ],
+)
+def test_how_images_are_shown(changes, expected):
+    base = {"early_scale": 0.75, "early_share": 0.5, "mosaic": 1.0, "mosaic_share": 0.75}
+    schedule = SMALL.model_copy(update={**base, **changes})
+    assert (schedule.epochs.xs, schedule.image_size) == (12, 256)
+    assert shown(schedule) == expected
+
+
+def test_the_published_recipe_shows_images_as_they_are():
+    assert shown(find_schedule("dota-2gpu")) == [(0, False, 1024)]
 
 
 def test_steps_instead_of_epochs():

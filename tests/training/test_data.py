@@ -8,11 +8,15 @@ import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.model.compat import import_openmmlab
-from tiltbox.settings.schedules import find_schedule
+from tiltbox.settings.schedules import Objective, find_schedule
+from tiltbox.settings.variants import find_variant
 
 import_openmmlab()
 from mmengine.registry import DefaultScope  # noqa: E402
+from mmrotate.registry import MODELS  # noqa: E402
 
+from tiltbox.model import modules  # noqa: E402, F401  (registers)
+from tiltbox.model.detector import detector_config  # noqa: E402
 from tiltbox.training.data import PatchDataset, train_pipeline  # noqa: E402
 
 SMOKE = find_schedule("smoke")
@@ -41,6 +45,24 @@ def dataset(patches, **changes) -> PatchDataset:
 def test_patches_without_objects_are_left_out(patches):
     found = dataset(patches)
     assert [item["data_samples"].img_id for item in found] == ["a__128__0___0", "b__128__0___0"]
+
+
+def test_patches_without_objects_where_they_are_wanted(patches):
+    """An empty one has no boxes; a whole batch of them has a loss, of scores alone."""
+    with DefaultScope.overwrite_default_scope("mmrotate"):
+        pipeline = train_pipeline(SMOKE, DOTA_V1_CLASSES)
+        found = PatchDataset(str(patches), DOTA_V1_CLASSES, background=True, pipeline=pipeline)
+    assert len(found) == 3
+    empty = found[2]
+    assert empty["data_samples"].gt_instances.bboxes.tensor.shape == (0, 5)
+    for objective in (Objective(), find_schedule("small-cpu").objective):
+        config = detector_config(find_variant("yoloms-xs-previous"), 15, objective=objective)
+        with DefaultScope.overwrite_default_scope("mmrotate"):
+            model = MODELS.build(config)
+            batch = {"inputs": [empty["inputs"]] * 2, "data_samples": [empty["data_samples"]] * 2}
+            data = model.data_preprocessor(batch, True)
+            losses = model(**data, mode="loss")
+        assert sum(losses["loss_cls"]) > 0 and sum(losses["loss_bbox"]) == 0
 
 
 def test_as_it_is(patches):

@@ -57,6 +57,10 @@ class Schedule(Settings):
     epochs: Epochs
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever the epochs say")
     image_size: int = Field(1024, ge=32, multiple_of=32, description="side to which patches are resized")
+    early_scale: float = Field(
+        1, gt=0, le=1, description="share of that side in the first epochs, rounded to 32 px"
+    )
+    early_share: float = Field(0.5, ge=0, le=1, description="share of the epochs that are such first ones")
     base_lr: float = Field(gt=0)
     base_batch: int = Field(ge=1)
     muon_lr: float | None = Field(
@@ -76,6 +80,7 @@ class Schedule(Settings):
     rotate: float = Field(0.5, ge=0, le=1, description="probability of a random rotation")
     mosaic: float = Field(0, ge=0, le=1, description="probability that an image is put together from four")
     mosaic_share: float = Field(1, ge=0, le=1, description="share of the epochs, from the first on, with it")
+    background: bool = Field(False, description="whether patches without objects are trained on, too")
     objective: Objective = Objective()
     pretrained: bool = Field(True, description="start from the variant's COCO weights")
     threads: int | None = Field(
@@ -89,6 +94,11 @@ class Schedule(Settings):
         if self.max_steps is not None and self.warmup_steps > self.max_steps:
             raise ValueError("warmup_steps is larger than max_steps; lower one or raise the other")
         return self
+
+    @property
+    def early_size(self) -> int:
+        """The side of images in the first epochs."""
+        return max(32, round(self.image_size * self.early_scale / 32) * 32)
 
     @property
     def learning_rate(self) -> float:

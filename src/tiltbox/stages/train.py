@@ -107,7 +107,7 @@ def train(
             config.resume = prepare_work(work, config.fingerprint, resume)
             config.load_from = str(last_checkpoint(work)) if config.resume else None
             facts = _facts(name, variant, schedule, config, gpus)
-            facts |= {"schedule_choice": choice, "data": _data(manifest, classes)}
+            facts |= {"schedule_choice": choice, "data": _data(schedule, manifest, classes)}
             with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
                 _write_config(config, work)
                 _launch(work / "config.py", schedule.processes)
@@ -174,9 +174,13 @@ def median_object_side(patches: Path, classes: tuple[str, ...]) -> float:
     return float(np.median(np.sqrt(areas))) if len(areas) else 0.0
 
 
+def _trained_patches(schedule: Schedule, manifest: dict) -> int:
+    return manifest["patches"] - (0 if schedule.background else manifest["empty_patches"])
+
+
 def _steps(schedule: Schedule, variant: Variant, manifest: dict) -> int:
-    """Steps of the whole training, which leaves out patches without objects."""
-    per_process = math.ceil((manifest["patches"] - manifest["empty_patches"]) / schedule.processes)
+    """Steps of the whole training."""
+    per_process = math.ceil(_trained_patches(schedule, manifest) / schedule.processes)
     epochs = getattr(schedule.epochs, variant.size)
     return schedule.max_steps or epochs * math.ceil(per_process / schedule.batch)
 
@@ -240,12 +244,12 @@ def _augmentation(schedule: Schedule) -> list[str]:
     return [name for name, share in shares.items() if share > 0]
 
 
-def _data(manifest: dict, classes: tuple[str, ...]) -> dict:
+def _data(schedule: Schedule, manifest: dict, classes: tuple[str, ...]) -> dict:
     """What the variant was trained on."""
     return {
         "patch_size": manifest["size"],
         **{key: manifest[key] for key in DATA if key != "size"},
-        "patches": manifest["patches"] - manifest["empty_patches"],
+        "patches": _trained_patches(schedule, manifest),
         "objects": manifest["objects_in_patches"],
         "classes": len(classes),
     }

@@ -23,13 +23,14 @@ def runner_config(
     epochs = getattr(schedule.epochs, variant.size)
     steps_known = schedule.max_steps is not None
     several = schedule.processes > 1
+    pipelines = _pipelines(schedule, epochs, classes)
     return Config(
         {
             "default_scope": "mmrotate",
             "model": detector_config(
                 variant, len(classes), sync_bn=several and cuda, objective=schedule.objective
             ),
-            "train_dataloader": _dataloader(schedule, patches, classes),
+            "train_dataloader": _dataloader(schedule, patches, classes, pipelines[0]),
             "train_cfg": (
                 {"type": "IterBasedTrainLoop", "max_iters": schedule.max_steps}
                 if steps_known
@@ -52,7 +53,7 @@ def runner_config(
             "custom_hooks": [
                 {"type": "HistoryHook"},
                 *_averaging(schedule),
-                *_without_mosaic(schedule, epochs, classes),
+                *_switches(pipelines),
             ],
             "env_cfg": {
                 "cudnn_benchmark": False,
@@ -81,7 +82,7 @@ def read_config(path: Path) -> Config:
     return Config(Config.fromfile(path).to_dict(), format_python_code=False)
 
 
-def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...]) -> dict:
+def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...], pipeline: list[dict]) -> dict:
     return {
         "batch_size": schedule.batch,
         "num_workers": schedule.workers,
@@ -92,7 +93,8 @@ def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...]) -> 
             "type": "PatchDataset",
             "patches": str(patches),
             "classes": classes,
-            "pipeline": train_pipeline(schedule, classes),
+            "pipeline": pipeline,
+            **({"background": True} if schedule.background else {}),
         },
     }
 
@@ -150,11 +152,30 @@ def _averaging(schedule: Schedule) -> list[dict]:
     ]
 
 
-def _without_mosaic(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> list[dict]:
-    """The last epochs show images as they are, since that is how they will be at the end."""
-    last = round(epochs * schedule.mosaic_share)
-    if not schedule.mosaic or last >= epochs:
-        return []
-    plain = schedule.model_copy(update={"mosaic": 0})
-    pipeline = train_pipeline(plain, classes)
-    return [{"type": "mmdet.PipelineSwitchHook", "switch_epoch": last, "switch_pipeline": pipeline}]
+def _pipelines(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> dict[int, list[dict]]:
+    """How images are shown, by the epoch it begins with: small at first, and as they are at the end."""
+    if schedule.max_steps is not None:  # there are no epochs by which to change it
+        return {0: train_pipeline(schedule, classes)}
+    grown = round(epochs * schedule.early_share) if schedule.early_size < schedule.image_size else 0
+    plain = round(epochs * schedule.mosaic_share) if schedule.mosaic else 0
+    begins = sorted({0, grown, plain} - {epochs})
+    return {
+        begin: train_pipeline(
+            schedule.model_copy(
+                update={
+                    "image_size": schedule.early_size if begin < grown else schedule.image_size,
+                    "mosaic": schedule.mosaic if begin < plain else 0,
+                }
+            ),
+            classes,
+        )
+        for begin in begins
+    }
+
+
+def _switches(pipelines: dict[int, list[dict]]) -> list[dict]:
+    return [
+        {"type": "mmdet.PipelineSwitchHook", "switch_epoch": epoch, "switch_pipeline": pipeline}
+        for epoch, pipeline in pipelines.items()
+        if epoch > 0
+    ]

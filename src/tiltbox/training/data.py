@@ -21,8 +21,8 @@ UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel
 class PatchDataset(BaseDataset):
     """Patches and annfiles as the split stage writes them, in the order of their names."""
 
-    def __init__(self, patches: str, classes: tuple[str, ...], **kwargs) -> None:
-        self.patches = Path(patches)
+    def __init__(self, patches: str, classes: tuple[str, ...], background: bool = False, **kwargs) -> None:
+        self.patches, self.background = Path(patches), background
         super().__init__(metainfo={"classes": tuple(classes)}, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -30,8 +30,8 @@ class PatchDataset(BaseDataset):
         return [self._patch(path) for path in annfiles]
 
     def filter_data(self) -> list[dict]:
-        """Leave out patches without objects, as the recipe does."""
-        return [patch for patch in self.data_list if patch["instances"]]
+        """Leave out patches without objects, as the published recipe does, unless they are wanted."""
+        return [patch for patch in self.data_list if patch["instances"] or self.background]
 
     def prepare_data(self, idx: int) -> dict:
         """A patch through the pipeline, with what :class:`Mosaic` needs to put others beside it."""
