@@ -109,7 +109,27 @@ def test_a_thin_object_between_the_priors_has_its_priors_from_the_first_step_on(
     assert not widened.max_overlaps.any()  # they are to learn the place, not yet to be sure
 
 
-def test_half_precision_scores_and_objects_outside_the_image():
-    found = predictions(grid())
-    result = TaskAlignedRotatedAssigner(5, 24).assign(found, objects([[-400, 10, 20, 10, 0.3]], [0]))
+def test_an_object_outside_the_image():
+    result = TaskAlignedRotatedAssigner(5, 24).assign(
+        predictions(grid()), objects([[-400, 10, 20, 10, 0.3]], [0])
+    )
     assert not result.gt_inds.any()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_predictions_in_half_precision(kind):
+    found, ship = predictions(grid()), objects([[44, 44, 18, 8, 0.4]], [1])
+    found.scores, found.bboxes = found.scores.to(kind), found.bboxes.to(kind)
+    result = TaskAlignedRotatedAssigner(5, 24).assign(found, ship)
+    assert (result.gt_inds > 0).sum() == 5 and result.max_overlaps.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "turn", "count"), [(44, 44, 0.0, 5), (40, 40, 0.7, 13), (51.3, 37.9, -1.2, 13)]
+)
+def test_how_many_priors_a_small_object_has(x, y, turn, count):
+    """In 24 x 24 px, from 2 x 2 to 3 x 4 cells of the finest level, and a few of the others."""
+    result = TaskAlignedRotatedAssigner(13, 24).assign(
+        predictions(grid()), objects([[x, y, 12, 6, turn]], [0])
+    )
+    assert (result.gt_inds > 0).sum() == count

@@ -72,4 +72,9 @@ def test_the_line_says_why(gpus, device):
 def test_before_there_are_data():
     assert before_the_data(0) == find_schedule("small-cpu")
     assert before_the_data(2) == find_schedule("small-gpu")
-    assert for_prediction().image_size == 1024  # of published weights
+    assert (for_prediction().image_size, for_prediction().threads) == (1024, None)  # of published weights
+
+
+def test_processes_share_the_steps():
+    data = TrainingData(500, 1000, 512, 20.0)
+    assert choose(data, 0, processes=2)[0].epochs.xs == 23

@@ -89,6 +89,7 @@ def test_smaller_machines_warm_up_over_as_many_images(name):
         ({"ema_momentum": 1}, "ema_momentum: 1 is not accepted"),
         ({"objective": {"least_side": 8}}, "objective: least_side belongs to assigner: task-aligned"),
         ({"objective": {"assigner": "atss"}}, "objective.assigner: 'atss' is not accepted"),
+        ({"early_scale": 0.5, "early_share": 1}, "early_share: 1 never shows images in full size"),
         ({"mosaic": 2}, "mosaic: 2 is not accepted"),
         ({"decay": "sudden"}, "decay: 'sudden' is not accepted"),
         ({"batchsize": 4}, "batchsize: unknown key; did you mean 'batch'?"),

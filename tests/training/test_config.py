@@ -12,7 +12,7 @@ from torch import nn
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.model import build_detector
 from tiltbox.model.compat import import_openmmlab
-from tiltbox.settings.schedules import Schedule, find_schedule
+from tiltbox.settings.schedules import Epochs, Schedule, find_schedule
 from tiltbox.settings.variants import find_variant
 from tiltbox.training.config import runner_config
 
@@ -30,9 +30,10 @@ def config_of(schedule: Schedule | str, variant: str = "yoloms-xs-current", *, c
     return runner_config(find_variant(variant), schedule, folder, folder, DOTA_V1_CLASSES, cuda=cuda)
 
 
-def learning_rates(config) -> list[float]:
-    """The learning rate of every step, as mmengine's own schedulers set it."""
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr)
+def learning_rates(config, rate: float | None = None) -> list[float]:
+    """The learning rate of every step, as mmengine's own schedulers set it; of a group with that ``rate``."""
+    rate = rate or config.optim_wrapper.optimizer.lr
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
     schedulers = []
     for settings in config.param_scheduler:
         settings = dict(settings)
@@ -173,7 +174,16 @@ def test_a_linear_fall_begins_after_the_constant_part():
     assert rates[turn:end:997] == pytest.approx(expected, rel=1e-2)
 
 
-def test_muons_rate_is_scaled_and_falls_like_the_other():
+@pytest.mark.parametrize(("decay", "final"), [("linear", 0.01), ("cosine", 0.05)])
+def test_muons_rate_falls_like_the_other(decay, final):
+    """To the same share of its own."""
+    changes = {"decay": decay, "final_share": final, "warmup_steps": 0}
+    config = config_of(SMALL.model_copy(update=changes))
+    last = [rates[-1] for rates in (learning_rates(config, rate) for rate in (0.002, 0.02))]
+    assert last == pytest.approx([0.002 * final, 0.02 * final], rel=1e-3)
+
+
+def test_muons_rate_is_scaled():
     schedule = SMALL.model_copy(update={"batch": 8})
     assert schedule.learning_rate == 2 * SMALL.learning_rate
     assert schedule.muon_learning_rate == 2 * SMALL.muon_learning_rate
@@ -206,7 +216,6 @@ def shown(schedule: Schedule) -> list[tuple[int, bool, int]]:
         ({"early_scale": 0.9}, [(0, True, 224), (6, True, 256), (9, False, 256)]),
         ({"early_scale": 0.97}, [(0, True, 256), (9, False, 256)]),  # less than 32 px
         ({"early_share": 0}, [(0, True, 256), (9, False, 256)]),
-        ({"early_share": 1}, [(0, True, 192), (9, False, 192)]),
         ({"early_share": 0.75}, [(0, True, 192), (9, False, 256)]),
         ({"mosaic": 0}, [(0, False, 192), (6, False, 256)]),
         ({"mosaic_share": 1}, [(0, True, 192), (6, True, 256)]),
@@ -220,6 +229,19 @@ def test_how_images_are_shown(changes, expected):
     schedule = SMALL.model_copy(update={**base, **changes})
     assert (schedule.epochs.xs, schedule.image_size) == (12, 256)
     assert shown(schedule) == expected
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (1, [(0, False, 256)]),
+        (2, [(0, True, 192), (1, False, 256)]),
+        (3, [(0, True, 192), (2, False, 256)]),
+        (4, [(0, True, 192), (2, True, 256), (3, False, 256)]),
+    ],
+)
+def test_the_last_epoch_of_a_few_is_plain(epochs, expected):
+    assert shown(SMALL.model_copy(update={"epochs": Epochs(xs=epochs, s=1, l=1)})) == expected
 
 
 def test_the_published_recipe_shows_images_as_they_are():

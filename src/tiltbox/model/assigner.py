@@ -2,8 +2,8 @@
 
 RTMDet's own assigner lets an object have as many priors as its best predictions overlap it, and takes only
 those inside the object. Early on nothing overlaps, so every object has one, and a ship seven pixels wide has
-hardly any inside at a stride of eight: training from scratch starves. This one gives every object the same
-number of priors from the first step on, and looks for them around thin objects, too.
+hardly any inside at a stride of eight: training from scratch starves. This one gives every object as many
+priors as there are near it, up to a number, from the first step on, and looks around thin objects, too.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class TaskAlignedRotatedAssigner(BaseAssigner):
     The alignment of a prior with an object is ``score ** alpha * IoU ** beta`` (TOOD, arXiv:2108.07755),
     with the rotated IoU. An object takes the ``topk`` best aligned of its candidates: priors inside its box,
     which counts as at least ``least_side`` pixels long and wide; among equals the nearest to its centre. A
-    prior that several objects want goes to the one it overlaps most. What a prior shall score is its
-    alignment, scaled so that the best prior of an object scores its IoU.
+    prior that several objects want goes to the one it overlaps most. The target score of a prior is its
+    alignment, scaled so that the target of an object's best prior is its IoU.
 
     Args:
         topk: Priors of an object.
@@ -53,8 +53,8 @@ class TaskAlignedRotatedAssigner(BaseAssigner):
         target = priors.new_zeros(len(priors))
         classes = torch.full_like(owner, -1)
         if len(rows):
-            ious = pairwise_iou(pred_instances.bboxes[rows].detach(), truth)
-            scores = pred_instances.scores[rows].detach().sigmoid()[:, labels]
+            ious = pairwise_iou(pred_instances.bboxes[rows].detach().float(), truth.float())
+            scores = pred_instances.scores[rows].detach().float().sigmoid()[:, labels]
             alignment = scores**self.alpha * ious**self.beta
             distance = _distance(priors[rows], truth)
             chosen = self._chosen(alignment, distance, near[rows])

@@ -45,12 +45,13 @@ class LinearRotatedIoULoss(nn.Module):
 
 
 def angle_distance(predicted: Tensor, target: Tensor) -> Tensor:
-    """How far the long sides of boxes point from those of their targets, by rows: (n, 5) and (n, 5) to (n,).
+    """How far the w-axes of boxes point from those of their targets, by rows: (n, 5) and (n, 5) to (n,).
 
     It is 0 for the same direction and 1 at a right angle: the sine's magnitude, in whose period of 180
-    degrees there is no jump. Unlike the IoU it has a slope where boxes do not touch, and where the predicted
-    one is still square. A target counts in full if its width is 1.5 times its height or more, less down to
-    nothing for a square, which has no direction. ``target`` must be le90: its width is its long side.
+    degrees there is no jump. Unlike the IoU it has a slope where the predicted box is still square. A target
+    counts in full if its width is 1.5 times its height or more, and less the closer it is to a square, which
+    has no direction and counts nothing. ``target`` must be le90: its width is its long side, so a predicted
+    box learns to have its long side as its width, too.
 
     >>> ship = torch.tensor([[0.0, 0.0, 30.0, 10.0, 0.0]])
     >>> angle_distance(ship + torch.tensor([0.0, 0.0, 0.0, 0.0, torch.pi / 6]), ship).item()

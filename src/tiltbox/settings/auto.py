@@ -32,8 +32,11 @@ class TrainingData:
     object_side: float
 
 
-def choose(data: TrainingData, gpus: int) -> tuple[Schedule, str]:
+def choose(data: TrainingData, gpus: int, processes: int = 1) -> tuple[Schedule, str]:
     """The schedule for these data on so many GPUs, and one line that says what was chosen and why.
+
+    Args:
+        processes: Those that share the steps on a CPU.
 
     >>> schedule, line = choose(TrainingData(480, 1039, 512, 22.0), gpus=0)
     >>> print(line)
@@ -43,7 +46,7 @@ def choose(data: TrainingData, gpus: int) -> tuple[Schedule, str]:
     schedule = find_schedule(name)
     changes: dict = {"image_size": _image_size(data, gpus)}
     if name in STEPS:
-        epochs = _epochs(name, schedule, data.patches, gpus)
+        epochs = _epochs(name, schedule, data.patches, gpus or processes)
         changes["epochs"] = Epochs(xs=epochs, s=epochs, l=epochs)
     chosen = schedule.model_copy(update=changes)
     device = {0: "no GPU", 1: "1 GPU"}.get(gpus, f"{gpus} GPUs")
@@ -56,7 +59,7 @@ def choose(data: TrainingData, gpus: int) -> tuple[Schedule, str]:
 
 
 def base(patches: int, gpus: int) -> str:
-    """The name of the schedule that is fitted to the data."""
+    """The name of the schedule that is fitted to the data: the published one where there are enough."""
     if gpus and patches >= LARGE:
         return "dota-2gpu" if gpus > 1 else "dota-1gpu"
     return "small-gpu" if gpus else "small-cpu"
@@ -68,12 +71,12 @@ def before_the_data(gpus: int) -> Schedule:
 
 
 def for_prediction() -> Schedule:
-    """For weights that do not say what they were trained with: as published ones, on few threads."""
-    return before_the_data(0).model_copy(update={"image_size": LARGEST})
+    """For weights that do not say what they were trained with: as published ones, on all threads."""
+    return before_the_data(0).model_copy(update={"image_size": LARGEST, "threads": None})
 
 
-def _epochs(name: str, schedule: Schedule, patches: int, gpus: int) -> int:
-    images = STEPS[name] * schedule.batch * max(gpus, 1)
+def _epochs(name: str, schedule: Schedule, patches: int, processes: int) -> int:
+    images = STEPS[name] * schedule.batch * processes
     least, most = EPOCHS[name]
     return min(max(math.ceil(images / max(patches, 1)), least), most)
 

@@ -21,7 +21,7 @@ class Epochs(Settings):
 
 
 class Objective(Settings):
-    """What a training strives for: which priors learn which object, and how far each loss counts.
+    """What a training optimises: which priors learn which object, and how far each loss counts.
 
     The defaults are the published recipe's.
     """
@@ -30,7 +30,7 @@ class Objective(Settings):
         "dynamic-soft-label",
         description="RTMDet's own, or one that gives each object its priors from the first step on",
     )
-    topk: int = Field(13, ge=1, description="priors an object has at most; with task-aligned, always")
+    topk: int = Field(13, ge=1, description="priors that an object has at most")
     least_side: float = Field(
         0, ge=0, description="task-aligned: pixels that an object counts as at least, to find priors in it"
     )
@@ -60,7 +60,9 @@ class Schedule(Settings):
     early_scale: float = Field(
         1, gt=0, le=1, description="share of that side in the first epochs, rounded to 32 px"
     )
-    early_share: float = Field(0.5, ge=0, le=1, description="share of the epochs that are such first ones")
+    early_share: float = Field(
+        0.5, ge=0, le=1, description="share of the epochs, from the first on, with such smaller images"
+    )
     base_lr: float = Field(gt=0)
     base_batch: int = Field(ge=1)
     muon_lr: float | None = Field(
@@ -88,6 +90,12 @@ class Schedule(Settings):
     )
     workers: int = Field(4, ge=0, description="data loading processes per training process")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _images_grow(self) -> Self:
+        if self.early_scale < 1 and self.early_share == 1:
+            raise ValueError("early_share: 1 never shows images in full size; lower it, or lower image_size")
+        return self
 
     @model_validator(mode="after")
     def _steps_suffice(self) -> Self:

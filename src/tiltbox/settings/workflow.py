@@ -94,7 +94,7 @@ class Plan:
         """A hash of all that can change the weights that a training of the variant ends with.
 
         GPUs count only by their number, the processes: not by where they are. How many processes load the
-        data changes nothing, nor do weights to start from where the schedule starts from none.
+        data changes nothing that matters, nor do weights to start from where the schedule starts from none.
         """
         variant = self.variants[name]
         schedule = self.schedule.model_dump(mode="json", exclude={"workers", "epochs"})

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -36,8 +37,8 @@ log = logging.getLogger("tiltbox")
 
 DATA = ("size", "overlap", "rates", "iof", "images", "contents")  # of the manifest, for the report
 # By default glibc gives large blocks back at once, and the system clears them when they are wanted again:
-# on a CPU a tenth to a fifth of the time of a step.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+# on a CPU a tenth to a fifth of the time of a step. Older versions take no more than 32 MiB for the first.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 LOCK = ".training.lock"  # stays where a training was
 RANDOM = "random"  # in place of weights to start from
 
@@ -86,7 +87,7 @@ def train(
     _require_own(out)
     choice = None
     if schedule is None:
-        schedule, choice = _chosen(patches, manifest, classes, gpus)
+        schedule, choice = _chosen(patches, manifest, classes, gpus, processes)
         log.info(choice)
     gpus = _usable_gpus(gpus, schedule)
     if gpus and processes:
@@ -110,7 +111,7 @@ def train(
             facts |= {"schedule_choice": choice, "data": _data(schedule, manifest, classes)}
             with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
                 _write_config(config, work)
-                _launch(work / "config.py", schedule.processes)
+                _launch(work / "config.py", schedule.processes, on_cpu=gpus == 0)
                 _publish(work, out, facts, classes)
             if config.tracking:
                 _record_end(config.tracking, variant, out, len(classes))
@@ -126,13 +127,16 @@ def _require_own(out: Path) -> None:
             raise OutputError(out, problem, "choose another folder with --out, or remove it")
 
 
-def _chosen(patches: Path, manifest: dict, classes: tuple[str, ...], gpus: int | None):
+def _chosen(
+    patches: Path, manifest: dict, classes: tuple[str, ...], gpus: int | None, processes: int | None
+) -> tuple[Schedule, str]:
     """The schedule that fits the patches, and what to say of it."""
     full = manifest["patches"] - manifest["empty_patches"]
     if gpus is None:
         gpus = min(gpu_count(), 2 if full >= LARGE else 1)
     side = median_object_side(patches, classes)
-    return choose(TrainingData(full, manifest["objects_in_patches"], manifest["size"], side), gpus)
+    data = TrainingData(full, manifest["objects_in_patches"], manifest["size"], side)
+    return choose(data, gpus, processes or 1)
 
 
 def _start(start: str | None, schedule: Schedule, variant: Variant) -> str | None:
@@ -199,7 +203,7 @@ def _write_config(config, work: Path) -> None:
     write_text(work / "config.py", config.pretty_text)
 
 
-def _launch(config: Path, processes: int) -> None:
+def _launch(config: Path, processes: int, *, on_cpu: bool) -> None:
     """Train in processes of their own: once CUDA has looked around in a process, no lease changes what it
     sees, and importing mmengine makes it look.
     """
@@ -207,7 +211,8 @@ def _launch(config: Path, processes: int) -> None:
     if processes > 1:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command[1:1] = torchrun
-    code = run_program(command, KEEP_MEMORY)
+    memory = {key: value for key, value in KEEP_MEMORY.items() if on_cpu and key not in os.environ}
+    code = run_program(command, memory)
     if code:
         problem = f"training ended with exit code {code}"
         remedy = "see the messages above; started again, it resumes from the last epoch"

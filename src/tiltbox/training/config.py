@@ -131,8 +131,8 @@ def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[d
     if schedule.decay == "linear":
         fall |= {"type": "LinearLR", "start_factor": 1.0, "end_factor": schedule.final_share}
     else:
-        lowest = schedule.learning_rate * schedule.final_share
-        fall |= {"type": "CosineAnnealingLR", "eta_min": lowest, "T_max": length - begin}
+        lowest = {"eta_min_ratio": schedule.final_share}  # of each group's own rate, Muon's included
+        fall |= {"type": "CosineAnnealingLR", **lowest, "T_max": length - begin}
     # A warm-up of one step would never end: mmengine reaches the full rate at the last of its steps.
     return [*([warmup] if schedule.warmup_steps > 1 else []), *([fall] if begin < length else [])]
 
@@ -157,7 +157,7 @@ def _pipelines(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> dic
     if schedule.max_steps is not None:  # there are no epochs by which to change it
         return {0: train_pipeline(schedule, classes)}
     grown = round(epochs * schedule.early_share) if schedule.early_size < schedule.image_size else 0
-    plain = round(epochs * schedule.mosaic_share) if schedule.mosaic else 0
+    plain = _first_plain_epoch(schedule, epochs) if schedule.mosaic else 0
     begins = sorted({0, grown, plain} - {epochs})
     return {
         begin: train_pipeline(
@@ -171,6 +171,11 @@ def _pipelines(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> dic
         )
         for begin in begins
     }
+
+
+def _first_plain_epoch(schedule: Schedule, epochs: int) -> int:
+    """Of images without mosaic; where there shall be any, the last epoch at least is."""
+    return epochs if schedule.mosaic_share == 1 else min(round(epochs * schedule.mosaic_share), epochs - 1)
 
 
 def _switches(pipelines: dict[int, list[dict]]) -> list[dict]:
