@@ -71,7 +71,7 @@ def test_rows_of_the_recipe(tmp_path):
     rows = done.stderr.strip().partition("choose from: ")[2].split("; ")
     assert rows[:2] == ["recipe of small-cpu", "without Muon"]
     assert rows[-3:] == ["cross-entropy alone", "mosaic alone", "with random rotation"]
-    assert len(rows) == 1 + 8 + 1 + 4 + 1
+    assert len(rows) == 1 + 9 + 1 + 4 + 1
 
 
 LEARNING = [

@@ -437,11 +437,11 @@ def _weights(verbs) -> None:
 
 def _run_weights(options: Namespace) -> None:
     from tiltbox.settings.variants import find_variant
-    from tiltbox.stages.weights import weights
+    from tiltbox.stages.weights import weights, weights_at_hand
 
     variant, schedule = find_variant(options.variant), _schedule(options)
     if schedule is None:
-        print("schedule auto: what a training starts from is known when it has seen the patches")
+        print(weights_at_hand(variant) or "schedule auto: trainings on few patches start from random weights")
     else:
         print(weights(variant, schedule) or "the training starts from random weights")
 

@@ -149,6 +149,45 @@ def test_remarks(gpus):
     assert resolve(LEAST).remarks == ["training on the CPU, with schedule mini: there is no GPU"]
 
 
+@pytest.fixture
+def unscheduled(tmp_path) -> str:
+    """A dataset file that says nothing of how to train."""
+    (tmp_path / "pictures").mkdir()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("{name: mine, source: {folder: pictures}}")
+    return str(mine)
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "used", "base", "weights"),
+    [
+        ("auto", 0, 0, "small-cpu", False),
+        ("auto", 8, 1, "small-gpu", True),  # which a set of thousands would start from
+        (0, 8, 0, "small-cpu", False),
+        (2, 8, 2, "small-gpu", True),
+    ],
+)
+def test_a_schedule_that_the_data_will_decide(gpus, unscheduled, asked, here, used, base, weights):
+    gpus(here)
+    plan = resolve(LEAST | {"dataset": unscheduled, "gpus": asked})
+    assert (plan.schedule_name, plan.schedule) == ("auto", schedules.find_schedule(base))
+    assert (plan.gpus, plan.needs_weights) == (used, weights)
+    assert bool(plan.starting_weights("yoloms-xs-current")) is weights
+    assert plan.remarks[-1].startswith("schedule auto is settled when there are patches; logs/mine/VARIANT/")
+
+
+def test_a_training_depends_on_all_that_may_be_chosen(gpus, unscheduled, monkeypatch):
+    gpus(1)
+    before = mark(dataset=unscheduled)
+    assert before != mark(dataset=unscheduled, schedule="small-gpu")
+    find = schedules.find_schedule
+    for changed in ("dota-1gpu", "small-gpu", "dota-2gpu"):
+        other = find(changed).model_copy(update={"seed": 9})
+        found = lambda name: other if name == changed else find(name)  # noqa: B023, E731
+        monkeypatch.setattr("tiltbox.settings.auto.find_schedule", found)
+        assert (mark(dataset=unscheduled) == before) is (changed == "dota-2gpu"), changed
+
+
 def mark(**change) -> str:
     return resolve(LEAST | change).depends_on("yoloms-xs-current")
 

@@ -199,8 +199,9 @@ def test_starting_weights_of_another_model(folder, tmp_path):
 
 
 def long_schedule(folder: Path) -> Path:
+    """Three epochs, the first on smaller images; what is drawn at random would start over after a kill."""
     path = folder / "schedule.yaml"
-    still = {"flip": 0.0, "rotate": 0.0}  # what is drawn at random starts anew after a kill
+    still = {"flip": 0.0, "rotate": 0.0, "early_scale": 0.75, "early_share": 0.34, "muon_lr": 0.02}
     path.write_text(yaml.safe_dump(by_epochs(3, threads=1, **still).model_dump(mode="json")))
     return path
 

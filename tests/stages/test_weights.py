@@ -9,7 +9,8 @@ from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
 from tiltbox.settings import schedules
 from tiltbox.settings.schedules import find_schedule
 from tiltbox.settings.variants import load_variants
-from tiltbox.stages.weights import require_weights, weights
+from tiltbox.stages import weights as stage
+from tiltbox.stages.weights import require_weights, weights, weights_at_hand
 
 NAME = "yoloms-xs-current"
 WITHOUT = (
@@ -56,6 +57,16 @@ def test_what_is_no_checkpoint_is_noticed_before_the_training(variant, tmp_path,
         (tmp_path / "web/coco_xs.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"{problem}.*, or {WITHOUT}"):
         weights(variant, find_schedule("dota-2gpu"))
+
+
+def test_weights_that_may_not_be_needed(variant, tmp_path, monkeypatch, caplog):
+    """They are fetched where that can be done; where not, a warning is all."""
+    monkeypatch.setattr(stage, "load_variants", schedules.load_variants)
+    assert weights_at_hand(variant) is None
+    assert "answers 404" in caplog.text and caplog.text.rstrip().endswith("will say how to go on")
+    save_checkpoint(tmp_path / "web/coco_xs.pth", {"w": torch.ones(3)}, {})
+    assert weights_at_hand(variant).is_relative_to(tmp_path / "cache")
+    assert weights_at_hand(variant.model_copy(update={"pretrained": None})) is None
 
 
 def test_a_file_of_the_users_own(tmp_path):

@@ -117,7 +117,7 @@ def test_batch_norm_is_shared_between_gpus_alone(processes, cuda, shared):
     assert config.env_cfg.dist_cfg.backend == ("nccl" if cuda else "gloo")
 
 
-SMALL = find_schedule("small-cpu")
+SMALL = find_schedule("small-cpu").model_copy(update={"epochs": Epochs(xs=12, s=12, l=12)})
 
 
 @pytest.mark.parametrize("schedule", ["dota-2gpu", "dota-1gpu", "dota-cpu"])

@@ -27,7 +27,7 @@ rule train:
     input:
         patches=plan.train_patches / "manifest.json",
         tracking=ancient(rules.tracking.output),
-        weights=ancient(rules.weights.output) if plan.schedule.pretrained else [],
+        weights=ancient(rules.weights.output) if plan.needs_weights else [],
     output:
         checkpoint=layout.checkpoint(dataset.name, "{variant}"),
         config=layout.config(dataset.name, "{variant}"),

@@ -9,7 +9,7 @@ from tiltbox.settings.schedules import Epochs, Schedule, find_schedule
 
 AUTO = "auto"
 LARGE = 4000  # patches with objects, from which on the published recipe pays; DOTA-v1.0 has 12,800
-STEPS = {"small-cpu": 1400, "small-gpu": 6000}  # after which more of them bring little
+STEPS = {"small-cpu": 1600, "small-gpu": 6000}  # after which more of them bring little
 EPOCHS = {"small-cpu": (4, 100), "small-gpu": (12, 300)}  # at least and at most
 OBJECT_SIDE = 10  # pixels that the median object keeps on a CPU: more than a cell of the finest level, 8
 SMALLEST, LARGEST = 128, 1024  # image sizes
@@ -40,7 +40,7 @@ def choose(data: TrainingData, gpus: int, processes: int = 1) -> tuple[Schedule,
 
     >>> schedule, line = choose(TrainingData(480, 1039, 512, 22.0), gpus=0)
     >>> print(line)
-    schedule auto: small-cpu, 12 epochs at 256 px, for 480 patches with 1,039 objects and no GPU
+    schedule auto: small-cpu, 14 epochs at 256 px, for 480 patches with 1,039 objects and no GPU
     """
     name = base(data.patches, gpus)
     schedule = find_schedule(name)
@@ -63,6 +63,11 @@ def base(patches: int, gpus: int) -> str:
     if gpus and patches >= LARGE:
         return "dota-2gpu" if gpus > 1 else "dota-1gpu"
     return "small-gpu" if gpus else "small-cpu"
+
+
+def candidates(gpus: int) -> dict[str, Schedule]:
+    """The schedules of which one is chosen, by name: for little data and for much."""
+    return {name: find_schedule(name) for name in (base(0, gpus), base(LARGE, gpus))}
 
 
 def before_the_data(gpus: int) -> Schedule:

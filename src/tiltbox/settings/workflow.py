@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from tiltbox import layout
 from tiltbox.errors import SettingsError
 from tiltbox.gpus import gpus_here
-from tiltbox.settings.auto import AUTO, before_the_data
+from tiltbox.settings.auto import AUTO, before_the_data, candidates
 from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.settings.datasets import Dataset, find_dataset
 from tiltbox.settings.schedules import Schedule, find_schedule, gpus_to_use, starting_weights
@@ -86,9 +86,21 @@ class Plan:
         row = self.variants[name].model_dump(mode="json", exclude={"pretrained", "checkpoint"})
         return fingerprint(row, {"classes": self.dataset.classes})
 
+    @property
+    def needs_weights(self) -> bool:
+        """Whether trainings start from weights or, with ``auto``, may: if the data turn out to be many."""
+        return any(schedule.pretrained for schedule in self._schedules.values())
+
+    @property
+    def _schedules(self) -> dict[str, Schedule]:
+        """What trainings may follow, by name."""
+        return candidates(self.gpus) if self.schedule_name == AUTO else {self.schedule_name: self.schedule}
+
     def starting_weights(self, name: str) -> str | None:
-        """The address of the weights that a training of the variant starts from; None for random ones."""
-        return starting_weights(self.schedule, self.variants[name])
+        """The address of the weights that a training of the variant may start from; None for random ones."""
+        variant = self.variants[name]
+        found = (starting_weights(schedule, variant) for schedule in self._schedules.values())
+        return next(filter(None, found), None)
 
     def depends_on(self, name: str) -> str:
         """A hash of all that can change the weights that a training of the variant ends with.
@@ -96,15 +108,17 @@ class Plan:
         GPUs count only by their number, the processes: not by where they are. How many processes load the
         data changes nothing that matters, nor do weights to start from where the schedule starts from none.
         """
-        variant = self.variants[name]
-        schedule = self.schedule.model_dump(mode="json", exclude={"workers", "epochs"})
-        changed = {
-            "processes": self.gpus or 1,
-            "epochs": getattr(self.schedule.epochs, variant.size),
-            "pretrained": self.starting_weights(name),
-            **({"schedule": AUTO} if self.schedule_name == AUTO else {}),
-        }
-        return fingerprint({"detector": self.detector(name)}, schedule | changed, self.dataset.patch)
+        size = self.variants[name].size
+        changed = {"processes": self.gpus or 1, "pretrained": self.starting_weights(name)}
+        schedules = [
+            schedule.model_dump(mode="json", exclude={"workers", "epochs"})
+            | {"epochs": getattr(schedule.epochs, size)}
+            | changed
+            for schedule in self._schedules.values()
+        ]
+        if self.schedule_name == AUTO:
+            schedules.append({"schedule": AUTO})
+        return fingerprint({"detector": self.detector(name)}, *schedules, self.dataset.patch)
 
 
 def resolve(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from tiltbox.errors import CheckpointError
 from tiltbox.model.checkpoint import is_address, local_copy, read_checkpoint
 from tiltbox.settings.schedules import Schedule, starting_weights
-from tiltbox.settings.variants import Variant
+from tiltbox.settings.variants import Variant, load_variants
+
+log = logging.getLogger("tiltbox")
 
 _RANDOM = (
     "train from random weights with --schedule small-gpu, or small-cpu without a GPU"
@@ -32,6 +35,20 @@ def weights(variant: Variant, schedule: Schedule) -> Path | None:
         return None
     require_weights(address)
     return local_copy(address)
+
+
+def weights_at_hand(variant: Variant) -> Path | None:
+    """Fetch the variant's COCO weights where that can be done, for a training that may not need them.
+
+    Returns:
+        The copy; None, with a warning, where they cannot be fetched, and where there are none.
+    """
+    address = load_variants().url(variant.pretrained)
+    try:
+        return address and local_copy(address)
+    except CheckpointError as error:
+        log.warning("%s: %s; a training that needs them will say how to go on", error.where, error.problem)
+        return None
 
 
 def require_weights(source: str, *others: str) -> None:
