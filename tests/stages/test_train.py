@@ -266,7 +266,7 @@ class Cut(Exception):
     """What a training is cut off with."""
 
 
-def cut(*args: object) -> None:
+def cut(*args: object, **options: object) -> None:
     raise Cut
 
 
