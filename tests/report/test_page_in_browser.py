@@ -49,5 +49,5 @@ def test_tables_and_plots_are_laid_out(make_row, tmp_path, width):
     command = [BROWSER, *options, "--dump-dom", file.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = json.loads(html.unescape(re.search("<title>(.*?)</title>", shown)[1]))
-    assert (found["shown"], found["overflow"]) == (8, 0)
+    assert (found["shown"], found["overflow"]) == (9, 0)
     assert found["ink"] != found["ground"]
