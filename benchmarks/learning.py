@@ -107,7 +107,7 @@ def _effect_rows(chosen: Namespace, schedule: Schedule) -> dict[str, Schedule]:
         schedule = stopped(schedule, chosen.steps)
     rows = recipes(Path(chosen.schedule).stem, schedule)
     if unknown := set(chosen.only or ()) - set(rows):
-        sys.exit(f"--only: there is no row {', '.join(sorted(unknown))}; choose from: {'; '.join(rows)}")
+        sys.exit(f"--only: unknown row {', '.join(sorted(unknown))}; choose from: {'; '.join(rows)}")
     return {name: schedule for name, schedule in rows.items() if name in (chosen.only or rows)}
 
 

@@ -144,14 +144,14 @@ def test_another_number_of_classes(tmp_path):
 )
 def test_a_file_that_is_no_checkpoint(tmp_path, content):
     (tmp_path / "bad.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"bad\.pth: is no readable checkpoint"):
+    with pytest.raises(CheckpointError, match=r"bad\.pth: is not a readable checkpoint"):
         read_checkpoint(tmp_path / "bad.pth")
 
 
 def test_a_truncated_checkpoint(tmp_path):
     save_checkpoint(tmp_path / "whole.pth", {"w": torch.ones(5000)}, {})
     (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:9000])
-    with pytest.raises(CheckpointError, match="is no readable checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
         read_checkpoint(tmp_path / "half.pth")
 
 
@@ -258,7 +258,7 @@ def test_a_damaged_file_in_the_cache(closed, content, reason):
     place.write_bytes(content)
     remedy = f"delete it, so that {address} is fetched again"
     with pytest.raises(
-        CheckpointError, match=rf"^{place}: is no readable checkpoint \({reason}\); {remedy}$"
+        CheckpointError, match=rf"^{place}: is not a readable checkpoint \({reason}\); {remedy}$"
     ):
         read_checkpoint(address)
 

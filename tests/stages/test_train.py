@@ -409,7 +409,7 @@ def test_the_command_without_a_network(folder, tmp_path, monkeypatch, capsys, of
 def test_a_damaged_file_to_start_from_is_noticed_at_once(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("tiltbox.stages.train.leased_gpus", cut)
     (tmp_path / "a.pth").write_bytes(b"<html>Sign in</html>")
-    with pytest.raises(CheckpointError, match=r"a\.pth: is no readable checkpoint \(it is a web page\)"):
+    with pytest.raises(CheckpointError, match=r"a\.pth: is not a readable checkpoint \(it is a web page\)"):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "o", gpus=0, start=str(tmp_path / "a.pth"))
 
 

@@ -49,7 +49,7 @@ def test_fetched_once_then_used_without_a_connection(variant, tmp_path):
         (None, "the server answers 404"),
         (b"<!DOCTYPE html><p>Sign in</p>", "is a web page"),
         (b"torn", "is damaged or another kind of file: it starts with 'torn'"),
-        (b"\x80torn", "is no readable checkpoint .*; delete it, so that http://.* is fetched again"),
+        (b"\x80torn", "is not a readable checkpoint .*; delete it, so that http://.* is fetched again"),
     ],
 )
 def test_what_is_no_checkpoint_is_noticed_before_the_training(variant, tmp_path, content, problem):

@@ -66,7 +66,9 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
     except FileNotFoundError:
         raise CheckpointError(path, "there is no such checkpoint", "check the path") from None
     except Exception as error:  # a damaged pickle can raise anything
-        raise CheckpointError(path, f"is no readable checkpoint ({_reason(path, error)})", remedy) from None
+        raise CheckpointError(
+            path, f"is not a readable checkpoint ({_reason(path, error)})", remedy
+        ) from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(path, "holds no weights", "give a checkpoint with a 'state_dict'")

@@ -58,7 +58,7 @@ class AngleErrors(Record):
 
 
 class Accuracy(Record):
-    """What metrics.json says of one class, and of all; AP is None where there are no objects.
+    """Scores in metrics.json, of one class or of all; AP is None without objects.
 
     Attributes:
         angle_error: None in files of versions that did not measure it.
