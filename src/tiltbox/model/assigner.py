@@ -9,12 +9,15 @@ priors as there are near it, up to a number, from the first step on, and looks a
 from __future__ import annotations
 
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmengine.structures import InstanceData
 from mmrotate.registry import TASK_UTILS
 from torch import Tensor
 
 from tiltbox.geometry.rotated import pairwise_iou
+from tiltbox.model.compat import import_openmmlab
+
+import_openmmlab()
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner  # noqa: E402
 
 
 @TASK_UTILS.register_module()

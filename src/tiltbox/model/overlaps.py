@@ -49,9 +49,9 @@ def angle_distance(predicted: Tensor, target: Tensor) -> Tensor:
 
     It is 0 for the same direction and 1 at a right angle: the magnitude of the sine, which has a period of
     180 degrees and does not jump. Unlike the IoU it has a slope where the predicted box is still square.
-    A target counts in full if its width is 1.5 times its height or more, and less the closer it is to a square, which
-    has no direction and counts nothing. ``target`` must be le90: its width is its long side, so a predicted
-    box learns to have its long side as its width, too.
+    A target counts in full if its width is 1.5 times its height or more, and less the closer it is to a
+    square, which has no direction and counts nothing. ``target`` must be le90: its width is its long side,
+    so a predicted box learns to have its long side as its width, too.
 
     >>> ship = torch.tensor([[0.0, 0.0, 30.0, 10.0, 0.0]])
     >>> angle_distance(ship + torch.tensor([0.0, 0.0, 0.0, 0.0, torch.pi / 6]), ship).item()

@@ -37,7 +37,7 @@ log = logging.getLogger("tiltbox")
 
 DATA = ("size", "overlap", "rates", "iof", "images", "contents")  # of the manifest, for the report
 # By default glibc gives large blocks back at once, and the system clears them when they are wanted again:
-# on a CPU that is a large part of a step's system time. Older versions take no more than 32 MiB for the first.
+# most of the system time of a step on a CPU. Older versions take no more than 32 MiB for the first.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 LOCK = ".training.lock"  # stays where a training was
 RANDOM = "random"  # in place of weights to start from
