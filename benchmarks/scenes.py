@@ -65,6 +65,10 @@ class Scene:
         self.rboxes[rows, 1] = corner[:, 1] + along * np.sin(angle) + across * np.cos(angle)
         self.rboxes[rows, 2:4], self.rboxes[rows, 4] = size * rng.uniform(0.9, 1.1, (len(rows), 2)), angle
 
+    def detect_again(self, detections: int, seed: int) -> None:
+        """Other detections of the same objects, in place of those there are: another detector."""
+        self._detect(np.random.default_rng(seed), detections)
+
     def _detect(self, rng: np.random.Generator, detections: int) -> None:
         """Most detections are of an object, some of nothing; each lies on one of the patches around it."""
         of = rng.integers(0, len(self.image), detections)

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
     ("words", "said"),
     [
         ("merge.py --sizes 3000 --rounds 1", "tiltbox, parquet in, the whole command"),
+        ("compare.py --detections 3000 --resamples 100 --rounds 1", "the whole command"),
         ("evaluate.py --sizes 3000 --rounds 1", "tiltbox, ten thresholds, the whole command"),
         ("split.py --images 1 --rounds 1", "Names and pixels are the same."),
         ("complexity.py --variants yoloms-xs-previous --size 256 --rounds 1", "1.390"),

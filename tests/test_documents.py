@@ -31,6 +31,7 @@ def results(tmp_path, monkeypatch):
     for folder in ("val/labelTxt", "mmrotate", "devkit/patches", "ultralytics"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "val/labelTxt/P0001.txt").write_text(f"{SHIP} ship 0\n{FAR} ship 1\n")
+    (tmp_path / "val/labelTxt/P0002.txt").write_text("")
     with zipfile.ZipFile(tmp_path / "mmrotate/Task1.zip", "w") as archive:
         archive.writestr("Task1_plane.txt", "")
         archive.writestr("Task1_ship.txt", f"P0001 0.91 {SHIP}\n")
@@ -48,10 +49,12 @@ def results(tmp_path, monkeypatch):
 
 def test_results_of_other_tools(results, capsys):
     commands = [line for block in blocks("other-tools.md", "") for line in block.splitlines()]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for line in commands:
         words = shlex.split(line)
         assert words[0] == "tiltbox" and main(words[1:]) == 0, line
+    compared = json.loads((results / "compare.json").read_text())["scores"]["AP50"]
+    assert (compared["first"], compared["difference"], compared["low"]) == (pytest.approx(1), 0, 0)
     for name in ("scores", "merged-scores", "yolo-scores"):
         metrics = json.loads((results / name / "metrics.json").read_text())
         assert metrics["AP50"] == pytest.approx(1), name

@@ -25,7 +25,7 @@ def parser() -> ArgumentParser:
     top.add_argument("--version", action="version", version=f"tiltbox {__version__}")
     verbs = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
     stages = _download, _split, _train, _predict, _merge, _evaluate, _complexity, _report
-    for add in (*stages, _tracking, _weights):
+    for add in (*stages, _compare, _tracking, _weights):
         add(verbs)
     return top
 
@@ -362,6 +362,45 @@ def _track_evaluation(options: Namespace, metrics: dict) -> None:
             options.task1, options.labels, options.images, folder / "pictures", classes, names=options.names
         )
     tracking.log_evaluation(options.track, metrics, [*tables, *pictures])
+
+
+# compare ----------------------------------------------------------------------------------------------
+
+
+def _compare(verbs) -> None:
+    help = "say which of two detectors is better, and whether that can be chance"
+    verb = _verb(verbs, "compare", help, _run_compare)
+    results = "results as evaluate takes them; one for each seed, joined by commas, where there are several"
+    verb.add_argument("first", type=_runs, metavar="A", help=results)
+    verb.add_argument("second", type=_runs, metavar="B", help="the same of the other detector")
+    verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="the labelTxt of the images")
+    verb.add_argument("--out", type=Path, metavar="FILE.json", help="write the comparison, as fractions")
+    help = "draws of images for the 95 %% intervals (default: 1000)"
+    verb.add_argument("--resamples", type=_at_least(100), default=1000, metavar="N", help=help)
+    verb.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of the draws (default: 0)")
+    _names(verb)
+    _dataset(verb)
+
+
+def _runs(text: str) -> list[Path]:
+    """The paths that commas join, unless there is one of that whole name."""
+    return [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",") if part]
+
+
+def _run_compare(options: Namespace) -> None:
+    from tiltbox.stages.compare import compare, comparison_table
+
+    found = compare(
+        options.first,
+        options.second,
+        options.labels,
+        options.out,
+        resamples=options.resamples,
+        seed=options.seed,
+        classes=_classes(options.dataset),
+        names=options.names,
+    )
+    print(comparison_table(found))
 
 
 # complexity -------------------------------------------------------------------------------------------

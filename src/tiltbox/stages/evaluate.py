@@ -5,21 +5,20 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.labels import list_labels, read_labels
-from tiltbox.dota.results import read_results
-from tiltbox.dota.task1 import ClassDetections
-from tiltbox.errors import DataError, OutputError
+from tiltbox.dota.labels import read_labels
+from tiltbox.errors import OutputError
 from tiltbox.files import require_file_place, require_writable, whole_file, write_json, write_text
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, angle_error
 from tiltbox.metrics.confusion import Confusion, confusion
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
+from tiltbox.stages.scored import label_files, read_scored
 
 SERVER_BLOCK, CURVES, CONFUSION = "dota.txt", "pr_curves.csv", "confusion.csv"  # beside the metrics
 log = logging.getLogger("tiltbox")
@@ -64,12 +63,10 @@ def evaluate(
         OutputError: ``out`` cannot be written, or would overwrite or be taken for something else.
     """
     task1, labels, out = Path(task1), Path(labels), Path(out)
-    files = _label_files(labels)
+    files = label_files(labels)
     _require_place(out, labels, task1)
     truth = {name: read_labels(path, classes) for name, path in files.items()}
-    found = read_results(task1, classes, names)
-    for part in found.values():
-        _require_labels(part, truth)
+    found = read_scored(task1, classes, truth, names)
     score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
     metrics = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
@@ -163,28 +160,12 @@ def _degrees(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _label_files(folder: Path) -> dict[str, Path]:
-    """The label file of each image."""
-    files = {path.stem: path for path in list_labels(folder)}
-    if not files:
-        raise DataError(folder, "holds no label files", "give the labelTxt folder with --labels")
-    return files
-
-
 def _hash_of(files: Iterable[Path]) -> str:
     """It tells whether two scores were measured on the same labels."""
     found = hashlib.md5()
     for path in sorted(files):
         found.update(f"{path.name}\n".encode() + hashlib.md5(path.read_bytes()).digest())
     return found.hexdigest()[:12]
-
-
-def _require_labels(part: ClassDetections, labelled: Container[str]) -> None:
-    for index, name in enumerate(part.names):
-        if name not in labelled:
-            where = part.where(int(np.argmax(part.image == index)))
-            problem = f"there are no labels of the image '{name}'"
-            raise DataError(where, problem, "merge the patches first, or give the labels of all images")
 
 
 def _require_place(out: Path, labels: Path, task1: Path) -> None:

@@ -1,0 +1,258 @@
+"""How far a difference between two detectors may be chance: the paired bootstrap over images.
+
+The images that were scored are a sample of those that might have been. Each resample draws as many images
+from them, with replacement, and scores both detectors on what it drew: an image drawn twice counts as two
+images. Between the 2.5th and the 97.5th percentile of the differences lies the 95 % interval (percentile
+method: B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Both detectors see
+the same draws, so what makes an image hard for both cancels out.
+
+A detector that was trained several times, with another seed each, has several runs. A resample then draws
+that many of its runs, too, with replacement, and takes the mean of their scores. With a single run nothing
+can be said of what another training would give: that noise is not in the interval. With a few, some of it is
+missed, since a draw from so few varies less than trainings do (by a factor of √(1 - 1/runs)).
+
+A resample's scores are, to the last bit, those that :mod:`tiltbox.metrics.score` gives for its images, with
+the copies of a detection side by side where scores are equal. They cost much less: which detection is right
+does not depend on which images were drawn, so boxes are compared once, and a resample only counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiltbox.compiled import compiled
+from tiltbox.dota.labels import Labels
+from tiltbox.dota.task1 import ClassDetections, no_detections
+from tiltbox.metrics.ap import RECALL_POINTS
+from tiltbox.metrics.objects import Objects, objects_by_class
+from tiltbox.metrics.score import IOU_THRESHOLDS, match
+from tiltbox.progress import progress
+
+PERCENTILES = (2.5, 97.5)
+SCORES = ("AP50", "AP75", "mAP")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A score of two detectors, as fractions; None where there are no objects.
+
+    Attributes:
+        first, second: Of all images, means over runs.
+        low, high: The 95 % interval of the difference.
+    """
+
+    first: float | None
+    second: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.first is None or self.second is None else self.second - self.first
+
+    @property
+    def seen(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two detectors on the same images.
+
+    Attributes:
+        runs: How many of each detector there are.
+        scores: By name (``SCORES``), means over classes.
+        classes: The same of each class, by its name.
+    """
+
+    images: int
+    runs: tuple[int, int]
+    resamples: int
+    seed: int
+    scores: dict[str, Difference]
+    classes: dict[str, dict[str, Difference]]
+
+
+def compare_runs(
+    first: Sequence[Mapping[str, ClassDetections]],
+    second: Sequence[Mapping[str, ClassDetections]],
+    labels: Mapping[str, Labels],
+    classes: Collection[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two detectors by their detections in whole images.
+
+    Args:
+        first, second: The runs of each detector, at least one: detections by class, as
+            :func:`tiltbox.metrics.score.evaluate_task1` takes them.
+        labels: By image; at least two images.
+        classes: What to score. A class without objects is left out of the means.
+        seed: Of the draws: the same seed gives the same intervals on every machine.
+    """
+    draw = np.random.default_rng(seed)
+    objects = objects_by_class(labels, classes)
+    counts = image_counts(draw, len(labels), resamples)
+    runs = [*first, *second]
+    aps = np.stack([_aps(run, objects, counts) for run in progress(runs, "compare", len(runs))])
+    ours, theirs = (
+        _mean_of_runs(part, _run_counts(draw, len(part), resamples))
+        for part in (aps[: len(first)], aps[len(first) :])
+    )
+    return Comparison(
+        len(labels),
+        (len(first), len(second)),
+        resamples,
+        seed,
+        dict(zip(SCORES, _differences(mean_scores(ours), mean_scores(theirs)), strict=True)),
+        {
+            name: dict(zip(SCORES, _differences(_scores(ours[:, at]), _scores(theirs[:, at])), strict=True))
+            for at, name in enumerate(classes)
+        },
+    )
+
+
+def image_counts(draw: np.random.Generator, images: int, resamples: int) -> np.ndarray:
+    """How often each image is drawn: shape (1 + resamples, images), int32; the first row has each once."""
+    drawn = (np.bincount(draw.integers(images, size=images), minlength=images) for _ in range(resamples))
+    return np.stack([np.ones(images, np.int32), *drawn]).astype(np.int32)
+
+
+def resampled_aps(detections: ClassDetections, objects: Objects, counts: np.ndarray) -> np.ndarray:
+    """AP of one class at each of ``IOU_THRESHOLDS`` in each resample.
+
+    Args:
+        counts: How often each of the images that ``objects`` names is drawn, shape (r, images).
+
+    Returns:
+        Shape (r, thresholds), float64; NaN in resamples without an object.
+    """
+    matches = match(detections, objects, above=min(IOU_THRESHOLDS))
+    matched = np.searchsorted(IOU_THRESHOLDS, matches.ious).astype(np.int8)  # an IoU must be above
+    claimed = _claimed(matched, matches.objects, objects.difficult)
+    images = objects.places(detections)[matches.rows]
+    findable = counts[:, objects.image[~objects.difficult]].sum(axis=1, dtype=np.int64)
+    return _weighted_aps(counts, images, matched, claimed, findable, len(IOU_THRESHOLDS), RECALL_POINTS)
+
+
+def mean_scores(aps: np.ndarray) -> np.ndarray:
+    """AP50, AP75 and mAP over all classes that have objects.
+
+    Args:
+        aps: Shape (r, classes, thresholds), NaN where a class has no object.
+
+    Returns:
+        Shape (r, 3); NaN where no class has one.
+    """
+    each = _scores(aps)
+    present = ~np.isnan(each)
+    with np.errstate(invalid="ignore"):
+        return _sum(np.where(present, each, 0.0), axis=1) / present.sum(axis=1)
+
+
+def _scores(aps: np.ndarray) -> np.ndarray:
+    """AP50, AP75 and mAP along the last axis, from one AP for each threshold."""
+    at = [aps[..., IOU_THRESHOLDS.index(threshold)] for threshold in (0.5, 0.75)]
+    return np.stack([*at, _sum(aps, axis=-1) / len(IOU_THRESHOLDS)], axis=-1)
+
+
+def _sum(values: np.ndarray, axis: int) -> np.ndarray:
+    """One after the other, as :mod:`tiltbox.metrics.score` sums scores up, to have the same bits."""
+    return sum(np.moveaxis(values, axis, 0), np.zeros(()))
+
+
+def _aps(
+    run: Mapping[str, ClassDetections], objects: Mapping[str, Objects], counts: np.ndarray
+) -> np.ndarray:
+    """Shape (r, classes, thresholds)."""
+    none = no_detections()
+    return np.stack([resampled_aps(run.get(name, none), objects[name], counts) for name in objects], axis=1)
+
+
+def _run_counts(draw: np.random.Generator, runs: int, resamples: int) -> np.ndarray:
+    """How often each run is drawn: shape (1 + resamples, runs); the first row is all runs once."""
+    return image_counts(draw, runs, resamples)
+
+
+def _mean_of_runs(aps: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """From shape (runs, r, …) to (r, …), with runs counted as often as they were drawn."""
+    weights = counts.T.reshape(*counts.T.shape, *[1] * (aps.ndim - 2))
+    return _sum(aps * weights, axis=0) / len(aps)
+
+
+def _differences(first: np.ndarray, second: np.ndarray) -> Iterator[Difference]:
+    """For each column; the first row is that of all images."""
+    for ours, theirs in zip(first.T, second.T, strict=True):
+        change = (theirs - ours)[1:]
+        change = change[~np.isnan(change)]
+        low, high = np.percentile(change, PERCENTILES).tolist() if len(change) else (None, None)
+        whole = [None if np.isnan(column[0]) else float(column[0]) for column in (ours, theirs)]
+        yield Difference(*whole, low, high)
+
+
+@compiled
+def _claimed(matched, owners, difficult):
+    """Of the thresholds at which a detection matches, how many a better one has used up for its object.
+
+    Thresholds rise, so a match at one is a match at all before it; both counts are of the first so many.
+    -1 stands for a difficult object, which is nobody's.
+    """
+    used = np.zeros(len(difficult), np.int8)
+    claimed = np.zeros(len(matched), np.int8)
+    for row in range(len(matched)):
+        if matched[row] > 0:
+            owner = owners[row]
+            if difficult[owner]:
+                claimed[row] = -1
+            else:
+                claimed[row] = min(used[owner], matched[row])
+                used[owner] = max(used[owner], matched[row])
+    return claimed
+
+
+@compiled
+def _weighted_aps(counts, images, matched, claimed, findable, thresholds, points):
+    """VOC 2007's AP with every detection and object counted as often as its image is drawn.
+
+    Copies of a right detection raise recall and precision one after the other, so the best precision from any
+    of them on is that at the last: only that is looked at. ``best`` has, for each of the recall ``points``,
+    the best precision where it was the last that was reached.
+    """
+    aps = np.full((len(counts), thresholds), np.nan)
+    for resample in range(len(counts)):
+        if findable[resample] == 0:
+            continue
+        drawn, objects = counts[resample], findable[resample]
+        best = np.zeros((thresholds, len(points)))
+        right, aside = np.zeros(thresholds, np.int64), np.zeros(thresholds, np.int64)
+        reached = np.zeros(thresholds, np.int64)
+        seen = 0
+        for row in range(len(images)):
+            weight = drawn[images[row]]
+            seen += weight
+            if weight == 0 or matched[row] == 0:
+                continue
+            if claimed[row] < 0:
+                for at in range(matched[row]):
+                    aside[at] += weight
+                continue
+            for at in range(claimed[row], matched[row]):
+                right[at] += weight
+                recall = right[at] / objects
+                while reached[at] + 1 < len(points) and recall >= points[reached[at] + 1]:
+                    reached[at] += 1
+                precision = right[at] / (seen - aside[at])
+                best[at, reached[at]] = max(best[at, reached[at]], precision)
+        for at in range(thresholds):
+            for point in range(len(points) - 2, -1, -1):
+                best[at, point] = max(best[at, point], best[at, point + 1])
+            ap = 0.0
+            for point in range(len(points)):
+                ap += best[at, point] / len(points)
+            aps[resample, at] = ap
+    return aps

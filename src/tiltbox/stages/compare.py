@@ -1,0 +1,129 @@
+"""Say of two detectors which is better, and whether that can be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.labels import read_labels
+from tiltbox.errors import DataError, OutputError
+from tiltbox.files import require_file_place, require_writable, write_json
+from tiltbox.metrics.bootstrap import Comparison, Difference, compare_runs
+from tiltbox.report.table import MISSING, aligned, percent, signed
+from tiltbox.stages.scored import label_files, read_scored
+
+FEW_IMAGES = 20
+
+
+def compare(
+    first: Sequence[Path],
+    second: Sequence[Path],
+    labels: Path,
+    out: Path | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    classes: Sequence[str] = DOTA_V1_CLASSES,
+    names: Path | None = None,
+) -> Comparison:
+    """Compare two detectors by the results of their runs (:mod:`tiltbox.metrics.bootstrap`).
+
+    Args:
+        first, second: Results of each detector, as :func:`tiltbox.stages.evaluate.evaluate` takes them; one
+            for each seed that it was trained with.
+        labels: A labelTxt folder; there is one file for every image that counts.
+        out: A JSON file to write: the differences are second - first, in fractions.
+        resamples, seed: Of the bootstrap.
+        classes: What to score, in the order of the result.
+        names: The data file that says what the categories of a predictions.json are.
+
+    Raises:
+        DataError: A file is missing or malformed, detections are on an image that has no labels, or there are
+            fewer than two images.
+        OutputError: ``out`` cannot be written, or is one of the inputs.
+    """
+    files = label_files(labels)
+    if len(files) < 2:
+        raise DataError(
+            labels, "has the labels of one image, and one cannot be resampled", "give more images"
+        )
+    if out is not None:
+        _require_place(out, [*first, *second, labels])
+    truth = {name: read_labels(path, classes) for name, path in files.items()}
+    ours, theirs = ([read_scored(path, classes, truth, names) for path in runs] for runs in (first, second))
+    found = compare_runs(ours, theirs, truth, classes, resamples=resamples, seed=seed)
+    if out is not None:
+        write_json(out, comparison_record(found))
+    return found
+
+
+def comparison_record(found: Comparison) -> dict:
+    """The content of the JSON file."""
+    return {
+        "images": found.images,
+        "runs": dict(zip(("first", "second"), found.runs, strict=True)),
+        "resamples": found.resamples,
+        "seed": found.seed,
+        "scores": _scores(found.scores),
+        "classes": {name: _scores(each) for name, each in found.classes.items()},
+    }
+
+
+def comparison_table(found: Comparison) -> str:
+    """The comparison as text, in percent: all scores of all classes together, then AP50 of each class."""
+    title = ("first", "second", "difference", "95 % interval")
+    overall = [(key, *_cells(each)) for key, each in found.scores.items()]
+    by_class = [(name, *_cells(each["AP50"])) for name, each in found.classes.items()]
+    lines = aligned(("", *title, ""), overall)
+    lines += ["", *aligned(("AP50 of", *title, ""), by_class), ""]
+    return "\n".join([*lines, *notes(found)])
+
+
+def notes(found: Comparison) -> list[str]:
+    """What the intervals are, and what they do not cover."""
+    drawn = f"{found.resamples:,} draws of {found.images:,} images, the same for both"
+    lines = [f"Intervals are of the paired bootstrap: {drawn} (seed {found.seed})."]
+    if max(found.runs) > 1:
+        lines[0] = lines[0].replace(f" (seed {found.seed})", f", and of their runs (seed {found.seed})")
+    if min(found.runs) == 1:
+        lines.append("Another training of a detector with a single run would differ, too: not covered.")
+    if found.images < FEW_IMAGES:
+        lines.append(f"With as few as {found.images} images an interval tends to be too narrow.")
+    return lines
+
+
+def _scores(each: Mapping[str, Difference]) -> dict[str, dict]:
+    return {
+        key: {
+            "first": score.first,
+            "second": score.second,
+            "difference": score.difference,
+            "low": score.low,
+            "high": score.high,
+        }
+        for key, score in each.items()
+    }
+
+
+def _cells(score: Difference) -> tuple[str, ...]:
+    if score.difference is None:
+        return (percent(score.first), percent(score.second), MISSING, MISSING, "no objects")
+    low, high = (signed(100 * bound) for bound in (score.low, score.high))
+    said = "" if score.seen else "no difference can be seen"
+    return (
+        percent(score.first),
+        percent(score.second),
+        signed(100 * score.difference),
+        f"{low} to {high}",
+        said,
+    )
+
+
+def _require_place(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse, before any work is done, a file that cannot be or that would spoil another."""
+    require_file_place(out)
+    for path in inputs:
+        if out.resolve() == path.resolve() or out.parent.resolve() == path.resolve():
+            raise OutputError(out, f"lies in {path}, which is compared", "choose another file with --out")
+    require_writable(out.parent)
