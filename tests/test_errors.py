@@ -6,10 +6,18 @@ from pathlib import Path
 import pytest
 
 from tiltbox.dota.labels import read_labels
-from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError, TiltboxError, choice_of
+from tiltbox.errors import (
+    CheckpointError,
+    DataError,
+    OutputError,
+    SettingsError,
+    TiltboxError,
+    TrainingError,
+    choice_of,
+)
 from tiltbox.processes import map_in_processes
 
-KINDS = [TiltboxError, SettingsError, DataError, CheckpointError, OutputError]
+KINDS = [TiltboxError, SettingsError, DataError, CheckpointError, TrainingError, OutputError]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -42,6 +42,10 @@ class CheckpointError(TiltboxError):
     """A checkpoint cannot be read or belongs to another model."""
 
 
+class TrainingError(TiltboxError):
+    """A training diverged: a loss or a weight is not finite."""
+
+
 class OutputError(TiltboxError):
     """An output cannot be written: no permission, no space."""
 

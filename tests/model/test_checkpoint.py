@@ -268,3 +268,12 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, closed):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     with pytest.raises(OutputError, match="; set TORCH_HOME to a folder with space"):
         local_copy(f"{closed}/a.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path, value):
+    torch.save({"state_dict": {"a.weight": torch.tensor([1.0, value])}}, tmp_path / "a.pth")
+    with pytest.raises(
+        CheckpointError, match=r"a\.pth: holds weights that are not finite \(such as a\.weight"
+    ):
+        read_checkpoint(tmp_path / "a.pth")

@@ -70,6 +70,17 @@ def test_the_batch_size_does_not_matter(checkpoint, patches):
     np.testing.assert_allclose(one.rboxes, three.rboxes, atol=1e-3)
 
 
+def test_outputs_that_are_not_finite(patches):
+    """They would pass for patches without objects."""
+    model = build_detector(NAME)
+    for layer in model.bbox_head.rtm_cls:
+        torch.nn.init.constant_(layer.weight, 3e38)
+    save_checkpoint(patches / "c.pth", model.state_dict(), {"variant": NAME})
+    with pytest.raises(CheckpointError, match="gives scores or boxes that are not finite"):
+        run(patches / "c.pth", patches)
+    assert not (patches / "out.parquet").exists()
+
+
 def test_boxes_are_in_pixels_of_the_patch_as_it_is(checkpoint, tmp_path):
     """A patch of another size is resized for the detector, and its boxes back."""
     small = np.random.default_rng(1).integers(0, 255, (128, 128, 3), dtype=np.uint8)

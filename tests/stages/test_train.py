@@ -23,7 +23,14 @@ from filelock import FileLock
 from tiltbox import tracking
 from tiltbox.__main__ import main
 from tiltbox.dota.mini import render_mini
-from tiltbox.errors import CheckpointError, DataError, OutputError, SettingsError, TiltboxError
+from tiltbox.errors import (
+    CheckpointError,
+    DataError,
+    OutputError,
+    SettingsError,
+    TiltboxError,
+    TrainingError,
+)
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint
 from tiltbox.settings.schedules import Schedule, find_schedule
@@ -131,6 +138,16 @@ def test_the_cpu_computes_with_channels_last(trained):
     weights, _ = read_checkpoint(trained / "checkpoint.pth")
     kernel = weights["backbone.stem.0.conv.weight"]
     assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
+
+
+def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    schedule = SMOKE.model_copy(update={"base_lr": 1e6, "max_steps": 20, "threads": 1})
+    with pytest.raises(TrainingError, match=r"step \d+ of 20, epoch \d+: the loss is .*; lower base_lr"):
+        train(NAME, VARIANT, schedule, folder / "train", Path("out"), gpus=0, track="mini/diverges")
+    assert not Path("out/checkpoint.pth").exists() and not list(Path("out/work").glob("*.pth"))
+    (run,) = tracking._client().search_runs(["1"])
+    assert run.info.status == "FAILED"
 
 
 def test_the_same_schedule_gives_the_same_weights(folder, tmp_path, monkeypatch):
@@ -440,8 +457,7 @@ def test_random_weights_are_another_training_than_those_of_coco(folder, tmp_path
     assert (random.pretrained, coco.pretrained) == (None, "http://127.0.0.1:9/coco.pth")
     assert random.fingerprint != coco.fingerprint
     work = tmp_path / "http/work"
-    (work / "epoch_1.pth").touch()
-    (work / "last_checkpoint").write_text(str(work / "epoch_1.pth"))
+    torch.save({}, work / "epoch_1.pth")
     with pytest.raises(Cut):
         train(NAME, VARIANT, offline, folder / "train", tmp_path / "http", gpus=0, start=coco.pretrained)
     assert read_config(work / "config.py").resume

@@ -44,6 +44,13 @@ def test_an_epoch_without_a_checkpoint_comes_again_and_is_dropped(history, step,
     assert written(history) == [",".join(COLUMNS), *ROWS[:epochs]]
 
 
+def test_a_row_that_was_cut_off_is_dropped(history):
+    path = history / "history.csv"
+    path.write_bytes(path.read_bytes()[:-8])
+    HistoryHook().before_train(runner(history, step=60))
+    assert written(history) == [",".join(COLUMNS), *ROWS[:2]]
+
+
 def test_one_process_alone_changes_the_file(history):
     HistoryHook().before_train(runner(history, step=20, rank=1))
     assert len(written(history)) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,15 @@ def begun(work: Path, mark: str, epochs: int = 0) -> Path:
     work.mkdir(parents=True)
     (work / "config.py").write_text(f"fingerprint = '{mark}'\n")
     for epoch in range(1, epochs + 1):
-        (work / f"epoch_{epoch}.pth").write_text(mark)
+        with zipfile.ZipFile(work / f"epoch_{epoch}.pth", "w") as archive:  # as PyTorch writes it
+            archive.writestr("archive/data.pkl", f"{mark} {epoch} " * 1000)
         (work / "last_checkpoint").write_text(str(work / f"epoch_{epoch}.pth"))
     return work
+
+
+def training_of(checkpoint: Path) -> str:
+    """The mark that :func:`begun` put into it."""
+    return zipfile.ZipFile(checkpoint).read("archive/data.pkl").decode().split()[0]
 
 
 def folders(out: Path) -> set[str]:
@@ -77,6 +85,51 @@ def test_the_last_checkpoint_is_gone(tmp_path):
     assert not prepare_work(work, "a", wanted=True)
 
 
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def lose_a_block(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[200:300] = bytes(100)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, empty, lose_a_block])
+def test_a_damaged_checkpoint_is_left_out(tmp_path, damage, caplog):
+    work = begun(tmp_path / "work", "a", epochs=11)
+    damage(work / "epoch_11.pth")
+    assert has_epochs(work, "a")
+    assert prepare_work(work, "a", wanted=True)
+    assert last_checkpoint(work) == work / "epoch_10.pth"
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert line == f"{work}/epoch_11.pth is cut off or damaged; it is left out"
+    caplog.clear()
+    assert prepare_work(work, "a", wanted=True)
+    assert not caplog.records or caplog.records[0].levelname != "WARNING", "it is told once"
+
+
+@pytest.mark.parametrize("damage", [empty, Path.unlink])
+def test_the_note_of_the_last_checkpoint_is_not_needed(tmp_path, damage):
+    work = begun(tmp_path / "work", "a", epochs=2)
+    damage(work / "last_checkpoint")
+    assert prepare_work(work, "a", wanted=True)
+    assert last_checkpoint(work) == work / "epoch_2.pth"
+
+
+def test_all_checkpoints_are_damaged(tmp_path, caplog):
+    caplog.set_level("INFO", "tiltbox")
+    work = begun(tmp_path / "work", "a", epochs=2)
+    for path in work.glob("*.pth"):
+        cut(path)
+    assert not prepare_work(work, "a", wanted=True)
+    assert caplog.messages[-1] == "starting over: no epoch was finished" and len(caplog.messages) == 3
+
+
 def test_finished_epochs_of_another_training_are_kept_and_named(tmp_path, caplog):
     work = begun(tmp_path / "work", "a", epochs=30)
     assert not prepare_work(work, "b", wanted=True)
@@ -96,7 +149,7 @@ def test_former_settings_take_up_what_was_kept(tmp_path):
     begun(work, "b", epochs=1)
     assert prepare_work(work, "a", wanted=True)
     assert folders(tmp_path) == {"work", "work.b"}
-    assert last_checkpoint(work).read_text() == "a"
+    assert training_of(last_checkpoint(work)) == "a"
 
 
 def test_back_and_forth_does_not_pile_up(tmp_path):

@@ -56,7 +56,7 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Weights under this project's key names, and the meta data, of a file or an http(s) address.
 
     Raises:
-        CheckpointError: It cannot be read, or holds no weights.
+        CheckpointError: It cannot be read, or holds no weights, or some that are not finite.
     """
     path = local_copy(source)
     kept = path != Path(source)  # in the cache, from where it would be taken for ever
@@ -72,6 +72,9 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(path, "holds no weights", "give a checkpoint with a 'state_dict'")
+    if odd := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
+        problem = f"holds weights that are not finite (such as {min(odd)}), so its training diverged"
+        raise CheckpointError(path, problem, "train it again with a lower base_lr")
     meta = content.get("meta")
     return {_own_key(key): value for key, value in weights.items()}, meta if isinstance(meta, dict) else {}
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tiltbox.dota.images import read_image
+from tiltbox.errors import CheckpointError
 from tiltbox.geometry.boxes import le90
 from tiltbox.progress import progress
 
@@ -33,7 +34,11 @@ def detect_patches(
         Columns of equal length n: ``patch`` (file stem), ``label`` (class index), ``score`` float32 and
         ``rboxes`` (n, 5) float32 in pixels of the patch file, radians, le90; in the order of ``images``,
         best first within a patch.
+
+    Raises:
+        CheckpointError: The outputs are not finite, which would pass for patches without objects.
     """
+    model.bbox_head.register_forward_hook(_require_finite)
     nothing = np.empty(0, np.float32)
     parts = [(nothing.astype(object), nothing.astype(np.int64), nothing, nothing.reshape(0, 5))]
     with ThreadPoolExecutor(READERS) as readers:
@@ -46,6 +51,12 @@ def detect_patches(
                 parts.append((names, found.labels.numpy(), found.scores.numpy(), boxes))
     columns = map(np.concatenate, zip(*parts, strict=True))
     return dict(zip(("patch", "label", "score", "rboxes"), columns, strict=True))
+
+
+def _require_finite(head: nn.Module, inputs: tuple, outputs: tuple) -> None:
+    if not all(torch.isfinite(level).all() for levels in outputs for level in levels):
+        problem = "gives scores or boxes that are not finite, so its training diverged"
+        raise CheckpointError("the checkpoint", problem, "train it again with a lower base_lr")
 
 
 def _groups(images: list[Path], size: int) -> list[list[Path]]:

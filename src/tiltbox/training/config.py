@@ -51,6 +51,7 @@ def runner_config(
                 "sampler_seed": {"type": "DistSamplerSeedHook"},
             },
             "custom_hooks": [
+                {"type": "FiniteHook"},
                 {"type": "HistoryHook"},
                 *_averaging(schedule),
                 *_switches(pipelines),

@@ -81,12 +81,13 @@ class HistoryHook(Hook):
         self._start()
 
     def _drop_steps_after(self, last: int) -> None:
-        """Leave out the row of an epoch that ended without a checkpoint and so comes again."""
+        """Leave out rows of epochs that ended without a checkpoint and so come again, and one cut off."""
         if last == 0:
             self._file.unlink(missing_ok=True)
         elif self._file.exists():
             header, *rows = self._file.read_text().splitlines(keepends=True)
-            done = [row for row in rows if int(row.split(",")[COLUMNS.index("step")]) <= last]
+            whole = [row for row in rows if row.count(",") == len(COLUMNS) - 1 and row.endswith("\n")]
+            done = [row for row in whole if int(row.split(",")[COLUMNS.index("step")]) <= last]
             write_text(self._file, "".join([header, *done]))
 
     def _append(self, row: list) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
+import zipfile
 from pathlib import Path
 
 from tiltbox.training.config import read_config
@@ -43,6 +45,7 @@ def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
             os.replace(_aside(work, mark), work)
     if not work.exists():
         return False
+    _drop_damaged(work)
     finished = last_checkpoint(work) is not None
     log.info("%s", "resuming from the last epoch" if finished else "starting over: no epoch was finished")
     return finished
@@ -55,12 +58,36 @@ def has_epochs(work: Path, mark: str) -> bool:
 
 
 def last_checkpoint(work: Path) -> Path | None:
-    """The newest epoch's checkpoint; mmengine notes its absolute path, which ends when a project moves."""
-    note = work / "last_checkpoint"
-    if not note.exists():
-        return None
-    path = work / Path(note.read_text().strip()).name
-    return path if path.exists() else None
+    """The newest epoch's checkpoint that is whole: one that was being written when its process was killed, or
+    the machine went down, is not.
+    """
+    return next(filter(_is_whole, _checkpoints(work)), None)
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    """All that lie there, newest first."""
+    found = {path: re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name) for path in work.glob("*.pth")}
+    numbers = {path: int(match[1]) for path, match in found.items() if match}
+    return sorted(numbers, key=numbers.get, reverse=True)
+
+
+def _is_whole(path: Path) -> bool:
+    """PyTorch writes a zip, whose index comes last, with a checksum of each part."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
+
+
+def _drop_damaged(work: Path) -> None:
+    """Those newer than the last whole one, with a word of it."""
+    last = last_checkpoint(work)
+    for path in _checkpoints(work):
+        if path == last:
+            break
+        log.warning("%s is cut off or damaged; it is left out", path)
+        path.unlink()
 
 
 def _drop_all(work: Path) -> None:

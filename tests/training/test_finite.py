@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tiltbox.errors import TrainingError
+from tiltbox.training.finite import FiniteHook
+
+RUNNER = SimpleNamespace(iter=6, epoch=1, max_iters=20)
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(("loss", "said"), [(NAN, "nan"), (INF, "inf")])
+def test_a_loss_that_is_not_finite_ends_the_training(loss, said):
+    with pytest.raises(
+        TrainingError, match=rf"^step 7 of 20, epoch 2: the loss is {said}, .*; lower base_lr"
+    ):
+        FiniteHook().after_train_iter(RUNNER, 0, outputs={"loss": torch.tensor(loss)})
+
+
+def test_a_finite_one_does_not():
+    FiniteHook().after_train_iter(RUNNER, 0, outputs={"loss": torch.tensor(1e30)})
+
+
+@pytest.mark.parametrize("state", ["state_dict", "ema_state_dict"])
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_weights_that_are_not_finite_are_not_saved(state, value):
+    good = {"conv.weight": torch.ones(3), "bn.num_batches_tracked": torch.tensor(3)}
+    checkpoint = {"state_dict": good, "ema_state_dict": good}
+    FiniteHook().before_save_checkpoint(RUNNER, checkpoint)
+    checkpoint[state] = {**good, "head.bias": torch.tensor([1.0, value])}
+    with pytest.raises(TrainingError, match=r"head\.bias holds numbers that are not finite"):
+        FiniteHook().before_save_checkpoint(RUNNER, checkpoint)
