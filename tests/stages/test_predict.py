@@ -73,8 +73,8 @@ def test_the_batch_size_does_not_matter(checkpoint, patches):
 def test_outputs_that_are_not_finite(patches):
     """They would pass for patches without objects."""
     model = build_detector(NAME)
-    for layer in model.bbox_head.rtm_cls:
-        torch.nn.init.constant_(layer.weight, 3e38)
+    for layer in model.bbox_head.rtm_reg:
+        torch.nn.init.constant_(layer.bias, 200.0)  # distances are its exponential
     save_checkpoint(patches / "c.pth", model.state_dict(), {"variant": NAME})
     with pytest.raises(CheckpointError, match="gives scores or boxes that are not finite"):
         run(patches / "c.pth", patches)
