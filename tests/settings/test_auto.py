@@ -55,7 +55,7 @@ def test_as_many_steps_for_few_images_as_for_many(patches, epochs):
         (0, 512, 0.0, 512),
         (1, 512, 40.0, 512),
         (1, 2048, 40.0, 1024),
-        (1, 40, 40.0, 32),
+        (1, 40, 40.0, 64),
     ],
 )
 def test_image_size(gpus, size, side, expected):

@@ -139,3 +139,14 @@ def test_too_few_gpus(tmp_path, asked, here, option, message):
     with pytest.raises(SettingsError) as error:
         gpus_to_use(find(tmp_path, LEAST | {"processes": 2}), asked, here, option=option, name="mine")
     assert str(error.value) == message
+
+
+def test_images_of_a_single_cell_cannot_be_trained_on(tmp_path):
+    """Batch norm fails where the coarsest features of an image are one value."""
+    content = yaml.safe_load((CONFIGS / "schedules/smoke.yaml").read_text()) | {"image_size": 32}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SettingsError, match=r"own\.yaml: image_size: .*64"):
+        find_schedule(str(tmp_path / "own.yaml"))
+    assert (
+        find_schedule("small-cpu").model_copy(update={"image_size": 64, "early_scale": 0.3}).early_size == 64
+    )

@@ -140,6 +140,19 @@ def test_the_cpu_computes_with_channels_last(trained):
     assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
 
 
+@pytest.mark.parametrize(("background", "said"), [(False, True), (True, False)])
+def test_patches_without_objects_are_spoken_of(folder, tmp_path, monkeypatch, caplog, background, said):
+    monkeypatch.setattr("tiltbox.stages.train._launch", cut)
+    caplog.set_level("INFO", "tiltbox")
+    patches = shutil.copytree(folder / "train", tmp_path / "patches")
+    manifest = json.loads((patches / "manifest.json").read_text())
+    (patches / "manifest.json").write_text(json.dumps(manifest | {"patches": 6, "empty_patches": 5}))
+    with pytest.raises(Cut):
+        schedule = SMOKE.model_copy(update={"background": background})
+        train(NAME, VARIANT, schedule, patches, tmp_path / "out", gpus=0)
+    assert any("5 of 6 patches hold no object" in message for message in caplog.messages) == said
+
+
 def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     schedule = SMOKE.model_copy(update={"base_lr": 1e6, "max_steps": 20, "threads": 1})

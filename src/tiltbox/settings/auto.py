@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tiltbox.settings.schedules import Epochs, Schedule, find_schedule
+from tiltbox.settings.schedules import SMALLEST_IMAGE, Epochs, Schedule, find_schedule
 
 AUTO = "auto"
 LARGE = 4000  # patches with objects, from which on the published recipe pays; DOTA-v1.0 has 12,800
@@ -89,5 +89,5 @@ def _epochs(name: str, schedule: Schedule, patches: int, processes: int) -> int:
 def _image_size(data: TrainingData, gpus: int) -> int:
     """Patches as they are on a GPU; on a CPU as small as their objects allow, since time goes by area."""
     wanted = data.size if gpus or not data.object_side else data.size * OBJECT_SIDE / data.object_side
-    largest = min(max(math.floor(data.size / 32) * 32, 32), LARGEST)
+    largest = min(max(math.floor(data.size / 32) * 32, SMALLEST_IMAGE), LARGEST)
     return min(max(math.ceil(wanted / 32) * 32, SMALLEST), largest)

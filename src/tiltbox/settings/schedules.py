@@ -11,6 +11,9 @@ from tiltbox.errors import SettingsError
 from tiltbox.settings.base import CONFIGS, Settings, known_name, load
 from tiltbox.settings.variants import Variant, load_variants
 
+# Of 32 px the coarsest features are a single cell, and batch norm cannot train on one value of an image.
+SMALLEST_IMAGE = 64
+
 
 class Epochs(Settings):
     """Epochs by model size: the large detectors may be given fewer where time is short."""
@@ -56,7 +59,9 @@ class Schedule(Settings):
     batch: int = Field(ge=1, description="images per process and step")
     epochs: Epochs
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever the epochs say")
-    image_size: int = Field(1024, ge=32, multiple_of=32, description="side to which patches are resized")
+    image_size: int = Field(
+        1024, ge=SMALLEST_IMAGE, multiple_of=32, description="side to which patches are resized"
+    )
     early_scale: float = Field(
         1, gt=0, le=1, description="share of that side in the first epochs, rounded to 32 px"
     )
@@ -106,7 +111,7 @@ class Schedule(Settings):
     @property
     def early_size(self) -> int:
         """The side of images in the first epochs."""
-        return max(32, round(self.image_size * self.early_scale / 32) * 32)
+        return max(SMALLEST_IMAGE, round(self.image_size * self.early_scale / 32) * 32)
 
     @property
     def learning_rate(self) -> float:

@@ -93,6 +93,7 @@ def train(
     if gpus and processes:
         raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
     schedule = schedule.model_copy(update={"processes": gpus or processes or 1})
+    _say_what_is_left_out(schedule, manifest)
     _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
     if track is not None:
         tracking.require_target(track)
@@ -180,6 +181,16 @@ def median_object_side(patches: Path, classes: tuple[str, ...]) -> float:
 
 def _trained_patches(schedule: Schedule, manifest: dict) -> int:
     return manifest["patches"] - (0 if schedule.background else manifest["empty_patches"])
+
+
+def _say_what_is_left_out(schedule: Schedule, manifest: dict) -> None:
+    empty = manifest["empty_patches"]
+    if empty and not schedule.background:
+        log.info(
+            "%s of %s patches hold no object and are not trained on; with background: true in the schedule"
+            " they would be",
+            *(f"{empty:,}", f"{manifest['patches']:,}"),
+        )
 
 
 def _steps(schedule: Schedule, variant: Variant, manifest: dict) -> int:
