@@ -136,6 +136,7 @@ def _split(verbs) -> None:
 
 
 def _run_split(options: Namespace) -> None:
+    from tiltbox.layout import LEFT_OUT
     from tiltbox.stages.split import split
 
     manifest = split(
@@ -151,7 +152,11 @@ def _run_split(options: Namespace) -> None:
     objects = f" with {_number(manifest['objects_in_patches'], 'object')}" if manifest["labelled"] else ""
     patches, images = _number(manifest["patches"], "patch", "patches"), _number(manifest["images"], "image")
     print(f"{patches}{objects} of {images}")
-    _warn_of(manifest["objects_without_area"], "object", "without area left out")
+    listed = f"listed in {options.out / LEFT_OUT}"
+    _warn_of(manifest["objects_without_area"], "object", f"without area left out, {listed}")
+    _warn_of(manifest["objects_outside_images"], "object", f"outside the image left out, {listed}")
+    large = f"too large for a patch left out, {listed}; cut with a larger --size, or add a rate below 1"
+    _warn_of(manifest["objects_too_large"], "object", f"{large}, such as --rates 1.0 0.5")
     black = "nearly black: of 16-bit samples the high byte is kept, so stretch them to 8 bits first"
     _warn_of(manifest["nearly_black_images"], "image", black)
 

@@ -9,6 +9,8 @@ DATA, RESULTS, LOGS, BENCHMARKS = Path("data"), Path("results"), Path("logs"), P
 # Where `mlflow ui` without arguments looks for its records and for the files that belong to them.
 TRACKING_DATABASE, TRACKING_FILES = Path("mlflow.db"), Path("mlartifacts")
 
+LEFT_OUT = "left_out.csv"  # in a folder of patches: the objects that are on none of them, and why
+
 
 def raw(dataset: str) -> Path:
     return DATA / dataset / "raw"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import json
 import os
@@ -133,12 +134,80 @@ def test_manifest(source, tmp_path):
         "empty_patches": 1,
         "objects": 5,
         "objects_without_area": 1,
+        "objects_outside_images": 0,
+        "objects_too_large": 1,
         "objects_in_patches": 10,
         "cut_objects": 2,
         "classes": {"harbor": 0, "plane": 8, "ship": 2},
         "contents": manifest["contents"],
     }
     assert json.loads((tmp_path / "out/manifest.json").read_text()) == manifest
+
+
+def left_out(folder: Path) -> list[tuple[str, int, str]]:
+    """Image, number and reason of each object that is listed."""
+    with (folder / "left_out.csv").open(newline="") as file:
+        return [(row["image"], int(row["object"]), row["reason"]) for row in csv.DictReader(file)]
+
+
+def test_objects_on_no_patch_are_listed_with_the_reason(tmp_path):
+    add(tmp_path / "train", "P1", (100, 70), box(0, 0, 95, 9) + box(1, 1, 9, 9) + box(90, 20, 130, 40))
+    small = box(30, 10, 40, 20) + box(42, 10, 52, 20) + box(36, 10, 46, 20) + box(3, 3, 3, 9)
+    add(tmp_path / "train", "P2", (40, 64), small)  # its patch has padding from x = 40
+    manifest = split([tmp_path / "train"], tmp_path / "out", **SMALL)
+    assert left_out(tmp_path / "out") == [
+        ("P1", 1, "too large for a patch"),
+        ("P1", 3, "outside the image"),
+        ("P2", 2, "outside the image"),  # wholly; of the third one 0.4 is inside, and its patch holds it
+        ("P2", 4, "without area"),
+    ]
+    assert [manifest[f"objects_{key}"] for key in ("too_large", "outside_images", "without_area")] == [
+        1,
+        2,
+        1,
+    ]
+    assert len(read_labels(tmp_path / "out/annfiles/P2__64__0___0.txt")) == 2
+
+
+def test_nothing_is_listed_where_all_objects_are_on_patches(tmp_path):
+    split([add(tmp_path / "train", "P1", labels=box(1, 1, 9, 9))], tmp_path / "out", **SMALL)
+    assert not (tmp_path / "out/left_out.csv").exists()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_object_is_on_a_patch_or_listed(tmp_path, seed):
+    """Each object has a class of its own, by which it is found again."""
+    draw = np.random.default_rng(seed)
+    names = iter(f"c{number}" for number in range(1000))
+    expected = {}
+    for image in ("P1", "P2", "P3"):
+        width, height = draw.integers(20, 160, 2).tolist()
+        rows = []
+        for number in range(1, draw.integers(0, 12) + 1):
+            x, y = draw.uniform(-30, 170, 2)
+            w, h = draw.choice([0, 5, 30, 90], 2)
+            name = next(names)
+            expected[name] = (image, number)
+            rows.append(box(x, y, x + w, y + h, name))
+        add(tmp_path / "train", image, (width, height), "".join(rows))
+    cut = {"rates": (1.0, 0.5) if seed % 2 else (1.0,), "iof": 0.7 if seed % 3 else 1.0}
+    manifest = split([tmp_path / "train"], tmp_path / "out", **SMALL, **cut)
+    listed = left_out(tmp_path / "out")
+    annfiles = (tmp_path / "out/annfiles").iterdir()
+    on_patches = {name for path in annfiles for name in read_labels(path).classes}
+    found = [*(expected[name] for name in on_patches), *(row[:2] for row in listed)]
+    assert sorted(found) == sorted(expected.values())
+    assert manifest["objects"] == len(expected) == len(on_patches) + len(listed)
+
+
+def test_rates_that_make_the_same_windows(source, tmp_path):
+    refuses(
+        SettingsError,
+        "rates 1.0 and 0.9999 both make windows of 64 pixels; remove one",
+        source,
+        tmp_path / "out",
+        rates=(1.0, 0.9999),
+    )
 
 
 def test_contents_change_with_a_pixel_or_a_label_alone(source, tmp_path):

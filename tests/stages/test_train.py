@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -474,6 +476,16 @@ def test_random_weights_are_another_training_than_those_of_coco(folder, tmp_path
     with pytest.raises(Cut):
         train(NAME, VARIANT, offline, folder / "train", tmp_path / "http", gpus=0, start=coco.pretrained)
     assert read_config(work / "config.py").resume
+
+
+def test_patches_that_hold_none_of_the_objects(tmp_path):
+    (tmp_path / "images").mkdir(), (tmp_path / "labelTxt").mkdir()
+    cv2.imwrite(str(tmp_path / "images/P1.png"), np.zeros((300, 300, 3), np.uint8))
+    (tmp_path / "labelTxt/P1.txt").write_text("10 10 290 10 290 290 10 290 ship 0\n")
+    split([tmp_path], tmp_path / "patches", size=128, overlap=24, workers=1)
+    message = r"holds no object, though its images have 1 \(left_out\.csv says why\); cut larger patches"
+    with pytest.raises(DataError, match=message):
+        train(NAME, VARIANT, SMOKE, tmp_path / "patches", tmp_path / "out", gpus=0)
 
 
 def test_an_old_manifest_is_no_manifest(folder, tmp_path):

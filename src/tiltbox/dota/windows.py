@@ -58,12 +58,21 @@ class Cutting:
             raise SettingsError("rates", f"rate {twice[0]} is given twice", "remove one")
         for rate in self.rates:
             self._require_windows(rate)
+        self._require_different_windows()
         if not 0 < self.iof <= 1:
             raise SettingsError("iof", f"iof {self.iof} is no share", "give one above 0, at most 1")
 
     def windows(self, width: int, height: int) -> list[Window]:
         """The windows of an image of that size."""
         return scaled_windows(width, height, self.size, self.overlap, self.rates)
+
+    def _require_different_windows(self) -> None:
+        """Patches are named by the size of their window: those of one size would replace each other."""
+        rate_of: dict[int, float] = {}
+        for rate, (size, _) in zip(self.rates, scales(self.size, self.overlap, self.rates), strict=True):
+            if (other := rate_of.setdefault(size, rate)) != rate:
+                problem = f"rates {other} and {rate} both make windows of {size} pixels"
+                raise SettingsError("rates", problem, "remove one")
 
     def _require_windows(self, rate: float) -> None:
         """Raise SettingsError unless windows can be cut at this rate, each starting behind the one before."""
@@ -122,12 +131,18 @@ def objects_in_window(labels: Labels, window: Window, iof: float) -> Labels:
     Corners are shifted to the window and neither rounded nor clipped; an object that the window cuts gets
     difficulty 2. Objects without area are in no window.
     """
-    near = labels[_boxes_meet(labels.qboxes, window)]
-    shares = window_iofs(near.qboxes, window)
-    kept = (shares >= iof - TOLERANCE) & (shares > 0)
-    inside = near[kept]
-    difficult = np.where(shares[kept] < 1 - TOLERANCE, CUT, inside.difficult)
+    rows, shares = rows_in_window(labels.qboxes, window, iof)
+    inside = labels[rows]
+    difficult = np.where(shares < 1 - TOLERANCE, CUT, inside.difficult)
     return Labels(inside.qboxes - np.tile(window[:2], 4), inside.classes, difficult)
+
+
+def rows_in_window(qboxes: np.ndarray, window: Window, iof: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the qboxes (n, 8) a window keeps, and the share of each that is in it: both of shape (k,)."""
+    near = np.flatnonzero(_boxes_meet(qboxes, window))
+    shares = window_iofs(qboxes[near], window)
+    kept = (shares >= iof - TOLERANCE) & (shares > 0)
+    return near[kept], shares[kept]
 
 
 def window_iofs(qboxes: np.ndarray, window: Window) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -14,16 +15,26 @@ import numpy as np
 from isal import isal_zlib
 
 from tiltbox.dota.images import read_image, write_png
-from tiltbox.dota.labels import format_labels
+from tiltbox.dota.labels import Labels, format_labels
 from tiltbox.dota.patches import format_patch_name
 from tiltbox.dota.sources import Source, read_sources
-from tiltbox.dota.windows import CUT, Cutting, Window, objects_in_window, without_area
+from tiltbox.dota.windows import (
+    CUT,
+    Cutting,
+    Window,
+    objects_in_window,
+    rows_in_window,
+    window_iofs,
+    without_area,
+)
 from tiltbox.errors import SettingsError
 from tiltbox.files import cannot_write, require_space, whole_folder, write_json
+from tiltbox.layout import LEFT_OUT
 from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 
 PADDING = (104, 116, 124)  # BGR, as in mmrotate's configs
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
+WITHOUT_AREA, OUTSIDE, TOO_LARGE = "without area", "outside the image", "too large for a patch"
 BLACK = 16  # of 255: where no value is as high, there is nothing to be seen
 
 
@@ -37,10 +48,26 @@ class PatchCount:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """An object that is in no patch, and why.
+
+    Attributes:
+        number: Of the object among those of its image, from 1.
+    """
+
+    image: str
+    number: int
+    name: str
+    qbox: np.ndarray
+    reason: str
+
+
+@dataclass(frozen=True)
 class ImageCount:
-    """What came of one image: its patches, and whether it is nearly black."""
+    """What came of one image: its patches, the objects that are in none, and whether it is nearly black."""
 
     patches: list[PatchCount]
+    left_out: list[LeftOut]
     black: bool
 
 
@@ -59,8 +86,10 @@ def split(
 
     Patches, their names and the objects they keep follow mmrotate's splitter (:mod:`tiltbox.dota.windows`).
     Every patch of a labelled set has an annotation file, an empty one where there is nothing on it; an
-    unlabelled set has no ``annfiles`` at all. ``out`` appears when it is complete and takes the place of an
-    earlier split. Each worker process holds one image at a time.
+    unlabelled set has no ``annfiles`` at all. Every object is on a patch, or counted in the manifest and
+    listed in ``out/left_out.csv`` with the reason why not: it has no area, it lies (mostly) outside its
+    image, or it is too large for a patch to hold enough of it. ``out`` appears when it is complete and takes
+    the place of an earlier split. Each worker process holds one image at a time.
 
     Args:
         sources: Folders that hold ``images/`` and, in a labelled set, ``labelTxt/``.
@@ -92,6 +121,8 @@ def split(
             (folder / "annfiles").mkdir()
         counts = _cut_all(images, cutting, folder, out, workers)
         manifest = _manifest(sources, images, cutting, counts, classes)
+        if left_out := [each for image in counts for each in image.left_out]:
+            _write_left_out(folder / LEFT_OUT, left_out)
         write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -117,26 +148,51 @@ def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> Ima
     height, width, _ = image.shape
     try:
         windows = cutting.windows(width, height)
-        patches = [_cut_patch(image, source, window, cutting.iof, folder) for window in windows]
-        return ImageCount(patches, bool(image.max(initial=0) < BLACK))
+        labels, left_out = _sorted_out(source, windows, cutting.iof, (0, 0, width, height))
+        name = source.image.stem
+        patches = [_cut_patch(image, name, labels, window, cutting.iof, folder) for window in windows]
+        return ImageCount(patches, left_out, bool(image.max(initial=0) < BLACK))
     except OSError as error:
         raise cannot_write(out, error) from None
 
 
-def _cut_patch(image: np.ndarray, source: Source, window: Window, iof: float, folder: Path) -> PatchCount:
+def _sorted_out(
+    source: Source, windows: list[Window], iof: float, frame: Window
+) -> tuple[Labels | None, list[LeftOut]]:
+    """The objects that may be on patches, and those that are on none, with the reason."""
+    if source.labels is None:
+        return None, []
+    qboxes = source.labels.qboxes
+    flat, in_frame = without_area(qboxes), window_iofs(qboxes, frame)
+    outside = ~flat & (in_frame == 0)  # of an image smaller than its window, these may be in the padding
+    held = np.zeros(len(qboxes), dtype=bool)
+    for window in windows:
+        held[rows_in_window(qboxes, window, iof)[0]] = True
+    held &= ~outside
+    reasons = np.select([flat, in_frame < iof], [WITHOUT_AREA, OUTSIDE], TOO_LARGE)
+    left_out = [
+        LeftOut(source.image.stem, row + 1, source.labels.classes[row], qboxes[row], str(reasons[row]))
+        for row in np.flatnonzero(~held).tolist()
+    ]
+    return source.labels[np.flatnonzero(~outside)], left_out
+
+
+def _cut_patch(
+    image: np.ndarray, stem: str, labels: Labels | None, window: Window, iof: float, folder: Path
+) -> PatchCount:
     stop_if_unwanted()
     x0, y0, x1, _ = window
-    name = format_patch_name(source.image.stem, x1 - x0, x0, y0)
+    name = format_patch_name(stem, x1 - x0, x0, y0)
     pixels = _pixels(image, window)
     write_png(folder / "images" / f"{name}.png", pixels)
     contents = f"{name} {isal_zlib.crc32(pixels):08x}"
-    if source.labels is None:
+    if labels is None:
         return PatchCount(Counter(), 0, contents)
-    labels = objects_in_window(source.labels, window, iof)
-    text = format_labels(labels).encode()
+    objects = objects_in_window(labels, window, iof)
+    text = format_labels(objects).encode()
     (folder / "annfiles" / f"{name}.txt").write_bytes(text)
-    cut = int((labels.difficult == CUT).sum())
-    return PatchCount(Counter(labels.classes), cut, f"{contents} {isal_zlib.crc32(text):08x}")
+    cut = int((objects.difficult == CUT).sum())
+    return PatchCount(Counter(objects.classes), cut, f"{contents} {isal_zlib.crc32(text):08x}")
 
 
 def _pixels(image: np.ndarray, window: Window) -> np.ndarray:
@@ -158,6 +214,7 @@ def _manifest(
     patches = [patch for image in counts for patch in image.patches]
     labels = [image.labels for image in images if image.labels is not None]
     found = sum((patch.classes for patch in patches), Counter())
+    left_out = Counter(each.reason for image in counts for each in image.left_out)
     names = classes or sorted({name for each in labels for name in each.classes})
     return {
         "sources": [Path(source).resolve().name for source in sources],
@@ -171,12 +228,24 @@ def _manifest(
         "patches": len(patches),
         "empty_patches": sum(not patch.classes for patch in patches),
         "objects": sum(len(each) for each in labels),
-        "objects_without_area": sum(int(without_area(each.qboxes).sum()) for each in labels),
+        "objects_without_area": left_out[WITHOUT_AREA],
+        "objects_outside_images": left_out[OUTSIDE],
+        "objects_too_large": left_out[TOO_LARGE],
         "objects_in_patches": found.total(),
         "cut_objects": sum(patch.cut for patch in patches),
         "classes": {name: found[name] for name in names},
         "contents": _hash_of(patch.contents for patch in patches),
     }
+
+
+def _write_left_out(path: Path, left_out: list[LeftOut]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            ["image", "object", "class", "reason", *(f"{axis}{k}" for k in range(1, 5) for axis in "xy")]
+        )
+        for each in sorted(left_out, key=lambda each: (each.image, each.number)):
+            writer.writerow([each.image, each.number, each.name, each.reason, *each.qbox.tolist()])
 
 
 def _hash_of(lines: Iterable[str]) -> str:

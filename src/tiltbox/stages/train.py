@@ -21,6 +21,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_json, write_text
+from tiltbox.layout import LEFT_OUT
 from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
 from tiltbox.settings.auto import LARGE, TrainingData, choose
@@ -157,7 +158,7 @@ def _patch_manifest(patches: Path) -> dict:
     try:
         manifest = json.loads(path.read_text())
         labelled, objects = manifest["labelled"], manifest["objects_in_patches"]
-        [manifest[key] for key in ("patches", "empty_patches", *DATA)]
+        [manifest[key] for key in ("patches", "empty_patches", "objects", *DATA)]
     except FileNotFoundError:
         raise DataError(path, "there is no manifest", "cut the images with `tiltbox split` first") from None
     except (ValueError, KeyError, TypeError):
@@ -166,6 +167,9 @@ def _patch_manifest(patches: Path) -> dict:
     if not labelled:
         raise DataError(patches, "has no labels to learn from", "train on a split with labelTxt")
     if not objects:
+        if manifest["objects"]:
+            problem = f"holds no object, though its images have {manifest['objects']:,} ({LEFT_OUT} says why)"
+            raise DataError(patches, problem, "cut larger patches, or add a rate below 1")
         raise DataError(patches, "holds no objects", "train on images with labelled objects")
     return manifest
 
