@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+import tifffile
 
 from tiltbox.dota import tiff
 from tiltbox.dota.images import image_size, read_image
@@ -75,7 +76,7 @@ def test_values_beyond_the_end_are_none():
     bits = tiff.read_tags(data).places[tiff.BITS].start
     astray = data.replace(struct.pack("<I", bits), struct.pack("<I", len(data)))
     assert tiff.BITS not in tiff.read_tags(astray).places
-    assert tiff.problem(astray) is None
+    assert tiff.problem(astray).startswith("has uint1 samples in 3 bands")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -89,11 +90,12 @@ def test_orientation_is_ignored(tmp_path, form, orientation, dtype):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("channels", [1, 2, 4])
-def test_other_channels(tmp_path, form, channels):
-    pixels = np.concatenate([PIXELS, PIXELS[..., :1]], axis=2)[..., :channels]
-    (tmp_path / "a.tif").write_bytes(tiff_file(pixels, **form))
-    expected = PIXELS if channels == 4 else np.repeat(PIXELS[..., :1], 3, axis=2)
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_other_channels(tmp_path, form, channels, planar):
+    pixels = np.concatenate([PIXELS, PIXELS[..., :2]], axis=2)[..., :channels]
+    (tmp_path / "a.tif").write_bytes(tiff_file(pixels, planar=planar, **form))
+    expected = PIXELS if channels > 3 else np.repeat(PIXELS[..., :1], 3, axis=2)
     assert np.array_equal(read_image(tmp_path / "a.tif")[..., ::-1], expected)
 
 
@@ -101,13 +103,11 @@ def test_other_channels(tmp_path, form, channels):
 @pytest.mark.parametrize(
     ("dtype", "kind", "channels", "planar", "problem"),
     [
-        (np.uint8, 1, 5, False, "has 5 channels, not 1, 3 or 4"),
-        (np.uint8, 1, 5, True, "has 5 channels"),
         (np.int32, 2, 1, False, "has int32 samples, not unsigned 8- or 16-bit ones"),
         (np.uint32, 1, 1, False, "has uint32 samples"),
         (np.int8, 2, 3, False, "has int8 samples"),
         (np.float32, 3, 3, False, "has float32 samples"),
-        (np.uint16, 1, 3, True, r"has 16-bit samples channel by channel \(planar\)"),
+        (np.float64, 3, 5, True, "has float64 samples"),
     ],
 )
 def test_what_cannot_be_read(tmp_path, form, dtype, kind, channels, planar, problem):
@@ -115,3 +115,70 @@ def test_what_cannot_be_read(tmp_path, form, dtype, kind, channels, planar, prob
     (tmp_path / "a.tif").write_bytes(tiff_file(pixels, kind=kind, planar=planar, **form))
     with pytest.raises(DataError, match=rf"a\.tif: {problem}.*; convert it"):
         read_image(tmp_path / "a.tif")
+
+
+LARGE = np.random.default_rng(1).integers(0, 256, (48, 80, 6), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("layout", ["contig", "separate"])
+@pytest.mark.parametrize("meaning", ["minisblack", "rgb"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("bands", "extra"),
+    [
+        (3, None),
+        (4, "unspecified"),
+        (4, "unassalpha"),
+        (4, "assocalpha"),
+        (6, "unspecified"),
+    ],
+)
+@pytest.mark.parametrize(
+    "way",
+    [
+        {},
+        {"tile": (16, 32)},
+        {"bigtiff": True, "byteorder": ">"},
+        {"compression": "lzw", "predictor": True},
+        {"compression": "deflate", "tile": (16, 16)},
+        {"compression": "zstd"},
+        {"compression": "packbits", "rowsperstrip": 5},
+    ],
+    ids=lambda way: "-".join(map(str, way.values())) or "plain",
+)
+def test_the_first_three_bands_as_they_are_stored(tmp_path, layout, meaning, dtype, bands, extra, way):
+    """As GIS tools write them, whatever the bands are called and the fourth one is taken for."""
+    pixels = LARGE[..., :bands].astype(dtype) * (257 if dtype == np.uint16 else 1)
+    stored = pixels if layout == "contig" else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    extras = {"extrasamples": [extra] * (bands - 3)} if extra and meaning == "rgb" else {}
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=meaning, planarconfig=layout, **extras, **way)
+    assert np.array_equal(read_image(tmp_path / "a.tif")[..., ::-1], LARGE[..., :3])
+    assert image_size(tmp_path / "a.tif") == (80, 48)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("meaning", ["minisblack", "miniswhite"])
+def test_one_band_is_grey(tmp_path, dtype, meaning):
+    grey = LARGE[..., 0].astype(dtype) * (257 if dtype == np.uint16 else 1)
+    tifffile.imwrite(tmp_path / "a.tif", grey, photometric=meaning)
+    expected = 255 - LARGE[..., :1] if meaning == "miniswhite" else LARGE[..., :1]
+    assert np.array_equal(read_image(tmp_path / "a.tif"), np.repeat(expected, 3, axis=2))
+
+
+@pytest.mark.parametrize("meaning", ["cielab", "separated", "cfa"])
+def test_colours_that_are_no_rgb(tmp_path, meaning):
+    pixels = LARGE[..., 0] if meaning == "cfa" else LARGE[..., : 4 if meaning == "separated" else 3]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=meaning)
+    with pytest.raises(DataError, match=r"a\.tif: has .*, not grey values or RGB; convert it"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("compression", [None, "lzw"])
+def test_many_bands_cut_off(tmp_path, share, compression):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, LARGE, photometric="minisblack", planarconfig="contig", compression=compression)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DataError, match=r"a\.tif: is no"):
+        read_image(path)

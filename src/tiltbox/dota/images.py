@@ -39,7 +39,8 @@ def list_images(folder: Path) -> list[Path]:
 def read_image(path: Path) -> np.ndarray:
     """Read an image as BGR, shape (h, w, 3), uint8.
 
-    Grey and palette images become colours, transparency is dropped, and 16-bit samples keep their high byte.
+    Grey and palette images become colours, transparency is dropped, 16-bit samples keep their high byte, and
+    of a TIFF file with more bands the first three are taken as red, green and blue, as they are stored.
     An orientation in the EXIF data or the tags is ignored: labels are drawn on the pixels as they are stored.
 
     Raises:
@@ -50,8 +51,11 @@ def read_image(path: Path) -> np.ndarray:
     if tiff.is_tiff(data):
         if problem := tiff.problem(data):
             raise DataError(path, problem, _CONVERT)
-        data = tiff.as_stored(data)
-    image = _decoded(data, path)
+        image = _bands(data, path)
+        if image is None:
+            image = _decoded(tiff.as_stored(data), path)
+    else:
+        image = _decoded(data, path)
     if image is None:
         raise _unreadable(data, path)
     if image.dtype == np.uint16:
@@ -92,6 +96,15 @@ def write_png(path: Path, image: np.ndarray) -> None:
     rows[:1, 1:] = rgb[:1]
     np.subtract(rgb[1:], rgb[:-1], out=rows[1:, 1:])
     Path(path).write_bytes(png.pack_rgb(width, height, isal_zlib.compress(rows, level=1)))
+
+
+def _bands(data: bytes, path: Path) -> np.ndarray | None:
+    """The pixels of a TIFF file as BGR; None for forms that are left to OpenCV."""
+    try:
+        bands = tiff.read_bands(data)
+    except ValueError as error:
+        raise DataError(path, f"is no TIFF file that can be read ({error})", _INTACT) from None
+    return None if bands is None else np.ascontiguousarray(bands[..., ::-1])
 
 
 def _decoded(data: bytes, path: Path) -> np.ndarray | None:

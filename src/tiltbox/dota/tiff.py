@@ -1,12 +1,25 @@
-"""The tags of a TIFF file, some of which OpenCV misreads or refuses without saying so."""
+"""TIFF files, as cameras and as GIS tools write them.
+
+OpenCV misreads many without saying so: bands that are not called RGB become grey, a fourth one (near
+infrared, say) is taken for transparency and multiplied in, some tiles and some compressions give nothing or
+something else. So tifffile reads them, but for palettes, JPEG's own colours and samples of odd depth, which
+it leaves as they are and OpenCV makes colours of.
+"""
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass
 
-WIDTH, HEIGHT, BITS, ORIENTATION, CHANNELS, LAYOUT, KIND = 256, 257, 258, 274, 277, 284, 339
-_AS_STORED, _CHANNEL_BY_CHANNEL = 1, 2  # an orientation and a layout
+import numpy as np
+
+WIDTH, HEIGHT, BITS, COLOURS, ORIENTATION, CHANNELS, KIND = 256, 257, 258, 262, 274, 277, 339
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6  # meanings of the bands
+_PLAIN = ("uint8", "uint16")
+_OTHERS = {4: "a mask", 5: "CMYK colours", 8: "CIELab colours", 9: "ICCLab colours", 10: "ITULab colours"}
+_OTHERS |= {32803: "a colour filter array", 34892: "linear raw samples"}
+_AS_STORED = 1  # an orientation
 _KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex int", 6: "complex"}
 _READABLE = tuple(f"uint{bits}" for bits in (1, 4, 8, 10, 12, 14, 16))  # by OpenCV, as 8- or 16-bit ones
 _SIZES = {1: 1, 3: 2, 4: 4}  # bytes of a value of the types that hold whole numbers
@@ -53,16 +66,51 @@ def as_stored(data: bytes) -> bytes:
 
 
 def problem(data: bytes) -> str | None:
-    """What OpenCV cannot read, or reads wrongly, in a TIFF file by its tags."""
+    """Why a TIFF file is none that has grey values or colours of 8 or 16 bits, by its tags."""
     tags = read_tags(data)
-    channels, samples = tags.value(CHANNELS), tags.samples()
-    if channels > 4:
-        return f"has {channels} channels, not 1, 3 or 4"
+    samples, colours = tags.samples(), tags.value(COLOURS)
     if samples not in _READABLE:
         return f"has {samples} samples, not unsigned 8- or 16-bit ones"
-    if samples == "uint16" and channels > 1 and tags.value(LAYOUT) == _CHANNEL_BY_CHANNEL:
-        return "has 16-bit samples channel by channel (planar), not pixel by pixel"
+    if colours in _OTHERS:
+        return f"has {_OTHERS[colours]}, not grey values or RGB"
+    if tags.value(CHANNELS) > 1 and samples not in _PLAIN:
+        return f"has {samples} samples in {tags.value(CHANNELS)} bands, not 8- or 16-bit ones"
+    if (colours == _PALETTE and tags.value(CHANNELS) > 1) or (
+        colours == _YCBCR and tags.value(CHANNELS) != 3
+    ):
+        return f"has {tags.value(CHANNELS)} bands, which is not what its kind of colours has"
     return None
+
+
+def read_bands(data: bytes) -> np.ndarray | None:
+    """Grey or RGB of shape (h, w, 3) as it is stored, 8 or 16 bits; None for forms that are left to OpenCV.
+
+    Of more than three bands the first three are taken, of two, which are grey and a mask, the first.
+
+    Raises:
+        ValueError: The file is cut off or damaged, or compressed in a way that is not known.
+    """
+    tags = read_tags(data)
+    if tags.samples() not in _PLAIN or tags.value(COLOURS) not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
+        return None
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[0]
+            ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+            if max(ends, default=0) > len(data):
+                raise ValueError("it ends early")
+            bands = page.asarray()
+    except Exception as error:  # whatever a damaged file leads to
+        raise ValueError(str(error)) from error
+    if page.axes.startswith("S"):  # band by band
+        bands = np.moveaxis(bands, 0, -1)
+    bands = bands.reshape(*page.shape[page.axes.index("Y") : page.axes.index("X") + 1], -1)
+    if bands.shape[2] > 2:
+        return bands[..., :3]
+    grey = bands[..., :1] if tags.value(COLOURS) != _WHITE_IS_ZERO else ~bands[..., :1]
+    return np.repeat(grey, 3, axis=2)
 
 
 def read_tags(data: bytes) -> Tags:
