@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiltbox.dota.images import image_size, list_images, read_image, write_png
+from tiltbox.dota.images import (
+    image_size,
+    list_images,
+    passed_over,
+    read_image,
+    warn_of_passed_over,
+    write_png,
+)
 from tiltbox.errors import DataError
 
 
@@ -215,3 +222,35 @@ def test_written_png_is_read_by_others(tmp_path, shape):
 def test_part_of_an_image_can_be_written(tmp_path, photo):
     write_png(tmp_path / "a.png", photo[3:20, 5:30])
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), photo[3:20, 5:30])
+
+
+def test_images_that_are_passed_over_are_named(tmp_path, caplog):
+    for name in (
+        "a.png",
+        "b.webp",
+        "c.JP2",
+        "notes.txt",
+        ".hidden.gif",
+        "part2/d.png",
+        ".cache/e.png",
+        "f.sid",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert passed_over(tmp_path) == ["b.webp", "c.JP2", "f.sid", "part2/d.png"]
+    warn_of_passed_over(tmp_path)
+    assert caplog.messages == [
+        f"{tmp_path}: not read: b.webp, c.JP2, f.sid, part2/d.png; only PNG, JPEG, TIFF and BMP files are,"
+        " directly in that folder"
+    ]
+    caplog.clear()
+    for number in range(9):
+        (tmp_path / f"part2/{number}.png").touch()
+    warn_of_passed_over(tmp_path)
+    assert "part2/0.png, part2/1.png and 8 more; only" in caplog.text
+
+
+def test_nothing_is_passed_over(tmp_path, caplog):
+    (tmp_path / "a.png").touch()
+    warn_of_passed_over(tmp_path)
+    assert caplog.messages == []

@@ -210,6 +210,20 @@ def test_rates_that_make_the_same_windows(source, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("image", "label"), [("café", "cafe\u0301"), ("cafe\u0301", "café")])
+def test_two_ways_to_write_the_same_letters(tmp_path, image, label):
+    """Some systems and archives turn one into the other; patches have the usual one."""
+    add(tmp_path / "train", "P1", labels=box(1, 1, 9, 9))
+    (tmp_path / "train/images/P1.png").rename(tmp_path / f"train/images/{image}.png")
+    (tmp_path / "train/labelTxt/P1.txt").rename(tmp_path / f"train/labelTxt/{label}.txt")
+    split([tmp_path / "train"], tmp_path / "out", **SMALL)
+    names = {path.stem for path in (tmp_path / "out/annfiles").iterdir()}
+    assert names == {f"café__64__{x}___{y}" for x in (0, 36) for y in (0, 6)}
+    add(tmp_path / "train", "cafe\u0301" if image == "café" else "café")
+    shutil.rmtree(tmp_path / "out")
+    refuses(DataError, "holds more than one image named", tmp_path / "train", tmp_path / "out")
+
+
 def test_contents_change_with_a_pixel_or_a_label_alone(source, tmp_path):
     """Though all counts stay: what was made of the patches is out of date."""
 

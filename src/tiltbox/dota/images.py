@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from pathlib import Path
 
@@ -19,7 +20,24 @@ Image.MAX_IMAGE_PIXELS = None  # large aerial images are no decompression bombs
 if hasattr(cv2, "setLogLevel"):  # not in every build of OpenCV
     cv2.setLogLevel(0)  # it would tell on stderr, without the name of the file, what a DataError says
 
+log = logging.getLogger("tiltbox")
+
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+# Of images that Pillow does not know, in addition to those that it does.
+OTHER_EXTENSIONS = (
+    ".avif",
+    ".dng",
+    ".ecw",
+    ".heic",
+    ".heif",
+    ".img",
+    ".jxl",
+    ".nitf",
+    ".ntf",
+    ".sid",
+    ".vrt",
+)
 
 _KINDS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")  # as Pillow calls them
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
@@ -34,6 +52,35 @@ def list_images(folder: Path) -> list[Path]:
         DataError: There is no such folder, or two images differ in nothing but their extension.
     """
     return list_files(folder, EXTENSIONS, "image")
+
+
+def warn_of_passed_over(folder: Path) -> None:
+    """Name the images that :func:`list_images` leaves out: of other kinds, or in folders within."""
+    names = passed_over(folder)
+    if names:
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        log.warning(
+            "%s: not read: %s; only PNG, JPEG, TIFF and BMP files are, directly in that folder",
+            folder,
+            listed,
+        )
+
+
+def passed_over(folder: Path) -> list[str]:
+    """Names, relative to the folder, of images of other kinds and of all images in folders within."""
+    found = (path.relative_to(folder) for path in sorted(Path(folder).rglob("*")) if _is_image(path))
+    return [
+        path.as_posix()
+        for path in found
+        if not any(part.startswith(".") for part in path.parts)
+        and (len(path.parts) > 1 or path.suffix.lower() not in EXTENSIONS)
+    ]
+
+
+def _is_image(path: Path) -> bool:
+    """By its name."""
+    known = path.suffix.lower() in (*EXTENSIONS, *OTHER_EXTENSIONS, *Image.registered_extensions())
+    return known and path.is_file()
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -71,6 +71,9 @@ def parse_patch_name(name: str) -> PatchName:
     match = _NAME.fullmatch(name)
     if match is None or float(match["scale"]) == 0:
         problem = "is not the name of a patch: {image}__{size}__{x}___{y}"
+        stem, dot, _ = name.rpartition(".")
+        if dot and _NAME.fullmatch(stem):
+            raise DataError(name, problem, "name it without the extension of its file")
         raise DataError(name, problem, "cut the images with 'tiltbox split'")
     scale = float(match["scale"])
     return PatchName(

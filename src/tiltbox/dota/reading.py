@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -28,6 +29,22 @@ CORRUPT = (
 )
 
 
+def plain_name(name: str) -> str:
+    """The name in the usual one of several ways to write the same letters.
+
+    Some systems write é as one character, others as an e and an accent, and copying turns one into the other.
+
+    >>> plain_name("cafe\u0301") == "caf\u00e9"
+    True
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def image_name(path: Path) -> str:
+    """The name that an image and its label file share: without folder and extension."""
+    return plain_name(path.stem)
+
+
 def list_files(folder: Path, extensions: Collection[str], noun: str) -> list[Path]:
     """The files of a folder that end in one of ``extensions``, sorted; hidden ones are passed over.
 
@@ -48,7 +65,7 @@ def list_files(folder: Path, extensions: Collection[str], noun: str) -> list[Pat
         raise DataError(folder, f"cannot be read ({error.strerror})", "check its permissions") from None
     named = (path for path in found if path.suffix.lower() in extensions and path.name[0] != ".")
     files = sorted(filter(is_file_or_lost, named))
-    twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
+    twice = [stem for stem, count in Counter(map(image_name, files)).items() if count > 1]
     if twice:
         raise DataError(folder, f"holds more than one {noun} named '{twice[0]}'", "keep one of them")
     return files

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltbox.dota.images import image_size, list_images
+from tiltbox.dota.images import image_size, list_images, warn_of_passed_over
 from tiltbox.dota.labels import Labels, list_labels, read_labels
+from tiltbox.dota.reading import image_name
 from tiltbox.errors import DataError
 
 
@@ -19,6 +20,10 @@ class Source:
     width: int
     height: int
     labels: Labels | None
+
+    @property
+    def name(self) -> str:
+        return image_name(self.image)
 
 
 def read_sources(folders: Sequence[Path], classes: Collection[str] | None = None) -> list[Source]:
@@ -47,7 +52,7 @@ def label_files(images: Path, names: Sequence[str], labels: Path) -> dict[str, P
     Raises:
         DataError: An image has no label file in the folder ``labels``, or a label file no image.
     """
-    files = {path.stem: path for path in list_labels(labels)}
+    files = {image_name(path): path for path in list_labels(labels)}
     _require_none(sorted(set(names) - set(files)), labels, "no label file for the image")
     _require_none(sorted(set(files) - set(names)), images, "no image for the label file")
     return {name: files[name] for name in names}
@@ -55,14 +60,15 @@ def label_files(images: Path, names: Sequence[str], labels: Path) -> dict[str, P
 
 def _read_folder(folder: Path, classes: Collection[str] | None) -> list[Source]:
     paths = list_images(folder / "images")
+    warn_of_passed_over(folder / "images")
     for path in paths:
         if path.stem.split() != [path.stem]:
             raise DataError(path, "has a blank in its name, which result files cannot hold", "rename it")
     if not (folder / "labelTxt").is_dir():
         _require_unlabelled(folder)
         return [Source(path, *image_size(path), None) for path in paths]
-    files = label_files(folder / "images", [path.stem for path in paths], folder / "labelTxt")
-    return [Source(path, *image_size(path), read_labels(files[path.stem], classes)) for path in paths]
+    files = label_files(folder / "images", list(map(image_name, paths)), folder / "labelTxt")
+    return [Source(path, *image_size(path), read_labels(files[image_name(path)], classes)) for path in paths]
 
 
 def _require_unlabelled(folder: Path) -> None:
@@ -76,7 +82,7 @@ def _require_unlabelled(folder: Path) -> None:
 def _require_different_names(sources: Sequence[Source]) -> None:
     first: dict[str, Source] = {}
     for source in sources:
-        if (other := first.setdefault(source.image.stem, source)) is not source:
+        if (other := first.setdefault(source.name, source)) is not source:
             problem = f"there is an image of that name in {other.image.parent}"
             raise DataError(source.image, problem, "rename one of them, or give each source once")
 

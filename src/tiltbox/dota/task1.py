@@ -20,6 +20,7 @@ from tiltbox.dota.reading import (
     MAX_COORDINATE,
     decoded,
     is_file_or_lost,
+    plain_name,
     read_bytes,
     require_class,
 )
@@ -155,7 +156,9 @@ def parse_task1(content: bytes, where: str | Path) -> ClassDetections:
     numbers = rows.numbers
     qboxes = np.ascontiguousarray(numbers[:, 1:])
     qboxes[np.abs(qboxes) > MAX_COORDINATE] *= np.inf
-    return ClassDetections(rows.names, rows.image, numbers[:, 0].copy(), qboxes, f"{where}:", rows.lines)
+    return ClassDetections(
+        tuple(map(plain_name, rows.names)), rows.image, numbers[:, 0].copy(), qboxes, f"{where}:", rows.lines
+    )
 
 
 def _parse_any(text: str, where: str | Path) -> Rows:

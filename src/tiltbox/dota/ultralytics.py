@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.reading import decoded, read_bytes, require_class
+from tiltbox.dota.reading import decoded, image_name, plain_name, read_bytes, require_class
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import DataError
 
@@ -84,7 +84,9 @@ def _row(each: dict, names: Sequence[str], number: int, where: str) -> tuple[str
     try:
         category, score, *corners = map(_number, [each["category_id"], each["score"], *each["poly"]])
         # A name of digits alone is a number there, without its leading zeros.
-        image = Path(each["file_name"]).stem if "file_name" in each else str(each["image_id"])
+        image = (
+            image_name(Path(each["file_name"])) if "file_name" in each else plain_name(str(each["image_id"]))
+        )
         image.encode()  # JSON can hold halves of characters
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         problem = f"has no right category_id, score, poly and image_id ({error})"

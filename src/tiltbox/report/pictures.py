@@ -11,6 +11,7 @@ from PIL import ImageColor
 
 from tiltbox.dota.images import list_images, read_image, write_png
 from tiltbox.dota.labels import Labels, list_labels, read_labels
+from tiltbox.dota.reading import image_name
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.files import whole_file
@@ -48,8 +49,8 @@ def example_pictures(
         labels, images: The labelTxt and images folders of the split.
     """
     found = read_results(task1, classes, names)
-    truth = {path.stem: read_labels(path) for path in list_labels(labels)}
-    files = {path.stem: path for path in list_images(images)}
+    truth = {image_name(path): read_labels(path) for path in list_labels(labels)}
+    files = {image_name(path): path for path in list_images(images)}
     chosen = sorted(files.keys() & truth.keys(), key=lambda name: (-len(set(truth[name].classes)), name))
     out.mkdir(parents=True, exist_ok=True)
     return [_picture(files[name], truth[name], found, classes, score, out) for name in chosen[:count]]
@@ -88,7 +89,7 @@ def _picture(
 ) -> Path:
     image = read_image(file)
     scale = min(max(1.0, SMALLEST_SIDE / min(image.shape[:2])), LARGEST_SIDE / max(image.shape[:2]))
-    qboxes, names = _detections_of(file.stem, found, score)
+    qboxes, names = _detections_of(image_name(file), found, score)
     objects, detections = counted(len(truth.classes), "object"), counted(len(names), "detection")
     sides = [(objects, truth.qboxes, truth.classes)]
     sides.append((f"{detections} (score from {score})", qboxes, names))

@@ -159,7 +159,16 @@ def _files(root: Path, folder: str | None, extensions: Collection[str]) -> Itera
             yield path
 
 
-ClassName = Annotated[str, Field(pattern=r"^[^\s/]{1,60}$")]  # of which names of files are made
+def _no_wildcard(name: str) -> str:
+    if "{" in name or "}" in name:
+        raise ValueError(
+            f"'{name}' holds a brace, which Snakemake takes for a wildcard; give it another name"
+        )
+    return name
+
+
+# Names of files are made of them.
+ClassName = Annotated[str, Field(pattern=r"^[^\s/]{1,60}$"), AfterValidator(_no_wildcard)]
 
 
 class Dataset(Settings):

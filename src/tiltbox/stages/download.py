@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
-from tiltbox.dota.images import list_images
+from tiltbox.dota.images import list_images, warn_of_passed_over
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.mini import render_mini
+from tiltbox.dota.reading import image_name
 from tiltbox.dota.sources import label_files
 from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
@@ -193,13 +194,14 @@ def _require_splits(dataset: Dataset, splits: dict[str, SplitFolders], folder: P
 
 def _counts(folders: SplitFolders, classes: tuple[str, ...]) -> dict:
     images = list_images(folders.images)
+    warn_of_passed_over(folders.images)
     if not images:
         raise DataError(folders.images, "holds no image", "check that it is the right folder")
     if folders.labels is None:
         return {"images": len(images), "objects": None}
     if not folders.labels.is_dir():
         raise DataError(folders.labels, "there is no such folder", "correct splits of the dataset file")
-    files = label_files(folders.images, [path.stem for path in images], folders.labels)
+    files = label_files(folders.images, list(map(image_name, images)), folders.labels)
     return {"images": len(images), "objects": sum(len(read_labels(path, classes)) for path in files.values())}
 
 

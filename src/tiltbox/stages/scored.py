@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import logging
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tiltbox.dota.labels import list_labels
+from tiltbox.dota.patches import parse_patch_name
+from tiltbox.dota.reading import image_name
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import DataError
+
+log = logging.getLogger("tiltbox")
 
 
 def label_files(folder: Path) -> dict[str, Path]:
@@ -19,7 +24,7 @@ def label_files(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: There is none.
     """
-    files = {path.stem: path for path in list_labels(folder)}
+    files = {image_name(path): path for path in list_labels(folder)}
     if not files:
         raise DataError(folder, "holds no label files", "give the labelTxt folder with --labels")
     return files
@@ -36,12 +41,39 @@ def read_scored(
     found = read_results(source, classes, names)
     for part in found.values():
         _require_labels(part, labelled)
+    if look_normalised(found):
+        log.warning(
+            "%s: all coordinates lie between 0 and 1, like shares of an image's width and height; they are"
+            " taken as pixels, so multiply them first",
+            source,
+        )
     return found
+
+
+def look_normalised(found: Mapping[str, ClassDetections]) -> bool:
+    """Whether no corner of any box is a pixel from the origin."""
+    largest = [np.abs(part.qboxes).max() for part in found.values() if len(part)]
+    return bool(largest) and max(largest) <= 1
 
 
 def _require_labels(part: ClassDetections, labelled: Container[str]) -> None:
     for index, name in enumerate(part.names):
         if name not in labelled:
             where = part.where(int(np.argmax(part.image == index)))
-            problem = f"there are no labels of the image '{name}'"
-            raise DataError(where, problem, "merge the patches first, or give the labels of all images")
+            raise DataError(where, f"there are no labels of the image '{name}'", _remedy(name, labelled))
+
+
+def _remedy(name: str, labelled: Container[str]) -> str:
+    """What may be wrong with the name of an image."""
+    if (bare := image_name(Path(name))) in labelled:
+        return f"name the image without its extension: {bare}"
+    if name.isdecimal() and any(name.zfill(digits) in labelled for digits in range(len(name) + 1, 13)):
+        return (
+            "the images have leading zeros in their names, which this file has lost: write it with"
+            " Ultralytics 8.4 or newer, whose predictions.json has the name of each file"
+        )
+    try:
+        parse_patch_name(name)
+    except DataError:
+        return "give the labels of all images, or leave out the results on others"
+    return "it is a patch: merge the patches first"

@@ -149,7 +149,7 @@ def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> Ima
     try:
         windows = cutting.windows(width, height)
         labels, left_out = _sorted_out(source, windows, cutting.iof, (0, 0, width, height))
-        name = source.image.stem
+        name = source.name
         patches = [_cut_patch(image, name, labels, window, cutting.iof, folder) for window in windows]
         return ImageCount(patches, left_out, bool(image.max(initial=0) < BLACK))
     except OSError as error:
@@ -171,7 +171,7 @@ def _sorted_out(
     held &= ~outside
     reasons = np.select([flat, in_frame < iof], [WITHOUT_AREA, OUTSIDE], TOO_LARGE)
     left_out = [
-        LeftOut(source.image.stem, row + 1, source.labels.classes[row], qboxes[row], str(reasons[row]))
+        LeftOut(source.name, row + 1, source.labels.classes[row], qboxes[row], str(reasons[row]))
         for row in np.flatnonzero(~held).tolist()
     ]
     return source.labels[np.flatnonzero(~outside)], left_out
