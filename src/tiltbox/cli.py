@@ -310,7 +310,7 @@ def _evaluate(verbs) -> None:
         help="folder or zip of Task1_<class>.txt, or Ultralytics' predictions.json of whole images",
     )
     verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="the labelTxt of the images")
-    _out(verb, "FILE.json", "metrics; dota.txt, pr_curves.csv and confusion.csv are written beside it")
+    _out(verb, "FILE.json", "metrics; dota.txt, pr_curves.csv, confusion.csv, outcomes.parquet lie beside it")
     verb.add_argument("--split", default="", metavar="NAME", help="name of the split, for the record")
     verb.add_argument(
         "--absent-classes",

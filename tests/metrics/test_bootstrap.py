@@ -13,6 +13,7 @@ from tiltbox.metrics.bootstrap import (
     compare_runs,
     image_counts,
     mean_scores,
+    outcomes,
     resampled_aps,
 )
 from tiltbox.metrics.objects import objects_by_class
@@ -83,7 +84,7 @@ def test_each_resample_is_scored_as_its_images_are(seed):
     found = random_detections(draw, labels)
     counts = image_counts(draw, len(labels), 30)
     objects = objects_by_class(labels, CLASSES)
-    aps = np.stack([resampled_aps(found[name], objects[name], counts) for name in CLASSES], axis=1)
+    aps = np.stack([resampled_aps(outcomes(found[name], objects[name]), counts) for name in CLASSES], axis=1)
     scores = mean_scores(aps)
     for row, drawn in enumerate(counts.tolist()):
         copies = {name: copied_detections(each, labels, drawn) for name, each in found.items()}

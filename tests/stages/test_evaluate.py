@@ -12,6 +12,8 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.task1 import ClassDetections, no_detections, write_task1
 from tiltbox.errors import DataError, OutputError, SettingsError
+from tiltbox.metrics.bootstrap import resampled_aps
+from tiltbox.metrics.outcomes_file import read_outcomes
 from tiltbox.stages.evaluate import evaluate, metrics_table, server_block
 
 SHIP, FAR = "0 0 10 0 10 10 0 10", "90 90 99 90 99 99 90 99"
@@ -118,6 +120,7 @@ def test_the_files(scene):
         "confusion.csv",
         "dota.txt",
         "metrics.json",
+        "outcomes.parquet",
         "pr_curves.csv",
     ]
 
@@ -290,3 +293,14 @@ def test_the_labels_of_dota_found_as_they_are(tmp_path):
     metrics = evaluate(tmp_path, folder, tmp_path / "metrics.json")
     assert metrics["mAP"] == pytest.approx(1)
     assert metrics["objects"] == sum(int((each.difficult == 0).sum()) for each in labels.values())
+
+
+def test_the_outcomes_give_the_same_scores(scene):
+    """Without the labels: the first row of a resampling is that of all images, once each."""
+    metrics = run(scene)
+    images, outcomes = read_outcomes(scene / "evaluate/outcomes.parquet")
+    assert images == ("P1", "P2", "P3") and list(outcomes) == list(metrics["classes"])
+    for name, each in outcomes.items():
+        (aps,) = resampled_aps(each, np.ones((1, len(images)), np.int32)).tolist()
+        assert metrics["classes"][name]["AP50"] in (aps[0], None)
+        assert len(each.findable) == metrics["classes"][name]["objects"]

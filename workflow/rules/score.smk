@@ -67,6 +67,7 @@ rule evaluate:
         server=layout.metrics(dataset.name, "{variant}").with_name("dota.txt"),
         curves=layout.metrics(dataset.name, "{variant}").with_name("pr_curves.csv"),
         confusion=layout.metrics(dataset.name, "{variant}").with_name("confusion.csv"),
+        outcomes=layout.metrics(dataset.name, "{variant}").with_name("outcomes.parquet"),
     log:
         log_file("evaluate"),
     benchmark:

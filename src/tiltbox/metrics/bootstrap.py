@@ -28,7 +28,7 @@ from tiltbox.dota.labels import Labels
 from tiltbox.dota.task1 import ClassDetections, no_detections
 from tiltbox.metrics.ap import RECALL_POINTS
 from tiltbox.metrics.objects import Objects, objects_by_class
-from tiltbox.metrics.score import IOU_THRESHOLDS, match
+from tiltbox.metrics.score import IOU_THRESHOLDS, Matches, match
 from tiltbox.progress import progress
 
 PERCENTILES = (2.5, 97.5)
@@ -77,6 +77,24 @@ class Comparison:
     classes: dict[str, dict[str, Difference]]
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """All that resampling has to know of one class and one run: n detections by falling score, m objects.
+
+    Attributes:
+        images: For each detection its image, counted in the order of the labels, shape (n,), int32.
+        matched: At how many of ``IOU_THRESHOLDS``, from the lowest on, it matches an object; (n,), int8.
+        claimed: At how many of these a better detection has that object already; -1 where the object is
+            difficult, so that the detection counts neither way; shape (n,), int8.
+        findable: The image of each object that counts, shape (m,), int32.
+    """
+
+    images: np.ndarray
+    matched: np.ndarray
+    claimed: np.ndarray
+    findable: np.ndarray
+
+
 def compare_runs(
     first: Sequence[Mapping[str, ClassDetections]],
     second: Sequence[Mapping[str, ClassDetections]],
@@ -95,17 +113,33 @@ def compare_runs(
         classes: What to score. A class without objects is left out of the means.
         seed: Of the draws: the same seed gives the same intervals on every machine.
     """
+    objects, none = objects_by_class(labels, classes), no_detections()
+    ours, theirs = (
+        [{name: outcomes(run.get(name, none), objects[name]) for name in objects} for run in runs]
+        for runs in (first, second)
+    )
+    return compare_outcomes(ours, theirs, len(labels), resamples=resamples, seed=seed)
+
+
+def compare_outcomes(
+    first: Sequence[Mapping[str, Outcomes]],
+    second: Sequence[Mapping[str, Outcomes]],
+    images: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """The same from the :class:`Outcomes` of each run by class, all of the same images and classes."""
     draw = np.random.default_rng(seed)
-    objects = objects_by_class(labels, classes)
-    counts = image_counts(draw, len(labels), resamples)
-    runs = [*first, *second]
-    aps = np.stack([_aps(run, objects, counts) for run in progress(runs, "compare", len(runs))])
+    counts = image_counts(draw, images, resamples)
+    runs, classes = [*first, *second], list(first[0])
+    aps = np.stack([_aps(run, counts) for run in progress(runs, "compare", len(runs))])
     ours, theirs = (
         _mean_of_runs(part, _run_counts(draw, len(part), resamples))
         for part in (aps[: len(first)], aps[len(first) :])
     )
     return Comparison(
-        len(labels),
+        images,
         (len(first), len(second)),
         resamples,
         seed,
@@ -123,21 +157,37 @@ def image_counts(draw: np.random.Generator, images: int, resamples: int) -> np.n
     return np.stack([np.ones(images, np.int32), *drawn]).astype(np.int32)
 
 
-def resampled_aps(detections: ClassDetections, objects: Objects, counts: np.ndarray) -> np.ndarray:
+def outcomes(detections: ClassDetections, objects: Objects) -> Outcomes:
+    """Match the detections of one class, and keep what resampling has to know."""
+    matches = match(detections, objects, above=min(IOU_THRESHOLDS))
+    return outcomes_of(matches, objects.places(detections), objects)
+
+
+def outcomes_of(matches: Matches, places: np.ndarray, objects: Objects) -> Outcomes:
+    """The same from matches that were found before.
+
+    Args:
+        matches: At IoUs down to the lowest of ``IOU_THRESHOLDS``.
+        places: The image of each detection, in the order that they were given in.
+    """
+    matched = np.searchsorted(IOU_THRESHOLDS, matches.ious).astype(np.int8)  # an IoU must be above
+    claimed = _claimed(matched, matches.objects, objects.difficult)
+    findable = objects.image[~objects.difficult]
+    return Outcomes(places[matches.rows].astype(np.int32), matched, claimed, findable.astype(np.int32))
+
+
+def resampled_aps(each: Outcomes, counts: np.ndarray) -> np.ndarray:
     """AP of one class at each of ``IOU_THRESHOLDS`` in each resample.
 
     Args:
-        counts: How often each of the images that ``objects`` names is drawn, shape (r, images).
+        counts: How often each image is drawn, shape (r, images).
 
     Returns:
         Shape (r, thresholds), float64; NaN in resamples without an object.
     """
-    matches = match(detections, objects, above=min(IOU_THRESHOLDS))
-    matched = np.searchsorted(IOU_THRESHOLDS, matches.ious).astype(np.int8)  # an IoU must be above
-    claimed = _claimed(matched, matches.objects, objects.difficult)
-    images = objects.places(detections)[matches.rows]
-    findable = counts[:, objects.image[~objects.difficult]].sum(axis=1, dtype=np.int64)
-    return _weighted_aps(counts, images, matched, claimed, findable, len(IOU_THRESHOLDS), RECALL_POINTS)
+    objects = counts[:, each.findable].sum(axis=1, dtype=np.int64)
+    columns = each.images, each.matched, each.claimed
+    return _weighted_aps(counts, *columns, objects, len(IOU_THRESHOLDS), RECALL_POINTS)
 
 
 def mean_scores(aps: np.ndarray) -> np.ndarray:
@@ -166,12 +216,9 @@ def _sum(values: np.ndarray, axis: int) -> np.ndarray:
     return sum(np.moveaxis(values, axis, 0), np.zeros(()))
 
 
-def _aps(
-    run: Mapping[str, ClassDetections], objects: Mapping[str, Objects], counts: np.ndarray
-) -> np.ndarray:
+def _aps(run: Mapping[str, Outcomes], counts: np.ndarray) -> np.ndarray:
     """Shape (r, classes, thresholds)."""
-    none = no_detections()
-    return np.stack([resampled_aps(run.get(name, none), objects[name], counts) for name in objects], axis=1)
+    return np.stack([resampled_aps(each, counts) for each in run.values()], axis=1)
 
 
 def _run_counts(draw: np.random.Generator, runs: int, resamples: int) -> np.ndarray:

@@ -98,6 +98,7 @@ class ClassScore:
         objects: How many objects there are to find; difficult ones do not count.
         detections: How many detections there are.
         matches: From which a curve can be had for any threshold.
+        places: The image of each detection as it was given, an index into the names of ``objects``.
         angle_errors: Of the elongated objects that were found, in degrees (:mod:`tiltbox.metrics.angles`).
     """
 
@@ -105,6 +106,7 @@ class ClassScore:
     objects: int
     detections: int
     matches: Matches
+    places: np.ndarray
     angle_errors: np.ndarray
 
     @property
@@ -186,7 +188,9 @@ def score_class(
     aps = tuple(voc07_ap(curve.recall, curve.precision) for curve in curves) if scored else None
     right, _ = matches.verdicts(MATCH_IOU)
     found, labelled = detections.qboxes[matches.rows[right]], objects.qboxes[matches.objects[right]]
-    return ClassScore(aps, matches.findable, len(detections), matches, angle_errors(found, labelled))
+    places = objects.places(detections)
+    errors = angle_errors(found, labelled)
+    return ClassScore(aps, matches.findable, len(detections), matches, places, errors)
 
 
 def match(detections: ClassDetections, objects: Objects, *, above: float = 0.0) -> Matches:

@@ -16,11 +16,15 @@ from tiltbox.dota.labels import read_labels
 from tiltbox.errors import OutputError
 from tiltbox.files import require_file_place, require_writable, whole_file, write_json, write_text
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, angle_error
+from tiltbox.metrics.bootstrap import Outcomes, outcomes_of
 from tiltbox.metrics.confusion import Confusion, confusion
+from tiltbox.metrics.outcomes_file import write_outcomes
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 from tiltbox.stages.scored import label_files, read_scored
 
-SERVER_BLOCK, CURVES, CONFUSION = "dota.txt", "pr_curves.csv", "confusion.csv"  # beside the metrics
+# Beside the metrics.
+SERVER_BLOCK, CURVES, CONFUSION = "dota.txt", "pr_curves.csv", "confusion.csv"
+OUTCOMES = "outcomes.parquet"
 log = logging.getLogger("tiltbox")
 
 CURVE_THRESHOLDS = (0.5, 0.75)
@@ -38,11 +42,12 @@ def evaluate(
     classes: Sequence[str] = DOTA_V1_CLASSES,
     names: Path | None = None,
 ) -> dict:
-    """Score detections and write ``out``; ``dota.txt``, ``pr_curves.csv``, ``confusion.csv`` lie beside it.
+    """Score detections and write ``out``, and beside it four files with more.
 
     ``dota.txt`` is the block that the DOTA server prints. ``pr_curves.csv`` has, for each class with objects
     and for IoU thresholds 0.5 and 0.75, at most 200 points of precision over recall. ``confusion.csv`` says
-    for the objects of each class what they were taken for (:mod:`tiltbox.metrics.confusion`).
+    for the objects of each class what they were taken for (:mod:`tiltbox.metrics.confusion`), and
+    ``outcomes.parquet`` what came of each detection (:mod:`tiltbox.metrics.outcomes_file`).
 
     Args:
         task1: A folder or zip of ``Task1_<class>.txt`` of whole images, or Ultralytics' predictions.json.
@@ -71,6 +76,7 @@ def evaluate(
     metrics = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
+    write_outcomes(out.with_name(OUTCOMES), list(truth), outcomes_by_class(score))
     confused = confusion(found, score.objects)
     _write_confusion(out.with_name(CONFUSION), confused)
     if most := confused.largest(3):
@@ -105,6 +111,14 @@ def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels:
             }
             for name, each in score.classes.items()
         },
+    }
+
+
+def outcomes_by_class(score: Task1Score) -> dict[str, Outcomes]:
+    """What resampling has to know of each class."""
+    return {
+        name: outcomes_of(each.matches, each.places, score.objects[name])
+        for name, each in score.classes.items()
     }
 
 
@@ -174,7 +188,7 @@ def _require_place(out: Path, labels: Path, task1: Path) -> None:
     inside = out.parent.resolve() == task1.resolve() and out.name.startswith("Task1")
     if inside or out.resolve() == task1.resolve():
         raise OutputError(out, "is what is to be scored", "choose another file with --out")
-    if out.name in (SERVER_BLOCK, CURVES, CONFUSION):
+    if out.name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES):
         raise OutputError(out, "is the name of another result", "choose another with --out")
     if out.parent.resolve() == labels.resolve():
         problem = f"lies among the labels, where {SERVER_BLOCK} would be taken for one of them"
