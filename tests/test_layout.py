@@ -17,7 +17,7 @@ def test_patches_of_no_split():
         (layout.raw("mini"), "data/mini/raw"),
         (layout.patches("mini", ["train"]), "data/mini/patches/train"),
         (layout.patches("dota", ["train", "val"]), "data/dota/patches/trainval"),
-        (layout.variant("mini", "v"), "results/mini/v"),
+        (layout.results("mini", "v"), "results/mini/v"),
         (layout.checkpoint("mini", "v"), "results/mini/v/train/checkpoint.pth"),
         (layout.config("mini", "v"), "results/mini/v/train/config.py"),
         (layout.history("mini", "v"), "results/mini/v/train/history.csv"),

@@ -446,10 +446,9 @@ def _report(verbs) -> None:
 
 
 def _run_report(options: Namespace) -> None:
-    from tiltbox.report.tables import terminal_table
     from tiltbox.stages.report import report
 
-    print(terminal_table(report(options.results, options.out)))
+    print(report(options.results, options.out))
 
 
 # tracking ---------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ DATA, RESULTS, LOGS, BENCHMARKS = Path("data"), Path("results"), Path("logs"), P
 # Where `mlflow ui` without arguments looks for its records and for the files that belong to them.
 TRACKING_DATABASE, TRACKING_FILES = Path("mlflow.db"), Path("mlartifacts")
 
+SEED = "seed-"  # begins the name of the folder of a training with another seed than 0
+OUTCOMES = "outcomes.parquet"  # beside the metrics
 LEFT_OUT = "left_out.csv"  # in a folder of patches: the objects that are on none of them, and why
 
 
@@ -21,40 +23,59 @@ def patches(dataset: str, splits: Sequence[str]) -> Path:
     return DATA / dataset / "patches" / "".join(splits)
 
 
-def variant(dataset: str, name: str) -> Path:
-    return RESULTS / dataset / name
+def run(variant: str, seed: int | str = 0) -> str:
+    """The name of a training: the variant's, and for seeds other than 0 the seed.
+
+    >>> run("yoloms-xs-current"), run("yoloms-xs-current", 3)
+    ('yoloms-xs-current', 'yoloms-xs-current/seed-3')
+    """
+    return f"{variant}/{SEED}{seed}" if int(seed) else variant
+
+
+def variant_and_seed(run: str) -> tuple[str, int]:
+    """
+    >>> variant_and_seed("yoloms-xs-current"), variant_and_seed("yoloms-xs-current/seed-3")
+    (('yoloms-xs-current', 0), ('yoloms-xs-current', 3))
+    """
+    variant, _, seed = run.partition(f"/{SEED}")
+    return variant, int(seed or 0)
+
+
+def results(dataset: str, run: str) -> Path:
+    """Of a training, or of a variant where the seed is none of it."""
+    return RESULTS / dataset / run
 
 
 def checkpoint(dataset: str, name: str) -> Path:
-    return variant(dataset, name) / "train" / "checkpoint.pth"
+    return results(dataset, name) / "train" / "checkpoint.pth"
 
 
 def config(dataset: str, name: str) -> Path:
-    return variant(dataset, name) / "train" / "config.py"
+    return results(dataset, name) / "train" / "config.py"
 
 
 def history(dataset: str, name: str) -> Path:
-    return variant(dataset, name) / "train" / "history.csv"
+    return results(dataset, name) / "train" / "history.csv"
 
 
 def training_facts(dataset: str, name: str) -> Path:
-    return variant(dataset, name) / "train" / "train.json"
+    return results(dataset, name) / "train" / "train.json"
 
 
 def detections(dataset: str, name: str) -> Path:
-    return variant(dataset, name) / "predict" / "detections.parquet"
+    return results(dataset, name) / "predict" / "detections.parquet"
 
 
 def task1(dataset: str, name: str) -> Path:
-    return variant(dataset, name) / "merge"
+    return results(dataset, name) / "merge"
 
 
 def metrics(dataset: str, name: str) -> Path:
-    return variant(dataset, name) / "evaluate" / "metrics.json"
+    return results(dataset, name) / "evaluate" / "metrics.json"
 
 
 def complexity(dataset: str, name: str) -> Path:
-    return variant(dataset, name) / "complexity" / "complexity.json"
+    return results(dataset, name) / "complexity" / "complexity.json"
 
 
 def tracking_mark(dataset: str) -> Path:
@@ -64,7 +85,7 @@ def tracking_mark(dataset: str) -> Path:
 
 def weights_mark(dataset: str, name: str) -> Path:
     """Stands for weights in PyTorch's download cache."""
-    return variant(dataset, name) / ".weights"
+    return results(dataset, name) / ".weights"
 
 
 def leaderboard(dataset: str, suffix: str) -> Path:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tiltbox.metrics.bootstrap import Outcomes, resampled_aps
+from tiltbox.metrics.outcomes_file import write_outcomes
 from tiltbox.report.collect import Row
 from tiltbox.report.records import (
     AngleErrors,
@@ -87,3 +92,32 @@ def make_row() -> Callable[..., Row]:
 @pytest.fixture(scope="session")
 def published() -> Published:
     return load_published()
+
+
+@pytest.fixture
+def with_outcomes(make_row, tmp_path) -> Callable[..., Row]:
+    """A variant that finds so many of the 30 objects on 30 images and is wrong on the rest, run by run.
+
+    Runs have the seeds 0, 1, … and the scores that their outcomes give.
+    """
+
+    def make(name: str, *found: int) -> Row:
+        first, *others = [_run(make_row, tmp_path, name, count, seed) for seed, count in enumerate(found)]
+        return replace(first, others=tuple(others))
+
+    return make
+
+
+IMAGES = tuple(f"P{number}" for number in range(30))
+
+
+def _run(make_row: Callable[..., Row], folder: Path, name: str, found: int, seed: int) -> Row:
+    images = np.arange(30, dtype=np.int32)
+    matched = np.where(images < found, 10, 0).astype(np.int8)
+    outcomes = Outcomes(images, matched, np.zeros(30, np.int8), images)
+    path = folder / f"{name}-{seed}.parquet"
+    write_outcomes(path, IMAGES, {"plane": outcomes})
+    ap = resampled_aps(outcomes, np.ones((1, 30), np.int32))[0, 0]
+    row = make_row(name, outcomes=path, recipe={"seed": seed})
+    scores = {"AP50": ap, "AP75": ap, "mAP": ap}
+    return replace(row, metrics=row.metrics.model_copy(update=scores))

@@ -67,5 +67,29 @@ def test_classes_come_in_the_order_of_the_scores(make_row):
     assert class_names([Row("x", "mini")]) == []
     row = make_row("yoloms-xs-previous")
     assert class_names([Row("x", "mini"), row, row]) == ["plane", "ship"]
-    assert (row.class_metrics("plane").angle_median, row.class_metrics("tree")) == (4.25, None)
+    assert [row.class_figure(name, "angle_median") for name in ("plane", "tree")] == [4.25, None]
     assert (row.class_ap50("plane"), row.class_ap50("ship"), row.class_ap50("tree")) == (0.5, None, None)
+
+
+def test_trainings_with_other_seeds(make_row, tmp_path):
+    for folder, seed, ap50 in (("mine", 0, 0.5), ("mine/seed-2", 2, 0.7), ("mine/seed-10", 10, 0.9)):
+        row = make_row("yoloms-xs-previous", ap50, recipe={"seed": seed})
+        add(tmp_path, f"{folder}", stage="train")
+        add(tmp_path, f"{folder}", stage="evaluate")
+        (tmp_path / folder / "train/train.json").write_text(row.training.model_dump_json())
+        (tmp_path / folder / "evaluate/metrics.json").write_text(row.metrics.model_dump_json())
+    add(tmp_path, "mine")
+    (tmp_path / "mine/complexity/complexity.json").write_text(json.dumps(COUNTS))
+    (row,) = collect(tmp_path, {})
+    assert (row.name, row.seeds, row.figure("params")) == ("mine", (0, 2, 10), 7)
+    assert [run.metrics.AP50 for run in row.runs] == [0.5, 0.7, 0.9]
+    assert row.figure("AP50") == pytest.approx(0.7) and row.spread("AP50") == pytest.approx(0.2)
+    assert row.class_ap50("plane") == pytest.approx(0.7)
+
+
+def test_a_seed_other_than_the_first_alone(make_row, tmp_path):
+    add(tmp_path, "mine/seed-3", stage="train")
+    row = make_row("yoloms-xs-previous", recipe={"seed": 3})
+    (tmp_path / "mine/seed-3/train/train.json").write_text(row.training.model_dump_json())
+    (row,) = collect(tmp_path, {})
+    assert (row.name, row.seeds, row.others) == ("mine", (3,), ()) and row.spread("AP50") is None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from tiltbox.report.collect import Row
 from tiltbox.report.leaderboard import leaderboard
 from tiltbox.report.page import page
+from tiltbox.report.uncertainty import uncertainty
 
 VOID = {"meta", "br", "link", "img"}
 
@@ -94,7 +96,12 @@ def test_names_are_escaped(make_row, render):
     assert "<script" not in render([row])
 
 
-def test_differences_and_the_best_are_marked(text):
-    assert '<td class="better">+10.00</td>' in text
-    assert '<td class="best">60.00</td>' in text
+def test_differences_and_the_best_are_marked_where_they_can_be_seen(text, with_outcomes, published):
     assert 'style="--share: 0.600">60.00</td>' in text
+    assert '<td class="better">+10.00</td>' not in text and 'class="best"' not in text
+    rows = [with_outcomes("yoloms-xs-previous", 19), with_outcomes("yoloms-xs-current", 28)]
+    sure = uncertainty(rows)
+    better, worse = rows[1].figure("AP50"), rows[0].figure("AP50")
+    text = page(leaderboard(rows, Path("."), published, sure), rows, sure)
+    assert f'<td class="better">+{100 * better - 100 * worse:.2f}</td>' in text
+    assert f'<td class="best">{100 * better:.2f}</td>' in text

@@ -1,10 +1,10 @@
-"""Cells: signs, differences, the best of a column."""
+"""Cells: signs, differences, intervals, the best."""
 
 from __future__ import annotations
 
 import pytest
 
-from tiltbox.report.table import Cell, aligned, difference, mark_best, signed
+from tiltbox.report.table import Cell, aligned, difference, interval, mark, signed
 
 
 @pytest.mark.parametrize(
@@ -30,30 +30,22 @@ def test_a_difference_is_judged_by_what_is_wanted(value, better, kind):
     assert difference(value, better=better).kind == kind
 
 
+def test_one_cell_is_marked():
+    line = mark((Cell("x"), Cell("1.00"), Cell("2.00")), 1)
+    assert [cell.kind for cell in line] == ["", "best", ""]
+
+
 @pytest.mark.parametrize(
-    ("texts", "best"),
+    ("bounds", "signs", "text"),
     [
-        ([], []),
-        (["–"], []),
-        (["1.00"], []),
-        (["1.00", "–"], []),
-        (["0.00", "0.00"], []),
-        (["9.00", "10.00"], ["10.00"]),
-        (["9.00", "9.00", "8.00"], ["9.00", "9.00"]),
+        (None, False, "–"),
+        ((None, None), False, "–"),
+        ((0.1, 0.25), False, "10.00 to 25.00"),
+        ((-0.1, 0.0), True, "−10.00 to ±0.00"),
     ],
 )
-def test_the_best_is_marked_where_figures_differ(texts, best):
-    rows = mark_best([(Cell("x"), Cell(text)) for text in texts], 1)
-    assert [cell.text for row in rows for cell in row if cell.kind == "best"] == best
-
-
-@pytest.mark.parametrize(
-    ("texts", "best"),
-    [([], []), (["–"], []), (["2.0", "–", "10.0"], ["2.0"]), (["3.1", "3.1"], []), (["0.0", "1.0"], ["0.0"])],
-)
-def test_the_best_may_be_the_smallest(texts, best):
-    rows = mark_best([(Cell("x"), Cell(text)) for text in texts], 1, better="less")
-    assert [cell.text for row in rows for cell in row if cell.kind == "best"] == best
+def test_an_interval(bounds, signs, text):
+    assert interval(bounds, signs=signs) == text
 
 
 def test_a_difference_has_the_decimals_of_the_figures():

@@ -16,9 +16,11 @@ from tiltbox.report.tables import (
     model_table,
     published_table,
     relative,
+    run_table,
     terminal_table,
     training_table,
 )
+from tiltbox.report.uncertainty import uncertainty
 
 PAIR = ("yoloms-xs-previous", "yoloms-xs-current")
 
@@ -45,6 +47,7 @@ def test_nothing_to_say_is_no_table(published):
     assert class_table(rows, published) is None
     assert angle_table(rows) is None
     assert generation_table(rows) is None
+    assert run_table(rows, uncertainty(rows)) is None
     assert training_table(rows) is None
 
 
@@ -74,32 +77,82 @@ def test_pretraining_is_named(make_row, pretrained, shown):
 
 
 def test_generations_and_their_difference(pair):
+    """Without intervals nothing but the exact figures has a colour."""
     table = generation_table(pair)
+    assert table.columns[1:4] == ("mAP", "AP50", "AP75") and table.group == 4
     assert [texts(row) for row in table.rows] == [
-        [PAIR[0], "40.00", "20.00", "4.2", "20.0", "4.48", "22.24"],
-        [PAIR[1], "45.54", "20.00", "3.0", "22.0", "5.09", "22.02"],
-        ["difference", "+5.54", "±0.00", "−1.2", "+2.0", "+0.61", "−0.22"],
+        [PAIR[0], "20.00", "40.00", "10.00", "4.2", "20.0", "4.48", "22.24"],
+        [PAIR[1], "20.00", "45.54", "10.00", "3.0", "22.0", "5.09", "22.02"],
+        ["difference", "±0.00", "+5.54", "±0.00", "−1.2", "+2.0", "+0.61", "−0.22"],
+        ["95 % interval", "–", "–", "–", "", "", "", ""],
     ]
     kinds = [cell.kind for cell in table.rows[2]]
-    assert kinds == ["", "better", "", "better", "worse", "worse", "better"]
+    assert kinds == ["", "", "", "", "", "", "worse", "better"]
 
 
 def test_a_difference_is_that_of_the_figures_shown(make_row):
     """30.344 and 25.286 are shown as 30.34 and 25.29, so their difference is 5.05, not 5.06."""
     table = generation_table([make_row(PAIR[0], 0.30344), make_row(PAIR[1], 0.25286)])
-    assert [row[1].text for row in table.rows] == ["30.34", "25.29", "−5.05"]
+    assert [row[2].text for row in table.rows] == ["30.34", "25.29", "−5.05", "–"]
 
 
 def test_a_difference_needs_both(make_row):
     table = generation_table([make_row(PAIR[0]), make_row(PAIR[1], metrics=None)])
-    assert texts(table.rows[2]) == ["difference", *"––––", "±0.00", "±0.00"]
+    assert texts(table.rows[2]) == ["difference", *"–––––", "±0.00", "±0.00"]
 
 
-def test_the_smallest_angle_error_is_the_best(pair):
+def test_what_angles_mean(pair):
     table = model_table(pair, Path("."))
-    best = [[at for at, cell in enumerate(row) if cell.kind == "best"] for row in table.rows]
-    assert best == [[7], [4, 6]]  # p90; AP50 and the median
     assert sum("Angle error: degrees, from 0 to 90" in note for note in table.notes) == 1
+    assert not any(cell.kind for row in table.rows for cell in row)
+
+
+def test_a_difference_that_is_seen_has_a_colour(with_outcomes):
+    """Of 30 objects one detector finds 28, one 20 and one 19."""
+    rows = [with_outcomes(name, found) for name, found in ((PAIR[0], 19), (PAIR[1], 28))]
+    sure = uncertainty(rows)
+    change, bounds = generation_table(rows, sure).rows[2:4]
+    assert [cell.kind for cell in change[1:4]] == ["better"] * 3
+    assert all(cell.text.startswith("+") and " to +" in cell.text for cell in bounds[1:4])
+    best = [[cell.kind for cell in row[3:6]] for row in model_table(rows, Path("."), sure).rows]
+    assert best == [["", "", ""], ["best"] * 3]
+    assert "differ by more than chance would make them at 95 %: AP50, AP75 and mAP" in terminal_table(
+        rows, sure
+    )
+
+
+def test_a_difference_that_chance_would_make_has_none(with_outcomes):
+    rows = [with_outcomes(name, found) for name, found in ((PAIR[0], 20), (PAIR[1], 22))]
+    sure = uncertainty(rows)
+    table = generation_table(rows, sure)
+    assert not any(cell.kind for cell in table.rows[2][1:4])
+    assert not any(cell.kind for row in model_table(rows, Path("."), sure).rows for cell in row[3:6])
+    said = f"{PAIR[0]} and {PAIR[1]}: no difference can be seen at 95 % in AP50, AP75 and mAP."
+    assert said in table.notes and terminal_table(rows, sure).endswith(said)
+    assert any("paired bootstrap over images" in note for note in table.notes)
+
+
+def test_several_seeds_are_a_mean_and_a_deviation(with_outcomes):
+    """20 and 28 of 30 objects found with seeds 0 and 1."""
+    row = with_outcomes(PAIR[0], 20, 28)
+    sure = uncertainty([row])
+    line, *runs = run_table([row], sure).rows
+    ap50s = [run.metrics.AP50 for run in row.runs]
+    mean, deviation = (sum(ap50s) / 2, abs(ap50s[0] - ap50s[1]) / 2**0.5)
+    assert texts(line)[:2] == [PAIR[0], "0, 1"]
+    assert texts(line)[3] == f"{100 * mean:.2f} ± {100 * deviation:.2f}"
+    low, high = map(float, texts(line)[6].split(" to "))
+    assert low < 100 * mean < high
+    assert [texts(each)[0] for each in runs] == [f"{PAIR[0]}, seed 0", f"{PAIR[0]}, seed 1"]
+    assert [texts(each)[3] for each in runs] == [f"{100 * value:.2f}" for value in ap50s]
+    assert f"{100 * mean:.2f} ± " in terminal_table([row], sure)
+    assert training_table([row]).rows[-1][1].text == "0, 1"
+
+
+def test_one_seed_is_a_line(with_outcomes):
+    row = with_outcomes(PAIR[0], 20)
+    (line,) = run_table([row], uncertainty([row])).rows
+    assert texts(line)[1] == "0" and "±" not in texts(line)[3]
 
 
 def test_results_without_angle_errors(make_row, published):
@@ -109,7 +162,7 @@ def test_results_without_angle_errors(make_row, published):
         ["–", "–"],
         ["4.2", "20.0"],
     ]
-    assert texts(generation_table([old, new]).rows[2])[3:5] == ["–", "–"]
+    assert texts(generation_table([old, new]).rows[2])[4:6] == ["–", "–"]
     assert angle_table([old, new]).columns == ("class", f"{PAIR[1]}, median", f"{PAIR[1]}, p90")
     assert angle_table([old]) is None
     assert not any("Angle" in note for note in model_table([old], Path(".")).notes)

@@ -62,9 +62,11 @@ def results(tmp_path) -> Path:
 
 
 def test_all_three_files_and_the_rows(results):
-    rows = report(results, results)
-    assert [row.name for row in rows] == ["yoloms-xs-previous", "yoloms-xs-current"]
-    assert [row.figure("AP50") for row in rows] == [0.25, 0.25]
+    lines = report(results, results).splitlines()
+    assert [line.split()[:2] for line in lines[2:4]] == [
+        ["yoloms-xs-previous", "25.00"],
+        ["yoloms-xs-current", "25.00"],
+    ]
     assert sorted(path.name for path in results.iterdir() if path.is_file()) == list(FILES)
     for name in FILES:
         text = (results / name).read_text()
@@ -103,7 +105,7 @@ def test_no_file_need_be_there(results, missing):
     for name in NAMES:
         path = results / name / missing
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert len(report(results, results)) == 2
+    assert all(name in report(results, results) for name in NAMES)
     assert "–" in (results / "leaderboard.md").read_text()
 
 

@@ -18,7 +18,7 @@ does not depend on which images were drawn, so boxes are compared once, and a re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,25 +130,48 @@ def compare_outcomes(
     seed: int = 0,
 ) -> Comparison:
     """The same from the :class:`Outcomes` of each run by class, all of the same images and classes."""
-    draw = np.random.default_rng(seed)
-    counts = image_counts(draw, images, resamples)
-    runs, classes = [*first, *second], list(first[0])
-    aps = np.stack([_aps(run, counts) for run in progress(runs, "compare", len(runs))])
-    ours, theirs = (
-        _mean_of_runs(part, _run_counts(draw, len(part), resamples))
-        for part in (aps[: len(first)], aps[len(first) :])
-    )
-    return Comparison(
-        images,
-        (len(first), len(second)),
-        resamples,
-        seed,
-        dict(zip(SCORES, _differences(mean_scores(ours), mean_scores(theirs)), strict=True)),
-        {
-            name: dict(zip(SCORES, _differences(_scores(ours[:, at]), _scores(theirs[:, at])), strict=True))
+    resampling = Resampling(images, resamples, seed)
+    return resampling.compare(resampling.aps(first), resampling.aps(second), list(first[0]))
+
+
+class Resampling:
+    """Draws of images, the same for all detectors that are compared by them.
+
+    Args:
+        images: Their number.
+        seed: Of the draws.
+    """
+
+    def __init__(self, images: int, resamples: int = 1000, seed: int = 0) -> None:
+        self.images, self.resamples, self.seed = images, resamples, seed
+        self._counts = image_counts(np.random.default_rng(seed), images, resamples)
+
+    def aps(self, runs: Sequence[Mapping[str, Outcomes]]) -> np.ndarray:
+        """AP of each run: shape (runs, 1 + resamples, classes, thresholds); all images come first."""
+        return np.stack([_aps(run, self._counts) for run in progress(runs, "resample", len(runs))])
+
+    def ranges(self, aps: np.ndarray) -> dict[str, tuple[float, float] | None]:
+        """The 95 % interval of each score of a detector, as a fraction; None where there are no objects."""
+        scores = mean_scores(self._mean_of_runs(aps, 1))
+        return {key: _interval(column[1:]) for key, column in zip(SCORES, scores.T, strict=True)}
+
+    def compare(self, first: np.ndarray, second: np.ndarray, classes: Sequence[str]) -> Comparison:
+        """Two detectors by their :meth:`aps`."""
+        ours, theirs = self._mean_of_runs(first, 1), self._mean_of_runs(second, 2)
+        by_class = {
+            name: _differences(_scores(ours[:, at]), _scores(theirs[:, at]))
             for at, name in enumerate(classes)
-        },
-    )
+        }
+        overall = _differences(mean_scores(ours), mean_scores(theirs))
+        return Comparison(
+            self.images, (len(first), len(second)), self.resamples, self.seed, overall, by_class
+        )
+
+    def _mean_of_runs(self, aps: np.ndarray, place: int) -> np.ndarray:
+        """From shape (runs, r, …) to (r, …), runs drawn with replacement; their draws go by the ``place``."""
+        counts = image_counts(np.random.default_rng([self.seed, place]), len(aps), self.resamples)
+        weights = counts.T.reshape(*counts.T.shape, *[1] * (aps.ndim - 2))
+        return _sum(aps * weights, axis=0) / len(aps)
 
 
 def image_counts(draw: np.random.Generator, images: int, resamples: int) -> np.ndarray:
@@ -221,25 +244,20 @@ def _aps(run: Mapping[str, Outcomes], counts: np.ndarray) -> np.ndarray:
     return np.stack([resampled_aps(each, counts) for each in run.values()], axis=1)
 
 
-def _run_counts(draw: np.random.Generator, runs: int, resamples: int) -> np.ndarray:
-    """How often each run is drawn: shape (1 + resamples, runs); the first row is all runs once."""
-    return image_counts(draw, runs, resamples)
-
-
-def _mean_of_runs(aps: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """From shape (runs, r, …) to (r, …), with runs counted as often as they were drawn."""
-    weights = counts.T.reshape(*counts.T.shape, *[1] * (aps.ndim - 2))
-    return _sum(aps * weights, axis=0) / len(aps)
-
-
-def _differences(first: np.ndarray, second: np.ndarray) -> Iterator[Difference]:
-    """For each column; the first row is that of all images."""
-    for ours, theirs in zip(first.T, second.T, strict=True):
-        change = (theirs - ours)[1:]
-        change = change[~np.isnan(change)]
-        low, high = np.percentile(change, PERCENTILES).tolist() if len(change) else (None, None)
+def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, Difference]:
+    """For each score, a column; the first row is that of all images."""
+    found = {}
+    for key, ours, theirs in zip(SCORES, first.T, second.T, strict=True):
+        low, high = _interval((theirs - ours)[1:]) or (None, None)
         whole = [None if np.isnan(column[0]) else float(column[0]) for column in (ours, theirs)]
-        yield Difference(*whole, low, high)
+        found[key] = Difference(*whole, low, high)
+    return found
+
+
+def _interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Of the resamples that have a value."""
+    values = values[~np.isnan(values)]
+    return tuple(np.percentile(values, PERCENTILES).tolist()) if len(values) else None
 
 
 @compiled

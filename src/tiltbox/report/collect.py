@@ -1,15 +1,20 @@
-"""One row per variant, from the folders that its stages wrote."""
+"""One row per variant, from the folders that its stages wrote.
+
+A variant's folder holds the stages of the training with seed 0; those with other seeds have folders of their
+own in it, ``seed-1`` and so on. What does not depend on the seed, its complexity, is there once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Literal
 
+from tiltbox import layout
 from tiltbox.errors import DataError
 from tiltbox.report.records import (
-    ClassMetrics,
     Complexity,
     CurvePoint,
     Epoch,
@@ -22,6 +27,7 @@ from tiltbox.settings.variants import Variant
 
 STAGES = ("train", "predict", "merge", "evaluate", "complexity")
 Figure = Literal["mAP", "AP50", "AP75", "angle_median", "angle_p90", "params", "flops"]
+ClassFigure = Literal["mAP", "AP50", "AP75", "angle_median", "angle_p90"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Row:
         dataset: The set it was scored on or, before that, the name of the results folder.
         size, generation: None for a variant that is in no table and not trained yet.
         config, checkpoint: Files of the training.
+        outcomes: What came of each detection, for resampling.
+        others: The same variant trained with further seeds.
     """
 
     name: str
@@ -45,14 +53,44 @@ class Row:
     complexity: Complexity | None = None
     config: Path | None = None
     checkpoint: Path | None = None
+    outcomes: Path | None = None
+    others: tuple[Row, ...] = ()
+
+    @property
+    def runs(self) -> tuple[Row, ...]:
+        """One for each seed, in the order of the seeds."""
+        return tuple(sorted((replace(self, others=()), *self.others), key=lambda run: run.seed or 0))
+
+    @property
+    def scored(self) -> tuple[Row, ...]:
+        """The runs that have scores."""
+        return tuple(run for run in self.runs if run.metrics)
+
+    @property
+    def seed(self) -> int | None:
+        """Of this run."""
+        return self.training and self.training.seed
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of all runs."""
+        return tuple(run.seed for run in self.runs if run.training)
 
     def figure(self, key: Figure) -> float | None:
         """AP as a fraction, angle errors in degrees, parameters or multiply-adds; None where not known.
 
+        What depends on the training is the mean over its runs.
+
         >>> Row("yoloms-xs-current", "mini").figure("AP50")
         """
-        source = self.complexity if key in ("params", "flops") else self.metrics
-        return None if source is None else getattr(source, key)
+        if key in ("params", "flops"):
+            return self.complexity and getattr(self.complexity, key)
+        return mean(getattr(run.metrics, key) for run in self.scored)
+
+    def spread(self, key: Figure) -> float | None:
+        """The standard deviation over runs, with n - 1; None of a single one."""
+        values = [getattr(run.metrics, key) for run in self.scored]
+        return stdev(values) if len(values) > 1 and None not in values else None
 
     @property
     def class_count(self) -> int | None:
@@ -69,14 +107,24 @@ class Row:
             if each.name == name and each.threshold == 0.5
         ]
 
-    def class_metrics(self, name: str) -> ClassMetrics | None:
-        """What is known of a class; None where it was not scored."""
-        return self.metrics.classes.get(name) if self.metrics else None
+    def class_figure(self, name: str, key: ClassFigure) -> float | None:
+        """Of a class, the mean over runs; None where it was not scored or has no objects."""
+        found = (run.metrics.classes.get(name) for run in self.scored)
+        return mean(getattr(each, key, None) for each in found)
 
     def class_ap50(self, name: str) -> float | None:
         """AP50 of a class as a fraction."""
-        found = self.class_metrics(name)
-        return found and found.AP50
+        return self.class_figure(name, "AP50")
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are known; None where none is.
+
+    >>> mean([0.25, None, 0.75]), mean([])
+    (0.5, None)
+    """
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def collect(results: Path, variants: Mapping[str, Variant]) -> list[Row]:
@@ -88,7 +136,9 @@ def collect(results: Path, variants: Mapping[str, Variant]) -> list[Row]:
     results = Path(results)
     if not results.is_dir():
         raise DataError(results, "there is no such folder", "run 'snakemake --cores all all_variants' first")
-    names = sorted(path.parent.name for stage in STAGES for path in results.glob(f"*/{stage}"))
+    depths = ("*", f"*/{layout.SEED}*")
+    places = (path for depth in depths for stage in STAGES for path in results.glob(f"{depth}/{stage}"))
+    names = sorted(path.relative_to(results).parts[0] for path in places)
     names = [
         *filter(set(names).__contains__, variants),
         *dict.fromkeys(n for n in names if n not in variants),
@@ -105,21 +155,31 @@ def class_names(rows: list[Row]) -> list[str]:
 
 
 def _row(folder: Path, variant: Variant | None) -> Row:
+    """Of all runs; the first one that has been trained stands for the variant."""
+    seeds = sorted(folder.glob(f"{layout.SEED}*/"), key=lambda path: (len(path.name), path.name))
+    complexity = read_record(Complexity, folder / "complexity" / "complexity.json")
+    runs = [_run(place, folder, variant, complexity) for place in (folder, *seeds)]
+    first, *others = [run for run in runs if run.training or run.metrics] or runs[:1]
+    return replace(first, others=tuple(others))
+
+
+def _run(folder: Path, of: Path, variant: Variant | None, complexity: Complexity | None) -> Row:
     training = read_record(Training, folder / "train" / "train.json")
     metrics = read_record(Metrics, folder / "evaluate" / "metrics.json")
     design = training or variant
     return Row(
-        name=folder.name,
-        dataset=(metrics and metrics.dataset) or folder.parent.resolve().name,
+        name=of.name,
+        dataset=(metrics and metrics.dataset) or of.parent.resolve().name,
         size=design and design.size,
         generation=design and design.generation,
         training=training,
         history=read_rows(Epoch, folder / "train" / "history.csv"),
         metrics=metrics,
         curves=read_rows(CurvePoint, folder / "evaluate" / "pr_curves.csv"),
-        complexity=read_record(Complexity, folder / "complexity" / "complexity.json"),
+        complexity=complexity,
         config=_existing(folder / "train" / "config.py"),
         checkpoint=_existing(folder / "train" / "checkpoint.pth"),
+        outcomes=_existing(folder / "evaluate" / layout.OUTCOMES),
     )
 
 

@@ -8,6 +8,7 @@ from tiltbox.metrics.angles import ELONGATED, MATCH_IOU
 from tiltbox.report.collect import Row
 from tiltbox.report.records import Training
 from tiltbox.report.table import counted
+from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 from tiltbox.settings.published import Conditions, Published
 
 STANDARD_INPUT = (1, 3, 1024, 1024)
@@ -70,12 +71,43 @@ def label_note(rows: Sequence[Row]) -> str | None:
     return "These scores are not comparable: they were not measured on the same labels. Score all again."
 
 
-def pair_notes(found: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
+RESAMPLING_NOTE = (
+    "Intervals are those of a paired bootstrap over images, 1,000 draws that are the same for all detectors,"
+    " and over trainings where there are several (percentile method; Efron and Tibshirani, An Introduction to"
+    " the Bootstrap, 1993). With a single training, what another seed would give is not in them."
+)
+
+
+def pair_notes(found: Sequence[tuple[Row, Row]], sure: Uncertainty = UNKNOWN) -> tuple[str, ...]:
     """What the difference within a pair may be due to, other than the generation."""
+    chances = [chance_note(*pair, sure) for pair in found]
     notes = [_pair_difference(previous, current) for previous, current in found]
-    chance = "One training of each: with other seeds the differences may change by some points."
-    scored = any(row.metrics for pair in found for row in pair)
-    return tuple(filter(None, [*notes, chance if scored else None]))
+    single = "One training of each: with other seeds the differences may change by some points."
+    alone = any(len(row.scored) == 1 for pair in found for row in pair)
+    compared = any(sure.comparison(*pair) for pair in found)
+    return tuple(
+        filter(None, [*chances, *notes, single if alone else None, RESAMPLING_NOTE if compared else None])
+    )
+
+
+def chance_note(previous: Row, current: Row, sure: Uncertainty = UNKNOWN) -> str | None:
+    """Which differences of a pair are no larger than chance would make them; None where that is not known."""
+    found = sure.comparison(previous, current)
+    if found is None:
+        return None
+    known = {key: each for key, each in found.scores.items() if each.difference is not None}
+    unseen = [key for key, each in known.items() if not each.seen]
+    names = f"{previous.name} and {current.name}"
+    if not unseen:
+        return f"{names} differ by more than chance would make them at 95 %: {_listed(list(known))}."
+    return f"{names}: no difference can be seen at 95 % in {_listed(unseen)}."
+
+
+def trained_alike(one: Row, other: Row) -> bool:
+    """By the same recipe; False where that is not known."""
+    if one.training is None or other.training is None:
+        return False
+    return all(getattr(one.training, key) == getattr(other.training, key) for key in RECIPE)
 
 
 def _pair_difference(previous: Row, current: Row) -> str | None:

@@ -14,8 +14,10 @@ from tiltbox.report.tables import (
     generation_table,
     model_table,
     published_table,
+    run_table,
     training_table,
 )
+from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 from tiltbox.settings.published import Published
 
 
@@ -34,11 +36,14 @@ class Leaderboard:
     sections: tuple[Section, ...]
 
 
-def leaderboard(rows: Sequence[Row], out: Path, published: Published) -> Leaderboard:
+def leaderboard(
+    rows: Sequence[Row], out: Path, published: Published, sure: Uncertainty = UNKNOWN
+) -> Leaderboard:
     """Make all sections that there is something to say in; links are relative to the folder ``out``."""
     tables = {
-        ("models", "Models"): model_table(rows, out),
-        ("generations", "Previous against current"): generation_table(rows),
+        ("models", "Models"): model_table(rows, out, sure),
+        ("generations", "Previous against current"): generation_table(rows, sure),
+        ("runs", "How sure the scores are"): run_table(rows, sure),
         ("published", "Published numbers beside ours"): published_table(rows, published),
         ("classes", "AP50 by class"): class_table(rows, published),
         ("angles", "Angle error by class"): angle_table(rows),

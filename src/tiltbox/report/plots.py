@@ -10,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -18,6 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from tiltbox.report.collect import Row, class_names
+from tiltbox.report.comparison import trained_alike
+from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
 # Stand-in colour: what takes its place in the page.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -60,8 +63,12 @@ _STYLE = {
 }
 
 
-def accuracy_plot(rows: Sequence[Row]) -> str | None:
-    """AP50 over FLOPs, a line for each generation; None where no row has both."""
+def accuracy_plot(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str | None:
+    """AP50 over FLOPs with its 95 % interval; None where no row has both.
+
+    A line joins neighbours of a generation that were trained alike; what was trained for fewer epochs than
+    others is hollow.
+    """
     rows = [row for row in rows if None not in (row.figure("AP50"), row.figure("flops"))]
     if not rows:
         return None
@@ -69,7 +76,9 @@ def accuracy_plot(rows: Sequence[Row]) -> str | None:
         figure = Figure(figsize=(7.6, 3.7), layout="constrained")
         axes = figure.subplots()
         for generation in SERIES:
-            _generation_line(axes, generation, [row for row in rows if row.generation == generation])
+            of_it = [row for row in rows if row.generation == generation]
+            _generation_line(axes, generation, of_it)
+            _generation_points(axes, generation, of_it, _longest(rows), sure)
         for row in rows:
             _name_point(axes, row, rows)
         axes.set(xlabel="multiply-adds (G)", ylabel="AP50 (%)")
@@ -136,26 +145,47 @@ def _curves_panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
 
 
 def _generation_line(axes: Axes, generation: str | None, rows: list[Row]) -> None:
-    if not rows:
-        return
     rows = sorted(rows, key=lambda row: row.figure("flops"))
-    flops = [row.figure("flops") / 1e9 for row in rows]
-    ap50 = [100 * row.figure("AP50") for row in rows]
-    line = "-" if generation else ""
-    axes.plot(
-        flops,
-        ap50,
-        line,
-        color=SERIES[generation],
-        marker=_MARKERS[generation],
-        label=generation or "other",
-        clip_on=False,  # a point on the axis is drawn whole
-    )
+    for one, other in pairwise(rows) if generation else ():
+        if trained_alike(one, other):
+            places = zip(*map(_place, (one, other)), strict=True)
+            axes.plot(*places, "-", color=SERIES[generation])
+
+
+def _generation_points(
+    axes: Axes, generation: str | None, rows: list[Row], longest: int | None, sure: Uncertainty
+) -> None:
+    label = generation or "other"
+    for row in rows:
+        x, y = _place(row)
+        if bounds := sure.ranges(row).get("AP50"):
+            axes.plot([x, x], [100 * bound for bound in bounds], "-", color=SERIES[generation], linewidth=1)
+        shorter = row.training is not None and row.training.epochs != longest
+        axes.plot(
+            x,
+            y,
+            "",
+            color=SERIES[generation],
+            marker=_MARKERS[generation],
+            markerfacecolor="none" if shorter else SERIES[generation],
+            label=label,
+            clip_on=False,  # a point on the axis is drawn whole
+        )
+        label = None  # one entry of the legend is enough
+
+
+def _place(row: Row) -> tuple[float, float]:
+    """In the plot of accuracy over cost."""
+    return row.figure("flops") / 1e9, 100 * row.figure("AP50")
+
+
+def _longest(rows: Sequence[Row]) -> int | None:
+    return max((row.training.epochs for row in rows if row.training), default=None)
 
 
 def _name_point(axes: Axes, row: Row, rows: Sequence[Row]) -> None:
     """Write the row's name above its point or, where another of its size stands higher, below."""
-    place = row.figure("flops") / 1e9, 100 * row.figure("AP50")
+    place = _place(row)
     others = [other for other in rows if other.size == row.size and other is not row]
     above = all(row.figure("AP50") >= other.figure("AP50") for other in others)
     offset = (0, 8) if above else (0, -16)

@@ -5,12 +5,16 @@ column                                      content
 ==========================================  ==============================================================
 variant, size, generation                   name; xs, s or l; previous or current
 dataset, split, images, objects             what accuracy was measured on
-mAP, AP50, AP75                             fractions; mAP is the mean over IoU .5:.05:.95
+mAP, AP50, AP75                             fractions, means over seeds; mAP is that over IoU .5:.05:.95
+mAP_std, AP50_std, AP75_std                 standard deviation over seeds
+mAP_low, mAP_high, AP50_low, AP50_high,     the 95 % intervals, of a bootstrap over images and seeds
+AP75_low, AP75_high
 angle_median, angle_p90                     angle error in degrees, of elongated objects that were found
 params, flops                               counts; multiply-adds at the input ``input``
 pretrained, augmentation                    weights at the start; words joined by ``+``
 epochs, steps, images_per_step, processes   the schedule
-learning_rate, image_size, seed             the same
+learning_rate, image_size, seed             the same; the first seed
+seeds                                       all, joined by ``+``
 device, seconds                             where and how long training ran
 config_hash, git_commit                     settings and code
 config, checkpoint                          files, relative to the CSV
@@ -28,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from tiltbox.report.collect import Figure, Row, class_names
-from tiltbox.report.tables import relative
+from tiltbox.report.tables import ACCURACIES, relative
+from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
 FIGURES: tuple[Figure, ...] = ("mAP", "AP50", "AP75", "angle_median", "angle_p90", "params", "flops")
 TRAINING = (
@@ -48,9 +53,9 @@ TRAINING = (
 )
 
 
-def sheet(rows: Sequence[Row], out: Path) -> str:
+def sheet(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> str:
     """The CSV text; files are named relative to the folder ``out``."""
-    records = [_record(row, class_names(rows), out) for row in rows]
+    records = [_record(row, class_names(rows), out, sure) for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -58,9 +63,9 @@ def sheet(rows: Sequence[Row], out: Path) -> str:
     return text.getvalue()
 
 
-def _record(row: Row, classes: list[str], out: Path) -> dict[str, Any]:
+def _record(row: Row, classes: list[str], out: Path, sure: Uncertainty) -> dict[str, Any]:
     """None becomes an empty field."""
-    metrics, counts = row.metrics, row.complexity
+    metrics, counts, ranges = row.metrics, row.complexity, sure.ranges(row)
     return {
         "variant": row.name,
         "size": row.size,
@@ -70,12 +75,19 @@ def _record(row: Row, classes: list[str], out: Path) -> dict[str, Any]:
         "images": metrics and metrics.images,
         "objects": metrics and metrics.objects,
         **{key: row.figure(key) for key in FIGURES},
+        **{f"{key}_std": row.spread(key) for key in ACCURACIES},
+        **{
+            f"{key}_{bound}": (ranges.get(key) or (None, None))[at]
+            for key in ACCURACIES
+            for at, bound in enumerate(("low", "high"))
+        },
         "input": counts and "x".join(map(str, counts.input)),
         **{key: _plain(getattr(row.training, key, None)) for key in TRAINING},
+        "seeds": "+".join(map(str, row.seeds)),
         "config": relative(row.config, out),
         "checkpoint": relative(row.checkpoint, out),
         **{
-            f"{key}/{name}": getattr(row.class_metrics(name), key, None)
+            f"{key}/{name}": row.class_figure(name, key)
             for key in ("AP50", "angle_median", "angle_p90")
             for name in classes
         },

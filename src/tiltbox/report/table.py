@@ -90,25 +90,20 @@ def difference(value: float | None, *, better: Literal["more", "less"], decimals
     return Cell(text, kind="better" if (text[0] == "+") == (better == "more") else "worse")
 
 
-def mark_best(
-    rows: list[tuple[Cell, ...]], column: int, *, better: Literal["more", "less"] = "more"
-) -> list[tuple[Cell, ...]]:
-    """Mark the largest figure of a column, or the smallest, ties included, where not all are alike."""
-    figures = [float(row[column].text) for row in rows if row[column].text != MISSING]
-    if len(set(figures)) < 2:
-        return rows
-    best = max(figures) if better == "more" else min(figures)
-    return [
-        tuple(
-            replace(cell, kind="best") if at == column and _is(cell, best) else cell
-            for at, cell in enumerate(row)
-        )
-        for row in rows
-    ]
+def interval(bounds: tuple[float | None, float | None] | None, *, signs: bool = False) -> str:
+    """From two fractions, in percent.
+
+    >>> interval((0.5, 0.625)), interval((-0.01, 0.5), signs=True), interval(None)
+    ('50.00 to 62.50', '−1.00 to +50.00', '–')
+    """
+    if bounds is None or None in bounds:
+        return MISSING
+    return " to ".join(signed(100 * bound) if signs else percent(bound) for bound in bounds)
 
 
-def _is(cell: Cell, figure: float) -> bool:
-    return cell.text != MISSING and float(cell.text) == figure
+def mark(line: tuple[Cell, ...], column: int) -> tuple[Cell, ...]:
+    """The line with the cell of a column marked as the best."""
+    return tuple(replace(cell, kind="best") if at == column else cell for at, cell in enumerate(line))
 
 
 def aligned(columns: tuple[str, ...], rows: list[tuple[str, ...]], words: int = 1) -> list[str]:

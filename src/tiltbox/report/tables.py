@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from tiltbox.report.collect import Figure, Row, class_names
 from tiltbox.report.comparison import (
+    RESAMPLING_NOTE,
     accuracy_note,
     angle_note,
+    chance_note,
     effort_note,
     input_note,
     label_note,
@@ -19,7 +22,7 @@ from tiltbox.report.comparison import (
     recipe_notes,
     same_test_set,
 )
-from tiltbox.report.records import Accuracy, Training
+from tiltbox.report.records import Training
 from tiltbox.report.table import (
     MISSING,
     Cell,
@@ -27,10 +30,12 @@ from tiltbox.report.table import (
     aligned,
     degrees,
     difference,
-    mark_best,
+    interval,
+    mark,
     percent,
     scaled,
 )
+from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 from tiltbox.settings.published import Published
 
 ACCURACIES: tuple[Figure, ...] = ("mAP", "AP50", "AP75")
@@ -38,14 +43,14 @@ ANGLES: dict[Figure, str] = {"angle_median": "angle error (°)", "angle_p90": "p
 COSTS: dict[Figure, tuple[str, float]] = {"params": ("params (M)", 1e6), "flops": ("FLOPs (G)", 1e9)}
 
 
-def model_table(rows: Sequence[Row], out: Path) -> Table:
+def model_table(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> Table:
     """The columns of the published model table; files are linked relative to the folder ``out``."""
     cells = [_model_row(row, out) for row in rows]
-    for column in (3, 4, 5):
-        cells = mark_best(cells, column)
-    for column in (6, 7):
-        cells = mark_best(cells, column, better="less")
-    best = ", the best in bold" if sum(row.metrics is not None for row in rows) > 1 else ""
+    for column, key in enumerate(ACCURACIES, start=3):
+        if best := _best(rows, key, sure):
+            cells[rows.index(best)] = mark(cells[rows.index(best)], column)
+    scored = sum(row.metrics is not None for row in rows)
+    best = ", in bold where one is better than any other" if scored > 1 else ""
     return Table(
         f"Accuracy in percent, angle errors in degrees{best}; "
         "parameters in millions, multiply-adds in billions; batch size as processes × images",
@@ -81,17 +86,42 @@ def published_table(rows: Sequence[Row], published: Published) -> Table | None:
     )
 
 
-def generation_table(rows: Sequence[Row]) -> Table | None:
+def generation_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
     """Current minus previous for each size; None where there is no pair."""
     found = pairs(rows)
     if not found:
         return None
     return Table(
         "Previous and current generation, and current − previous",
-        ("model", "AP50", "mAP", *ANGLES.values(), "params (M)", "FLOPs (G)"),
-        tuple(line for pair in found for line in _pair_rows(*pair)),
-        group=3,
-        notes=("Differences of accuracy are in percentage points, of angles in degrees.", *pair_notes(found)),
+        ("model", *ACCURACIES, *ANGLES.values(), "params (M)", "FLOPs (G)"),
+        tuple(line for pair in found for line in _pair_rows(*pair, sure)),
+        group=4,
+        notes=(
+            "Differences of accuracy are in percentage points, of angles in degrees.",
+            *pair_notes(found, sure),
+        ),
+    )
+
+
+def run_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
+    """Each score with its interval, and each training on its own; None before any could be resampled."""
+    known = [row for row in rows if any(sure.ranges(row).values())]
+    if not known:
+        return None
+    lines = []
+    for row in known:
+        ranges = sure.ranges(row)
+        means = (Cell(_spread(row, key)) for key in ACCURACIES)
+        intervals = (Cell(interval(ranges[key])) for key in ACCURACIES)
+        lines.append((Cell(row.name), Cell(", ".join(map(str, row.seeds)) or MISSING), *means, *intervals))
+        lines += [_seed_row(row, run) for run in row.runs] if len(row.runs) > 1 else []
+    return Table(
+        "Accuracy in percent: mean ± standard deviation over trainings, and the 95 % interval over images"
+        " (and trainings, where there are several)",
+        ("model", "seeds", *ACCURACIES, *(f"{key}, interval" for key in ACCURACIES)),
+        tuple(lines),
+        words=2,
+        notes=(RESAMPLING_NOTE,),
     )
 
 
@@ -119,9 +149,12 @@ def angle_table(rows: Sequence[Row]) -> Table | None:
     measured = [row for row in rows if row.figure("angle_median") is not None]
     if not measured:
         return None
-    lines = [(name, [row.class_metrics(name) for row in measured]) for name in class_names(measured)]
-    lines.append(("all", [row.metrics for row in measured]))
-    cells = tuple((Cell(name), *_angle_cells(found)) for name, found in lines)
+    lines = [
+        (name, [row.class_figure(name, key) for row in measured for key in ANGLES])
+        for name in class_names(measured)
+    ]
+    lines.append(("all", [row.figure(key) for row in measured for key in ANGLES]))
+    cells = tuple((Cell(name), *(Cell(degrees(value)) for value in values)) for name, values in lines)
     absent = any(cell.text == MISSING for row in cells for cell in row)
     return Table(
         "Angle error in degrees, less is better",
@@ -141,19 +174,21 @@ def training_table(rows: Sequence[Row]) -> Table | None:
         (Cell(label), *(Cell(fact(row.training)) for row in trained))
         for label, fact in TRAINING_FACTS.items()
     ]
-    return Table("How each variant was trained", ("", *(row.name for row in trained)), tuple(lines))
+    seeds = (Cell("seeds"), *(Cell(", ".join(map(str, row.seeds))) for row in trained))
+    return Table("How each variant was trained", ("", *(row.name for row in trained)), (*lines, seeds))
 
 
-def terminal_table(rows: Sequence[Row]) -> str:
-    """The figures in plain text: all variants, then current − previous for each pair."""
+def terminal_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str:
+    """The figures in plain text: all variants, then current − previous for each pair, and what is chance."""
     figures: tuple[Figure, ...] = ("AP50", "AP75", "mAP", *ANGLES, *COSTS)
     columns = ("model", "AP50", "AP75", "mAP", "angle°", "p90°", "params (M)", "FLOPs (G)")
-    models = [(row.name, *(_shown(row, key) for key in figures)) for row in rows]
+    models = [(row.name, *(_spread(row, key) for key in figures)) for row in rows]
     changes = [(label, *(_change(*pair, key).text for key in figures)) for label, pair in _labelled(rows)]
     header, *lines = aligned(columns, models + changes)
     rule = "─" * max(map(len, [header, *lines]))
     blocks = [[header], lines[: len(models)], lines[len(models) :]]
-    return f"\n{rule}\n".join("\n".join(block) for block in blocks if block)
+    notes = [note for _, pair in _labelled(rows) if (note := chance_note(*pair, sure))]
+    return f"\n{rule}\n".join("\n".join(block) for block in [*blocks, notes] if block)
 
 
 def pretraining(training: Training) -> str:
@@ -195,7 +230,6 @@ TRAINING_FACTS: dict[str, Callable[[Training], str]] = {
     "processes": lambda t: str(t.processes),
     "learning rate": lambda t: f"{t.learning_rate:g}",
     "image size": lambda t: f"{t.image_size} px",
-    "seed": lambda t: str(t.seed),
     "device": lambda t: t.device,
     "time": lambda t: duration(t.seconds),
     "torch": lambda t: t.versions.get("torch", MISSING),
@@ -231,10 +265,26 @@ def _published_row(row: Row, published: Published) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _pair_rows(previous: Row, current: Row) -> list[tuple[Cell, ...]]:
-    figures: tuple[Figure, ...] = ("AP50", "mAP", *ANGLES, *COSTS)
-    lines = [(Cell(row.name), *(Cell(_shown(row, key)) for key in figures)) for row in (previous, current)]
-    return [*lines, (Cell("difference"), *(_change(previous, current, key) for key in figures))]
+def _pair_rows(previous: Row, current: Row, sure: Uncertainty) -> list[tuple[Cell, ...]]:
+    figures: tuple[Figure, ...] = (*ACCURACIES, *ANGLES, *COSTS)
+    lines = [(Cell(row.name), *(Cell(_spread(row, key)) for key in figures)) for row in (previous, current)]
+    changes = (_change(previous, current, key, sure) for key in figures)
+    found = sure.comparison(previous, current)
+    ranges = [found and (found.scores[key].low, found.scores[key].high) for key in ACCURACIES]
+    intervals = (Cell(interval(each, signs=True)) for each in ranges)
+    rest = [Cell("")] * (len(figures) - len(ACCURACIES))
+    return [*lines, (Cell("difference"), *changes), (Cell("95 % interval"), *intervals, *rest)]
+
+
+def _seed_row(row: Row, run: Row) -> tuple[Cell, ...]:
+    scores = (Cell(_shown(run, key)) for key in ACCURACIES)
+    return Cell(f"{row.name}, seed {run.seed}"), Cell(str(run.seed)), *scores, *[Cell("")] * len(ACCURACIES)
+
+
+def _best(rows: Sequence[Row], key: Figure, sure: Uncertainty) -> Row | None:
+    """The row whose score is better than that of any other, as far as can be seen."""
+    scored = sorted((row for row in rows if row.figure(key) is not None), key=lambda row: -row.figure(key))
+    return scored[0] if scored and all(sure.seen(other, scored[0], key) for other in scored[1:]) else None
 
 
 def _labelled(rows: Sequence[Row]) -> list[tuple[str, tuple[Row, Row]]]:
@@ -249,10 +299,6 @@ def _labelled(rows: Sequence[Row]) -> list[tuple[str, tuple[Row, Row]]]:
 
 def _class_row(name: str, values: list[float | None]) -> tuple[Cell, ...]:
     return Cell(name), *(Cell(percent(value), share=value) for value in values)
-
-
-def _angle_cells(found: list[Accuracy | None]) -> list[Cell]:
-    return [Cell(degrees(getattr(each, key, None))) for each in found for key in ANGLES]
 
 
 def _absent(rows: Sequence[Row]) -> bool:
@@ -271,9 +317,22 @@ def _shown(row: Row, key: Figure) -> str:
     return scaled(value, COSTS[key][1]) if key in COSTS else percent(value)
 
 
-def _change(previous: Row, current: Row, key: Figure) -> Cell:
-    """The difference of the figures as they are shown, so that a reader who subtracts them finds the same."""
+def _spread(row: Row, key: Figure) -> str:
+    """Mean ± standard deviation over runs, or the only figure."""
+    spread = row.spread(key) if key not in COSTS else None
+    if spread is None:
+        return _shown(row, key)
+    return f"{_shown(row, key)} ± {degrees(spread) if key in ANGLES else percent(spread)}"
+
+
+def _change(previous: Row, current: Row, key: Figure, sure: Uncertainty | None = None) -> Cell:
+    """The difference of the figures as they are shown, so that a reader who subtracts them finds the same.
+
+    It has a colour where it is exact, or larger than chance would make it.
+    """
     before, after = _shown(previous, key), _shown(current, key)
     change = None if MISSING in (before, after) else float(after) - float(before)
     better = "more" if key in ACCURACIES else "less"
-    return difference(change, better=better, decimals=1 if key in ANGLES else 2)
+    cell = difference(change, better=better, decimals=1 if key in ANGLES else 2)
+    exact = key in COSTS or (sure is not None and sure.seen(previous, current, key))
+    return cell if exact else replace(cell, kind="")

@@ -15,6 +15,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import read_labels
 from tiltbox.errors import OutputError
 from tiltbox.files import require_file_place, require_writable, whole_file, write_json, write_text
+from tiltbox.layout import OUTCOMES
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, angle_error
 from tiltbox.metrics.bootstrap import Outcomes, outcomes_of
 from tiltbox.metrics.confusion import Confusion, confusion
@@ -24,7 +25,6 @@ from tiltbox.stages.scored import label_files, read_scored
 
 # Beside the metrics.
 SERVER_BLOCK, CURVES, CONFUSION = "dota.txt", "pr_curves.csv", "confusion.csv"
-OUTCOMES = "outcomes.parquet"
 log = logging.getLogger("tiltbox")
 
 CURVE_THRESHOLDS = (0.5, 0.75)

@@ -1,0 +1,90 @@
+"""How sure the scores of the rows are, and which differences between them can be seen.
+
+Rows are resampled together if they were scored on the same labels, images and classes, and every run of them
+has kept what came of its detections (:mod:`tiltbox.metrics.bootstrap`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from tiltbox.metrics.bootstrap import Comparison, Outcomes, Resampling
+from tiltbox.metrics.outcomes_file import read_outcomes
+from tiltbox.report.collect import Row
+
+LEAST_IMAGES = 2
+
+
+class _Ground(NamedTuple):
+    """What rows have to share to be compared."""
+
+    labels: str
+    images: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """A row's AP in each draw of images of its ground, which others draw likewise."""
+
+    ground: _Ground
+    resampling: Resampling
+    aps: np.ndarray
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Intervals of scores and of differences; None of rows that cannot be resampled, or not together."""
+
+    rows: dict[str, _Resampled] = field(default_factory=dict)
+
+    def ranges(self, row: Row) -> dict[str, tuple[float, float] | None]:
+        """The 95 % interval of each score, as a fraction; empty where there is none."""
+        found = self.rows.get(row.name)
+        return found.resampling.ranges(found.aps) if found else {}
+
+    def comparison(self, first: Row, second: Row) -> Comparison | None:
+        ours, theirs = (self.rows.get(row.name) for row in (first, second))
+        if ours is None or theirs is None or ours.ground != theirs.ground:
+            return None
+        return ours.resampling.compare(ours.aps, theirs.aps, ours.ground.classes)
+
+    def seen(self, first: Row, second: Row, key: str) -> bool:
+        """Whether the difference of a score is larger than chance would make it, at 95 %."""
+        found = self.comparison(first, second)
+        return found is not None and key in found.scores and found.scores[key].seen
+
+
+UNKNOWN = Uncertainty()
+
+
+def uncertainty(rows: Sequence[Row]) -> Uncertainty:
+    """Resample what can be.
+
+    Raises:
+        DataError: A file of outcomes is malformed.
+    """
+    resamplings: dict[_Ground, Resampling] = {}
+    found = {}
+    for row in rows:
+        ground, runs = _outcomes(row)
+        if ground is not None and len(ground.images) >= LEAST_IMAGES:
+            resampling = resamplings.setdefault(ground, Resampling(len(ground.images)))
+            found[row.name] = _Resampled(ground, resampling, resampling.aps(runs))
+    return Uncertainty(found)
+
+
+def _outcomes(row: Row) -> tuple[_Ground | None, list[dict[str, Outcomes]]]:
+    """The outcomes of all scored runs, and what they have in common; None where that differs."""
+    if not row.scored or any(run.outcomes is None for run in row.scored):
+        return None, []
+    read = [read_outcomes(run.outcomes) for run in row.scored]
+    grounds = {
+        _Ground(run.metrics.labels, images, tuple(found))
+        for run, (images, found) in zip(row.scored, read, strict=True)
+    }
+    return (grounds.pop() if len(grounds) == 1 else None), [found for _, found in read]
