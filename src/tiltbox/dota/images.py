@@ -150,7 +150,7 @@ def _bands(data: bytes, path: Path) -> np.ndarray | None:
     try:
         bands = tiff.read_bands(data)
     except ValueError as error:
-        raise DataError(path, f"is no TIFF file that can be read ({error})", _INTACT) from None
+        raise DataError(path, f"is no complete image ({error})", _INTACT) from None
     return None if bands is None else np.ascontiguousarray(bands[..., ::-1])
 
 

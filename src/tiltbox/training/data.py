@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 from mmengine.dataset import BaseDataset
-from mmrotate.datasets.transforms import ConvertBoxType
-from mmrotate.registry import DATASETS, TRANSFORMS
-from mmrotate.structures import RotatedBoxes
+from mmrotate.registry import DATASETS
 
 from tiltbox.dota.labels import read_labels
 from tiltbox.errors import DataError
-from tiltbox.geometry.boxes import qbox_to_rbox
 from tiltbox.model.detector import PAD_VALUE
 from tiltbox.settings.schedules import Schedule
 from tiltbox.training.mosaic import Mosaic
@@ -59,24 +54,6 @@ class PatchDataset(BaseDataset):
         return {"img_id": annfile.stem, "img_path": str(image), "instances": instances}
 
 
-@TRANSFORMS.register_module()
-class QuadsToRboxes(ConvertBoxType):
-    """mmrotate's conversion of labels; by our own where OpenCV's smallest rectangle fails.
-
-    It does for quads as thin as a hair, with an error that names neither file nor line.
-    """
-
-    def __init__(self) -> None:
-        super().__init__({"gt_bboxes": "rbox"})
-
-    def transform(self, results: dict) -> dict:
-        try:
-            return super().transform(results)
-        except cv2.error:
-            rboxes = qbox_to_rbox(results["gt_bboxes"].tensor.numpy())
-            return results | {"gt_bboxes": RotatedBoxes(torch.from_numpy(rboxes).float())}
-
-
 def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
     """Read, resize, put together, flip, rotate, pad and pack; all but Mosaic is mmdet's and mmrotate's."""
     size = (schedule.image_size, schedule.image_size)
@@ -84,7 +61,7 @@ def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
     read = [
         {"type": "mmdet.LoadImageFromFile"},
         {"type": "mmdet.LoadAnnotations", "with_bbox": True, "box_type": "qbox"},
-        {"type": QuadsToRboxes.__name__},
+        {"type": "QuadsToRboxes"},
         {"type": "mmdet.Resize", "scale": size, "keep_ratio": True},
     ]
     mosaic = {"type": Mosaic.__name__, "size": schedule.image_size, "prob": schedule.mosaic, "read": read}
