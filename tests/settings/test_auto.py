@@ -37,7 +37,7 @@ def test_the_published_recipe_stays_as_it_is():
     assert chosen(12_800, 2, size=1024)[0] == find_schedule("dota-2gpu")
 
 
-@pytest.mark.parametrize(("patches", "epochs"), [(1, 100), (64, 100), (500, 13), (1600, 4), (10**6, 4)])
+@pytest.mark.parametrize(("patches", "epochs"), [(1, 100), (48, 100), (500, 10), (1200, 4), (10**6, 4)])
 def test_as_many_steps_for_few_images_as_for_many(patches, epochs):
     schedule, _ = chosen(patches)
     assert set(schedule.epochs.model_dump().values()) == {epochs}
@@ -46,8 +46,8 @@ def test_as_many_steps_for_few_images_as_for_many(patches, epochs):
 @pytest.mark.parametrize(
     ("gpus", "size", "side", "expected"),
     [
-        (0, 512, 20.0, 256),  # the median object keeps 10 px
-        (0, 512, 40.0, 128),
+        (0, 512, 20.0, 320),  # the median object keeps 12 px
+        (0, 512, 40.0, 160),
         (0, 512, 400.0, 128),
         (0, 512, 5.0, 512),  # never enlarged
         (0, 100, 5.0, 96),
@@ -77,4 +77,4 @@ def test_before_there_are_data():
 
 def test_processes_share_the_steps():
     data = TrainingData(500, 1000, 512, 20.0)
-    assert choose(data, 0, processes=2)[0].epochs.xs == 26
+    assert choose(data, 0, processes=2)[0].epochs.xs == 20

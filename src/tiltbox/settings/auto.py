@@ -9,9 +9,9 @@ from tiltbox.settings.schedules import SMALLEST_IMAGE, Epochs, Schedule, find_sc
 
 AUTO = "auto"
 LARGE = 4000  # patches with objects, from which on the published recipe pays; DOTA-v1.0 has 12,800
-STEPS = {"small-cpu": 1600, "small-gpu": 6000}  # after which more of them bring little
+STEPS = {"small-cpu": 1200, "small-gpu": 6000}  # after which more of them bring little
 EPOCHS = {"small-cpu": (4, 100), "small-gpu": (12, 300)}  # at least and at most
-OBJECT_SIDE = 10  # pixels that the median object keeps on a CPU: more than a cell of the finest level, 8
+OBJECT_SIDE = 12  # pixels that the median object keeps on a CPU: one and a half cells of the finest level
 SMALLEST, LARGEST = 128, 1024  # image sizes
 
 
@@ -40,7 +40,7 @@ def choose(data: TrainingData, gpus: int, processes: int = 1) -> tuple[Schedule,
 
     >>> schedule, line = choose(TrainingData(480, 1039, 512, 22.0), gpus=0)
     >>> print(line)
-    schedule auto: small-cpu, 14 epochs at 256 px, for 480 patches with 1,039 objects and no GPU
+    schedule auto: small-cpu, 10 epochs at 288 px, for 480 patches with 1,039 objects and no GPU
     """
     name = base(data.patches, gpus)
     schedule = find_schedule(name)
