@@ -30,4 +30,4 @@ rule all_variants:
     default_target: True
     input:
         rules.report.output,
-        [results_of(name) for name in plan.variants],
+        [results_of(run) for run in plan.runs],

@@ -176,6 +176,8 @@ def _train(verbs) -> None:
         "--processes", type=_at_least(1), metavar="N", help="training processes on the CPU (default: 1)"
     )
     _schedule_option(verb)
+    help = "of random weights, order and augmentation (default: the schedule's, 0 unless it says another)"
+    verb.add_argument("--seed", type=_at_least(0), metavar="N", help=help)
     help = "weights to start from, instead of the variant's own; random: none, whatever the schedule says"
     verb.add_argument("--start", metavar="FILE_OR_URL", help=f"{help} (a file of that name: ./random)")
     verb.add_argument(
@@ -202,6 +204,7 @@ def _run_train(options: Namespace) -> None:
         gpus=options.gpus,
         processes=options.processes,
         start=options.start,
+        seed=options.seed,
         resume=options.resume,
         track=options.track,
     )

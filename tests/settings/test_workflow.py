@@ -182,7 +182,7 @@ def test_a_training_depends_on_all_that_may_be_chosen(gpus, unscheduled, monkeyp
     assert before != mark(dataset=unscheduled, schedule="small-gpu")
     find = schedules.find_schedule
     for changed in ("dota-1gpu", "small-gpu", "dota-2gpu"):
-        other = find(changed).model_copy(update={"seed": 9})
+        other = find(changed).model_copy(update={"flip": 0.1})
         found = lambda name: other if name == changed else find(name)  # noqa: B023, E731
         monkeypatch.setattr("tiltbox.settings.auto.find_schedule", found)
         assert (mark(dataset=unscheduled) == before) is (changed == "dota-2gpu"), changed
@@ -218,7 +218,7 @@ def test_what_a_training_does_not_depend_on(gpus, change):
         ({"epochs": {"xs": 2, "s": 2, "l": 3}}, False),
         ({"batch": 4}, False),
         ({"base_lr": 0.002}, False),
-        ({"seed": 1}, False),
+        ({"seed": 1}, True),  # the workflow says which seeds there are
         ({"pretrained": False}, False),
     ],
 )
@@ -264,3 +264,45 @@ def test_variants_may_be_given_with_commas(gpus):
 def test_a_misspelt_key_is_named_although_the_right_one_is_missing(gpus):
     with pytest.raises(SettingsError, match="datset: unknown key; did you mean 'dataset'"):
         resolve({"datset": "mini", "variants": LEAST["variants"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds"), [(3, (3,)), ([0, 2], (0, 2)), ("0,1,2", (0, 1, 2)), ("5", (5,)), ("1, 0", (1, 0))]
+)
+def test_seeds(given, seeds):
+    plan = resolve(LEAST | {"seeds": given})
+    assert plan.workflow.seeds == seeds and len(plan.runs) == len(seeds) * len(plan.variants)
+
+
+def test_runs_are_variants_and_with_other_seeds_folders_in_them():
+    plan = resolve(LEAST | {"seeds": [0, 7], "variants": "yoloms-xs-current"})
+    assert plan.runs == ["yoloms-xs-current", "yoloms-xs-current/seed-7"] == plan.runs_of("yoloms-xs-current")
+    assert resolve(LEAST).workflow.seeds == (0,)
+
+
+@pytest.mark.parametrize("seeds", [[], [-1], "0,x", [0, 0], 2**31, 0.5, "", None])
+def test_seeds_that_are_none(seeds):
+    with pytest.raises(SettingsError, match=r"--config: seeds"):
+        resolve(LEAST | {"seeds": seeds}, overridden=["seeds"])
+
+
+def test_a_training_depends_on_its_seed():
+    plan = resolve(LEAST)
+    name = next(iter(plan.variants))
+    assert plan.depends_on(name, 0) != plan.depends_on(name, 1)
+
+
+def test_a_seed_of_the_schedule_that_is_not_used_is_remarked(tmp_path):
+    content = yaml.safe_load((CONFIG.parent / "schedules/smoke.yaml").read_text()) | {"seed": 5}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    own = {"schedule": str(tmp_path / "own.yaml")}
+    assert any("seed 5 of schedule" in remark for remark in resolve(LEAST | own).remarks)
+    assert not any("seed 5" in remark for remark in resolve(LEAST | own | {"seeds": [5]}).remarks)
+
+
+def test_a_set_that_is_tested_on_what_it_trains_on_is_remarked(tmp_path):
+    (tmp_path / "train/images").mkdir(parents=True), (tmp_path / "train/labelTxt").mkdir()
+    own = {"name": "same", "source": {"folder": "."}, "train_splits": ["train"], "test_split": "train"}
+    (tmp_path / "same.yaml").write_text(yaml.safe_dump(own))
+    remarks = resolve(LEAST | {"dataset": str(tmp_path / "same.yaml")}).remarks
+    assert "tests on 'train', which it trains on" in remarks[0]

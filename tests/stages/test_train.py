@@ -155,6 +155,17 @@ def test_patches_without_objects_are_spoken_of(folder, tmp_path, monkeypatch, ca
     assert any("5 of 6 patches hold no object" in message for message in caplog.messages) == said
 
 
+def test_a_seed_in_place_of_the_schedules(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tiltbox.stages.train._launch", cut)
+    marks = {}
+    for seed in (None, 0, 4):
+        with pytest.raises(Cut):
+            train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / str(seed), gpus=0, seed=seed)
+        config = read_config(tmp_path / str(seed) / "work/config.py")
+        marks[seed] = (config.randomness.seed, config.fingerprint)
+    assert marks[None] == marks[0] and marks[4][0] == 4 and marks[4][1] != marks[0][1]
+
+
 def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     schedule = SMOKE.model_copy(update={"base_lr": 1e6, "max_steps": 20, "threads": 1})

@@ -114,6 +114,18 @@ def test_a_variant_is_a_target(fresh, name):
     assert jobs == dict.fromkeys((*PER_VARIANT, *once), 1)
 
 
+def test_seeds_are_trainings_of_their_own(fresh):
+    """What does not depend on the seed is done once."""
+    jobs = dry_run(fresh, "gpus=0", "seeds=0,3")
+    each = dict.fromkeys(PER_VARIANT, 2 * len(ALL)) | {"complexity": len(ALL)}
+    assert jobs == each | dict.fromkeys(ONCE, 1)
+    places = jobs_of(fresh, *REAL, "seeds=[3]")
+    assert ("train", "results/tiny/yoloms-xs-current/seed-3/train/checkpoint.pth") in places
+    assert ("complexity", "results/tiny/yoloms-xs-current/complexity/complexity.json") in places
+    one = dry_run(fresh, "gpus=0", "seeds=0,3", targets=(ALL[0],))
+    assert (one["train"], one["complexity"], one[ALL[0]]) == (2, 1, 1)
+
+
 def test_without_labels_it_ends_in_the_file_to_submit(fresh):
     dataset = yaml.safe_load((fresh / "configs/datasets/tiny.yaml").read_text())
     dataset |= {"name": "bare", "test_split": "test", "test_labelled": False}
@@ -433,6 +445,26 @@ def test_a_second_run_has_nothing_to_do(finished):
     done = call("snakemake", "--cores", "2", "--config", *REAL, at=finished)
     assert done.returncode == 0, done.stderr
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_another_seed_trains_nothing_anew(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    settings = ["dataset=tiny", f"variants={TWO[0]}", "gpus=0", "seeds=0,1"]
+    expected = dict.fromkeys(PER_VARIANT[:-1], 1) | {"report": 1, "all_variants": 1}
+    assert dry_run(folder, *settings) == expected
+    done = call("snakemake", "--cores", "2", "--config", *settings, at=folder)
+    assert done.returncode == 0, done.stderr
+    assert dry_run(folder, *settings) == {}
+    results = folder / "results/tiny" / TWO[0]
+    facts = [json.loads((place / "train/train.json").read_text()) for place in (results, results / "seed-1")]
+    assert [each["seed"] for each in facts] == [0, 1] and facts[0]["config_hash"] != facts[1]["config_hash"]
+    assert (results / "train/checkpoint.pth").read_bytes() != (
+        results / "seed-1/train/checkpoint.pth"
+    ).read_bytes()
+    with (folder / "results/tiny/leaderboard.csv").open() as file:
+        rows = {row["variant"]: row["seeds"] for row in csv.DictReader(file)}
+    assert rows == {TWO[0]: "0+1", TWO[1]: "0"}
+    assert (folder / f"logs/tiny/{TWO[0]}/seed-1/train.log").exists()
 
 
 def test_a_changed_row_reruns_that_variant_alone(finished, kept_configs):

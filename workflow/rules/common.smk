@@ -35,8 +35,10 @@ dataset = plan.dataset
 CORES = workflow.resource_settings.cores or 16  # on a cluster nobody may have set them
 
 
+# A run is a training: a variant, or with another seed than 0 something like yoloms-xs-current/seed-1.
 wildcard_constraints:
     variant="|".join(plan.variants),
+    run=f"({'|'.join(plan.variants)})(/{layout.SEED}[1-9][0-9]*)?",
 
 
 def uncompared(value):
@@ -64,30 +66,39 @@ def contents_of(splits):
     return lambda wildcards: dataset.contents(splits)
 
 
-def results_of(variant):
-    """What a variant's row ends in: scores, or where there are no labels the file to submit."""
-    scores = layout.metrics(dataset.name, variant)
-    submission = layout.task1(dataset.name, variant) / "Task1.zip"
+def variant_of(wildcards):
+    return layout.variant_and_seed(wildcards.run)[0]
+
+
+def seed_of(wildcards):
+    return layout.variant_and_seed(wildcards.run)[1]
+
+
+def results_of(run):
+    """What a training ends in: scores, or where there are no labels the file to submit."""
+    scores = layout.metrics(dataset.name, run)
+    submission = layout.task1(dataset.name, run) / "Task1.zip"
     return scores if dataset.test_labelled else submission
 
 
 def cpu_threads(wildcards):
-    """Without GPUs, and where the schedule does not say, the variants that were asked for share the cores."""
+    """Without GPUs, and where the schedule does not say, the trainings that were asked for share the cores."""
     targets = {
         part for target in workflow.dag_settings.targets for part in Path(target).parts
     }
     asked = targets & set(plan.variants) or plan.variants
-    return plan.schedule.threads or max(1, CORES // len(asked))
+    trainings = len(asked) * len(plan.workflow.seeds)
+    return plan.schedule.threads or max(1, CORES // trainings)
 
 
 def tracked(wildcards, output):
-    """The option that logs a stage to the variant's MLflow run, ``uncompared``."""
-    return f"--track {dataset.name}/{wildcards.variant}" if plan.workflow.track else ""
+    """The option that logs a stage to the training's MLflow run, ``uncompared``."""
+    return f"--track {dataset.name}/{wildcards.run}" if plan.workflow.track else ""
 
 
-def log_file(stage):
-    return str(layout.LOGS / dataset.name / "{variant}" / f"{stage}.log")
+def log_file(stage, of="{run}"):
+    return str(layout.LOGS / dataset.name / of / f"{stage}.log")
 
 
-def benchmark_file(stage):
-    return str(layout.BENCHMARKS / dataset.name / "{variant}" / f"{stage}.tsv")
+def benchmark_file(stage, of="{run}"):
+    return str(layout.BENCHMARKS / dataset.name / of / f"{stage}.tsv")

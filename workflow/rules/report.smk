@@ -4,10 +4,8 @@
 rule report:
     input:
         published=CONFIGS / "published.yaml",
-        results=[results_of(name) for name in plan.variants],
-        facts=expand(
-            layout.training_facts(dataset.name, "{variant}"), variant=plan.variants
-        ),
+        results=[results_of(run) for run in plan.runs],
+        facts=[layout.training_facts(dataset.name, run) for run in plan.runs],
         counts=expand(
             layout.complexity(dataset.name, "{variant}"), variant=plan.variants
         ),
@@ -36,5 +34,5 @@ for variant in plan.variants:
         name:
             variant
         input:
-            results_of(variant),
+            [results_of(run) for run in plan.runs_of(variant)],
             layout.complexity(dataset.name, variant),

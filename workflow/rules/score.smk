@@ -6,7 +6,7 @@ rule predict:
         checkpoint=rules.train.output.checkpoint,
         patches=plan.test_patches / "manifest.json",
     output:
-        detections=layout.detections(dataset.name, "{variant}"),
+        detections=layout.detections(dataset.name, "{run}"),
     log:
         log_file("predict"),
     benchmark:
@@ -19,6 +19,7 @@ rule predict:
         mem_mb=6000 + 6000 * plan.gpus,
         runtime=720,
     params:
+        variant=lambda wildcards: variant_of(wildcards),
         patches=plan.test_patches,
         settings=fingerprint(
             dataset_keys("classes"), {"image_size": plan.schedule.image_size}
@@ -27,7 +28,7 @@ rule predict:
         schedule=uncompared(plan.schedule_name),
         gpus=uncompared(plan.gpus),
     shell:
-        "tiltbox predict {wildcards.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
+        "tiltbox predict {params.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
         " --out {output.detections} --dataset {params.dataset:q} --schedule {params.schedule:q}"
         " --gpus {params.gpus} > {log} 2>&1"
 
@@ -37,10 +38,10 @@ rule merge:
         detections=rules.predict.output.detections,
     output:
         task1=[
-            layout.task1(dataset.name, "{variant}") / f"Task1_{name}.txt"
+            layout.task1(dataset.name, "{run}") / f"Task1_{name}.txt"
             for name in dataset.classes
         ],
-        submission=layout.task1(dataset.name, "{variant}") / "Task1.zip",
+        submission=layout.task1(dataset.name, "{run}") / "Task1.zip",
     log:
         log_file("merge"),
     benchmark:
@@ -51,7 +52,7 @@ rule merge:
         mem_mb=4000,
         runtime=60,
     params:
-        folder=lambda wildcards: layout.task1(dataset.name, wildcards.variant),
+        folder=lambda wildcards: layout.task1(dataset.name, wildcards.run),
         classes=dataset.classes,
         dataset=uncompared(plan.workflow.dataset),
     shell:
@@ -63,11 +64,11 @@ rule evaluate:
         task1=rules.merge.output.task1,
         tracking=ancient(rules.tracking.output),
     output:
-        metrics=layout.metrics(dataset.name, "{variant}"),
-        server=layout.metrics(dataset.name, "{variant}").with_name("dota.txt"),
-        curves=layout.metrics(dataset.name, "{variant}").with_name("pr_curves.csv"),
-        confusion=layout.metrics(dataset.name, "{variant}").with_name("confusion.csv"),
-        outcomes=layout.metrics(dataset.name, "{variant}").with_name("outcomes.parquet"),
+        metrics=layout.metrics(dataset.name, "{run}"),
+        server=layout.metrics(dataset.name, "{run}").with_name("dota.txt"),
+        curves=layout.metrics(dataset.name, "{run}").with_name("pr_curves.csv"),
+        confusion=layout.metrics(dataset.name, "{run}").with_name("confusion.csv"),
+        outcomes=layout.metrics(dataset.name, "{run}").with_name("outcomes.parquet"),
     log:
         log_file("evaluate"),
     benchmark:
@@ -78,7 +79,7 @@ rule evaluate:
         mem_mb=4000,
         runtime=60,
     params:
-        task1=lambda wildcards: layout.task1(dataset.name, wildcards.variant),
+        task1=lambda wildcards: layout.task1(dataset.name, wildcards.run),
         raw=layout.raw(dataset.name) / dataset.test_split,
         split=dataset.test_split,
         classes=dataset.classes,
@@ -93,9 +94,9 @@ rule complexity:
     output:
         counts=layout.complexity(dataset.name, "{variant}"),
     log:
-        log_file("complexity"),
+        log_file("complexity", of="{variant}"),
     benchmark:
-        benchmark_file("complexity")
+        benchmark_file("complexity", of="{variant}")
     conda:
         "../envs/tiltbox.yaml"
     resources:

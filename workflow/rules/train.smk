@@ -1,4 +1,4 @@
-# Training, one job per variant. Epoch checkpoints stay in train/work, which Snakemake does not know
+# Training, one job for each variant and seed. Epoch checkpoints stay in train/work, which Snakemake does not know
 # and so does not delete: a killed training goes on where it was.
 
 
@@ -7,9 +7,9 @@ rule weights:
     output:
         touch(layout.weights_mark(dataset.name, "{variant}")),
     log:
-        log_file("weights"),
+        log_file("weights", of="{variant}"),
     benchmark:
-        benchmark_file("weights")
+        benchmark_file("weights", of="{variant}")
     priority: 10
     conda:
         "../envs/tiltbox.yaml"
@@ -23,16 +23,20 @@ rule weights:
         "tiltbox weights {wildcards.variant} --schedule {params.schedule:q} > {log} 2>&1"
 
 
+def weights_of(wildcards):
+    return layout.weights_mark(dataset.name, variant_of(wildcards))
+
+
 rule train:
     input:
         patches=plan.train_patches / "manifest.json",
         tracking=ancient(rules.tracking.output),
-        weights=ancient(rules.weights.output) if plan.needs_weights else [],
+        weights=ancient(weights_of) if plan.needs_weights else [],
     output:
-        checkpoint=layout.checkpoint(dataset.name, "{variant}"),
-        config=layout.config(dataset.name, "{variant}"),
-        history=layout.history(dataset.name, "{variant}"),
-        facts=layout.training_facts(dataset.name, "{variant}"),
+        checkpoint=layout.checkpoint(dataset.name, "{run}"),
+        config=layout.config(dataset.name, "{run}"),
+        history=layout.history(dataset.name, "{run}"),
+        facts=layout.training_facts(dataset.name, "{run}"),
     log:
         log_file("train"),
     benchmark:
@@ -46,15 +50,17 @@ rule train:
         runtime=1440,  # a cluster may end it then; started again, it goes on
     params:
         patches=plan.train_patches,
-        folder=lambda wildcards: layout.checkpoint(
-            dataset.name, wildcards.variant
-        ).parent,
+        variant=lambda wildcards: variant_of(wildcards),
+        seed=lambda wildcards: seed_of(wildcards),
+        folder=lambda wildcards: layout.checkpoint(dataset.name, wildcards.run).parent,
         track=tracked,
-        settings=lambda wildcards: plan.depends_on(wildcards.variant),
+        settings=lambda wildcards: plan.depends_on(
+            variant_of(wildcards), seed_of(wildcards)
+        ),
         dataset=uncompared(plan.workflow.dataset),
         schedule=uncompared(plan.schedule_name),
         gpus=uncompared(plan.gpus),
     shell:
-        "tiltbox train {wildcards.variant} --patches {params.patches} --out {params.folder}"
+        "tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
         " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.track}"
         " > {log} 2>&1"

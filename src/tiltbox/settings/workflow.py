@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tiltbox import layout
 from tiltbox.errors import SettingsError
@@ -23,6 +23,19 @@ def _one_or_more(names: Any) -> Any:
     return [name.strip() for name in names.split(",")] if isinstance(names, str) else names
 
 
+def _whole_numbers(value: Any) -> Any:
+    """Of a number, a list of numbers, or a text such as ``0,1,2``."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int) else value
+
+
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("names a seed twice; remove one")
+    return seeds
+
+
 class Workflow(Settings):
     """The keys of ``configs/config.yaml``."""
 
@@ -35,6 +48,11 @@ class Workflow(Settings):
         "auto",
         description="a name in configs/schedules or a path; auto: the dataset's, or what fits the data",
     )
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...],
+        BeforeValidator(_whole_numbers),
+        AfterValidator(_different),
+    ] = Field((0,), min_length=1, description="a training for each; a text is split at its commas")
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="per training; auto: as the schedule says, or none where there are none"
     )
@@ -65,9 +83,26 @@ class Plan:
         return layout.patches(self.dataset.name, [self.dataset.test_split])
 
     @property
+    def runs(self) -> list[str]:
+        """The trainings: of every variant with every seed, seed by seed."""
+        return [layout.run(name, seed) for seed in self.workflow.seeds for name in self.variants]
+
+    def runs_of(self, name: str) -> list[str]:
+        """Those of one variant."""
+        return [layout.run(name, seed) for seed in self.workflow.seeds]
+
+    @property
     def remarks(self) -> list[str]:
         """What is allowed but may not be meant, a line each."""
         remarks = []
+        if self.dataset.test_split in self.dataset.train_splits:
+            remarks.append(
+                f"dataset {self.dataset.name} tests on '{self.dataset.test_split}', which it trains on:"
+                " its scores say what was learned by heart"
+            )
+        if self.schedule.seed and self.schedule.seed not in self.workflow.seeds:
+            unused = f"seed {self.schedule.seed} of schedule {self.schedule_name}"
+            remarks.append(f"{unused} is not used: `seeds` says which are")
         if self.workflow.gpus == "auto" and self.gpus == 0:
             remarks.append(f"training on the CPU, with schedule {self.schedule_name}: there is no GPU")
         if self.schedule_name == AUTO:
@@ -102,14 +137,14 @@ class Plan:
         found = (starting_weights(schedule, variant) for schedule in self._schedules.values())
         return next(filter(None, found), None)
 
-    def depends_on(self, name: str) -> str:
+    def depends_on(self, name: str, seed: int = 0) -> str:
         """A hash of all that can change the weights that a training of the variant ends with.
 
         GPUs count only by their number, the processes: not by where they are. How many processes load the
         data changes nothing that matters, nor do weights to start from where the schedule starts from none.
         """
         size = self.variants[name].size
-        changed = {"processes": self.gpus or 1, "pretrained": self.starting_weights(name)}
+        changed = {"processes": self.gpus or 1, "pretrained": self.starting_weights(name), "seed": seed}
         schedules = [
             schedule.model_dump(mode="json", exclude={"workers", "epochs"})
             | {"epochs": getattr(schedule.epochs, size)}

@@ -55,6 +55,7 @@ def train(
     gpus: int | None = None,
     processes: int | None = None,
     start: str | None = None,
+    seed: int | None = None,
     resume: bool = True,
     track: str | None = None,
 ) -> Path:
@@ -73,6 +74,7 @@ def train(
         processes: Processes on the CPU, 1 by default.
         start: Weights to start from (file or address) instead of the variant's COCO weights, or ``random``
             for random weights, whatever the schedule says.
+        seed: Instead of the schedule's.
         resume: Whether to go on from ``out/work``; if not, it is dropped with all that was kept beside it.
         track: MLflow experiment and run to log to, as ``experiment/run``; None logs nothing.
 
@@ -93,7 +95,8 @@ def train(
     gpus = _usable_gpus(gpus, schedule)
     if gpus and processes:
         raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
-    schedule = schedule.model_copy(update={"processes": gpus or processes or 1})
+    changes = {"processes": gpus or processes or 1, "seed": schedule.seed if seed is None else seed}
+    schedule = schedule.model_copy(update=changes)
     _say_what_is_left_out(schedule, manifest)
     _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
     if track is not None:
