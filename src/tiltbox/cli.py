@@ -25,7 +25,7 @@ def parser() -> ArgumentParser:
     top.add_argument("--version", action="version", version=f"tiltbox {__version__}")
     verbs = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
     stages = _download, _split, _train, _predict, _merge, _evaluate, _complexity, _report
-    for add in (*stages, _compare, _tracking, _weights):
+    for add in (*stages, _compare, _verify, _tracking, _weights):
         add(verbs)
     return top
 
@@ -452,6 +452,29 @@ def _run_report(options: Namespace) -> None:
     from tiltbox.stages.report import report
 
     print(report(options.results, options.out))
+
+
+# verify -----------------------------------------------------------------------------------------------
+
+
+def _verify(verbs) -> None:
+    help = "check that results are what their records say, from the images to the leaderboard"
+    verb = _verb(verbs, "verify", help, _run_verify)
+    verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="of a dataset, or a part of it")
+
+
+def _run_verify(options: Namespace) -> None:
+    from tiltbox.errors import DataError
+    from tiltbox.stages.verify import verify
+
+    found = verify(options.results)
+    looked_at = f"{_number(found.files, 'file')} of {_number(found.records, 'record')}"
+    for problem in found.problems:
+        print(problem)
+    if found.problems:
+        count = f"{len(found.problems)} of {looked_at} {'does' if len(found.problems) == 1 else 'do'} not fit"
+        raise DataError(options.results, count, "run the stages again that made them, or put the files back")
+    print(f"{looked_at}: all as they were written and read")
 
 
 # tracking ---------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_again_gives_the_same_and_leaves_the_folder_alone(tmp_path, mine):
     assert download(dataset, tmp_path / "raw") == first
     assert download(dataset, tmp_path / "raw") == first
     assert everything(mine) == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "raw"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "raw", "raw.provenance.json"]
 
 
 def test_another_dataset_takes_the_place_of_the_links_only(tmp_path, mine):

@@ -120,6 +120,7 @@ def test_the_files(scene):
         "confusion.csv",
         "dota.txt",
         "metrics.json",
+        "metrics.provenance.json",
         "outcomes.parquet",
         "pr_curves.csv",
     ]

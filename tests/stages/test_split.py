@@ -458,7 +458,7 @@ def test_ended_while_it_cuts(cutting, tmp_path, by):
     assert by == signal.SIGKILL or names(tmp_path) == ["train"]
     again = [*command(tmp_path / "train", tmp_path / "out"), "--size", "600", "--overlap", "0"]
     done = subprocess.run(again, check=False)
-    assert (done.returncode, names(tmp_path)) == (0, ["out", "train"])
+    assert (done.returncode, names(tmp_path)) == (0, ["out", "out.provenance.json", "train"])
     assert names(tmp_path / "out/images") == [f"P{number}__600__0___0.png" for number in range(4)]
 
 

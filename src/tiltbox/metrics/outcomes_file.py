@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiltbox.dota.arrow import as_numpy
+from tiltbox.dota.arrow import as_numpy, from_numpy, from_strings
 from tiltbox.errors import DataError
 from tiltbox.files import whole_file
 from tiltbox.metrics.bootstrap import Outcomes
@@ -38,11 +38,12 @@ def write_outcomes(path: Path, images: Sequence[str], outcomes: Mapping[str, Out
     tables = [_rows(number, each) for number, each in enumerate(outcomes.values())]
     columns = [np.concatenate(column) for column in zip(*tables, strict=True)]
     names = {"class": list(outcomes), "image": list(images)}
-    arrays = [
-        pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), pa.array(names[key], pa.string()))
+    encoded = [
+        pa.DictionaryArray.from_arrays(from_numpy(numbers), from_strings(names[key]))
         for key, numbers in zip(names, columns[:2], strict=True)
     ]
-    table = pa.table([*arrays, *map(pa.array, columns[2:])], names=[*names, "matched", "claimed"])
+    arrays = [*encoded, *map(from_numpy, columns[2:])]
+    table = pa.Table.from_arrays(arrays, names=[*names, "matched", "claimed"])
     table = table.replace_schema_metadata({"names": json.dumps(names, ensure_ascii=False)})
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

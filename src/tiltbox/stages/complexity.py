@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tiltbox.errors import SettingsError
 from tiltbox.files import write_json
+from tiltbox.provenance import Begun, beside
 from tiltbox.settings.variants import Variant
 
 
@@ -19,6 +20,7 @@ def complexity(name: str, variant: Variant, out: Path, *, size: int = 1024, num_
         raise SettingsError(
             "--size", f"{size} is no multiple of 32", "the detector halves its input five times"
         )
+    begun = Begun("complexity")
     from tiltbox.model import build_detector
     from tiltbox.model.complexity import count_complexity
 
@@ -31,4 +33,6 @@ def complexity(name: str, variant: Variant, out: Path, *, size: int = 1024, num_
         "unit": "multiply-adds",
     }
     write_json(out, content)
+    settings = {"variant": variant.model_dump(mode="json"), "size": size, "classes": num_classes}
+    begun.record(beside(Path(out)), outputs=[Path(out)], settings=settings)
     return content

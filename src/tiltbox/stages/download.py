@@ -15,6 +15,7 @@ from tiltbox.dota.sources import label_files
 from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_space, whole_folder, write_json
+from tiltbox.provenance import Begun, beside
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
 
@@ -49,7 +50,7 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None) -> di
         DataError: Something is missing, malformed, corrupt or not what it should be.
         OutputError: ``out`` cannot be written, holds something else or is being written by another process.
     """
-    out = Path(out)
+    begun, out = Begun("download"), Path(out)
     manifest = _present(dataset, out)
     if manifest is not None:
         return manifest
@@ -58,9 +59,17 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None) -> di
         raise OutputError(out, problem, "choose another folder with --out")
     reads = [path for path in (dataset.source.folder, archives) if path is not None]
     with whole_folder(out, "download", reads=reads) as folder:
-        _fill(dataset, folder, _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives))
+        files = _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives)
+        _fill(dataset, folder, files)
         manifest = _manifest(dataset, _checked(dataset, folder, shown_as=out))
         write_json(folder / "manifest.json", manifest)
+    settings = dataset.model_dump(mode="json", include={"name", "source", "splits"})
+    begun.record(
+        beside(out),
+        inputs=[path for _, path in files],
+        outputs=[out / "manifest.json"],
+        settings=settings,
+    )
     return manifest
 
 

@@ -21,6 +21,7 @@ from tiltbox.metrics.bootstrap import Outcomes, outcomes_of
 from tiltbox.metrics.confusion import Confusion, confusion
 from tiltbox.metrics.outcomes_file import write_outcomes
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
+from tiltbox.provenance import LABEL_FILES, TASK1_FILES, Begun, beside
 from tiltbox.stages.scored import label_files, read_scored
 
 # Beside the metrics.
@@ -67,7 +68,7 @@ def evaluate(
         SettingsError: ``absent_classes`` is neither, or ``names`` is given for Task1 files.
         OutputError: ``out`` cannot be written, or would overwrite or be taken for something else.
     """
-    task1, labels, out = Path(task1), Path(labels), Path(out)
+    begun, task1, labels, out = Begun("evaluate"), Path(task1), Path(labels), Path(out)
     files = label_files(labels)
     _require_place(out, labels, task1)
     truth = {name: read_labels(path, classes) for name, path in files.items()}
@@ -83,6 +84,13 @@ def evaluate(
         pairs = ", ".join(f"{name} for {other} ({count})" for name, other, count in most)
         log.info("most often taken for another class: %s", pairs)
     write_json(out, metrics)
+    begun.record(
+        beside(out),
+        inputs=[] if task1.is_dir() else [task1],
+        folders=[(labels, LABEL_FILES), *([(task1, TASK1_FILES)] if task1.is_dir() else [])],
+        outputs=[out, *(out.with_name(name) for name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES))],
+        settings={"absent_classes": absent_classes, "classes": list(classes), "split": split},
+    )
     return metrics
 
 

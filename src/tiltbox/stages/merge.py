@@ -20,6 +20,7 @@ from tiltbox.geometry.boxes import polygon_area, rbox_to_qbox
 from tiltbox.geometry.kernels import ZERO_AREA
 from tiltbox.geometry.nms import nms_quads_in_groups
 from tiltbox.progress import progress
+from tiltbox.provenance import TASK1_FILES, Begun, beside, matching
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,20 @@ def merge(
         OutputError: ``out`` cannot be written, holds something else than a merge or is being written by
             another process.
     """
-    detections = Path(detections)
+    begun, detections, out = Begun("merge"), Path(detections), Path(out)
     if not 0 <= iou <= 1:
         raise SettingsError("iou", f"{iou} is not accepted", "give a number from 0 to 1")
     with whole_folder(out, "merge", reads=[detections]) as folder:
         counts = Counts()
         parts = progress(_read(detections, classes, names), "merge", len(classes))
         write_task1(folder, _merged(parts, iou, counts))
+    begun.record(
+        beside(out),
+        inputs=[] if detections.is_dir() else [detections],
+        folders=[(detections, TASK1_FILES)] if detections.is_dir() else [],
+        outputs=matching(out, "*"),
+        settings={"iou": iou, "classes": list(classes)},
+    )
     return {
         "images": len(counts.images),
         "detections": counts.detections,

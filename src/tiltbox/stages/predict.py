@@ -12,6 +12,7 @@ from tiltbox.dota.images import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
 from tiltbox.processes import map_in_processes
+from tiltbox.provenance import Begun, beside
 from tiltbox.settings.variants import Variant
 
 BATCH = 8
@@ -48,8 +49,10 @@ def predict(
         DataError: There are no patches, or one cannot be read.
     """
     from tiltbox.dota.detections import write_detections
-    from tiltbox.model.checkpoint import local_copy
-    from tiltbox.training.devices import cpu_threads, gpu_count, leased_gpus
+    from tiltbox.model.checkpoint import is_address, local_copy
+    from tiltbox.training.devices import cpu_threads, gpu_count, gpu_name, leased_gpus
+
+    begun = Begun("predict")
 
     if image_size is not None and image_size % 32:
         problem = f"{image_size} is no multiple of 32"
@@ -69,6 +72,15 @@ def predict(
         parts = _on_devices(job, images, [f"cuda:{i}" for i in range(gpus)] or ["cpu"])
     detections = _joined(parts, classes)
     write_detections(out, detections)
+    source = checkpoint if is_address(checkpoint) else Path(checkpoint)
+    manifest = patches / "manifest.json"  # which patches of another tool may not have
+    begun.record(
+        beside(Path(out)),
+        inputs=[source, *([manifest] if manifest.is_file() else [])],
+        outputs=[Path(out)],
+        settings={"variant": name, "classes": list(classes), "image_size": image_size, "batch": batch},
+        gpu=gpu_name() if gpus else None,
+    )
     return len(detections.score)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tiltbox.files import write_text
+from tiltbox.layout import OUTCOMES
+from tiltbox.provenance import SUFFIX, Begun
 from tiltbox.report.collect import collect
 from tiltbox.report.leaderboard import leaderboard
 from tiltbox.report.markdown import markdown
@@ -35,11 +37,24 @@ def report(results: Path, out: Path, *, published: Path = CONFIGS / "published.y
         SettingsError: ``published`` is malformed.
         OutputError: ``out`` cannot be written.
     """
-    out = Path(out)
+    begun, results, out = Begun("report"), Path(results), Path(out)
     rows = collect(results, load_variants().variants)
     sure = uncertainty(rows)
     board = leaderboard(rows, out, load_published(published), sure)
     texts = {"md": markdown(board), "csv": sheet(rows, out, sure), "html": page(board, rows, sure)}
     for suffix, text in texts.items():
         write_text(out / f"leaderboard.{suffix}", text)
+    begun.record(
+        out / f"leaderboard.{SUFFIX}",
+        inputs=[path for row in rows for path in _files(results / row.name)],
+        outputs=[out / f"leaderboard.{suffix}" for suffix in texts],
+        settings={"published": str(published)},
+    )
     return terminal_table(rows, sure)
+
+
+def _files(folder: Path) -> list[Path]:
+    """What the report reads of a variant, and the records of it, by which the chain goes on."""
+    read = ("train.json", "history.csv", "metrics.json", "pr_curves.csv", OUTCOMES, "complexity.json")
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "work" not in path.parts)
+    return [path for path in found if path.name in read or path.name.endswith(SUFFIX)]

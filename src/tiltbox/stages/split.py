@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import cv2
 import numpy as np
 from isal import isal_zlib
 
-from tiltbox.dota.images import read_image, write_png
+from tiltbox.dota.images import list_images, read_image, write_png
 from tiltbox.dota.labels import Labels, format_labels
 from tiltbox.dota.patches import format_patch_name
 from tiltbox.dota.sources import Source, read_sources
@@ -27,10 +29,11 @@ from tiltbox.dota.windows import (
     window_iofs,
     without_area,
 )
-from tiltbox.errors import SettingsError
+from tiltbox.errors import DataError, SettingsError
 from tiltbox.files import cannot_write, require_space, whole_folder, write_json
 from tiltbox.layout import LEFT_OUT
 from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
+from tiltbox.provenance import LABEL_FILES, Begun, beside, file_hash, matching
 
 PADDING = (104, 116, 124)  # BGR, as in mmrotate's configs
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
@@ -64,11 +67,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ImageCount:
-    """What came of one image: its patches, the objects that are in none, and whether it is nearly black."""
+    """What came of one image: patches, objects that are on none, whether it is nearly black; its hash."""
 
     patches: list[PatchCount]
     left_out: list[LeftOut]
     black: bool
+    file_hash: str
 
 
 def split(
@@ -110,6 +114,7 @@ def split(
         OutputError: ``out`` cannot be written, lacks space, holds something else than a split or is being
             written by another process.
     """
+    begun = Begun("split")
     cutting = Cutting(size, overlap, tuple(rates), iof)
     if workers is not None and workers < 1:
         raise SettingsError("workers", f"{workers} is not accepted", "give at least 1")
@@ -124,7 +129,25 @@ def split(
         if left_out := [each for image in counts for each in image.left_out]:
             _write_left_out(folder / LEFT_OUT, left_out)
         write_json(folder / "manifest.json", manifest)
+    hashes = {
+        image.image: count.file_hash for image, count in zip(_largest_first(images), counts, strict=True)
+    }
+    _record(begun, sources, Path(out), cutting, hashes)
     return manifest
+
+
+def _record(
+    begun: Begun, sources: Sequence[Path], out: Path, cutting: Cutting, hashes: dict[Path, str]
+) -> None:
+    label_folders = [Path(source) / "labelTxt" for source in sources]
+    begun.record(
+        beside(out),
+        inputs=hashes,
+        outputs=matching(out, "*.*"),
+        folders=[(folder, LABEL_FILES) for folder in label_folders if folder.is_dir()],
+        settings=asdict(cutting),
+        hashes=hashes,
+    )
 
 
 def _estimated_bytes(images: list[Source], cutting: Cutting) -> int:
@@ -135,11 +158,15 @@ def _estimated_bytes(images: list[Source], cutting: Cutting) -> int:
 def _cut_all(
     images: list[Source], cutting: Cutting, folder: Path, out: Path, workers: int | None
 ) -> list[ImageCount]:
-    # The largest first, so that no core is left alone with one at the end.
-    tasks = sorted(images, key=lambda image: -image.width * image.height)
+    tasks = _largest_first(images)
     cut = partial(_cut_image, cutting, folder, out)
     workers = min(workers or cores(), len(tasks))
     return map_in_processes(cut, tasks, workers, "split", prepare=partial(cv2.setNumThreads, 1))
+
+
+def _largest_first(images: list[Source]) -> list[Source]:
+    """So that no core is left alone with a large one at the end."""
+    return sorted(images, key=lambda image: -image.width * image.height)
 
 
 def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> ImageCount:
@@ -151,7 +178,8 @@ def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> Ima
         labels, left_out = _sorted_out(source, windows, cutting.iof, (0, 0, width, height))
         name = source.name
         patches = [_cut_patch(image, name, labels, window, cutting.iof, folder) for window in windows]
-        return ImageCount(patches, left_out, bool(image.max(initial=0) < BLACK))
+        black = bool(image.max(initial=0) < BLACK)
+        return ImageCount(patches, left_out, black, file_hash(source.image))
     except OSError as error:
         raise cannot_write(out, error) from None
 
@@ -246,6 +274,29 @@ def _write_left_out(path: Path, left_out: list[LeftOut]) -> None:
         )
         for each in sorted(left_out, key=lambda each: (each.image, each.number)):
             writer.writerow([each.image, each.number, each.name, each.reason, *each.qbox.tolist()])
+
+
+def patch_contents(folder: Path) -> tuple[str, str]:
+    """The checksum of all pixels and labels that a folder's manifest has, and that of what lies there.
+
+    Raises:
+        DataError: The manifest is none, or a patch cannot be read.
+    """
+    try:
+        expected = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["contents"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise DataError(
+            folder / "manifest.json", "is no manifest of a split", "cut the images again"
+        ) from None
+    with ThreadPoolExecutor(cores()) as pool:
+        lines = list(pool.map(partial(_contents_of, folder), list_images(folder / "images")))
+    return expected, _hash_of(lines)
+
+
+def _contents_of(folder: Path, patch: Path) -> str:
+    annfile = folder / "annfiles" / f"{patch.stem}.txt"
+    contents = f"{patch.stem} {isal_zlib.crc32(read_image(patch)):08x}"
+    return f"{contents} {isal_zlib.crc32(annfile.read_bytes()):08x}" if annfile.is_file() else contents
 
 
 def _hash_of(lines: Iterable[str]) -> str:

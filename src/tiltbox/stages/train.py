@@ -22,8 +22,9 @@ from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_json, write_text
 from tiltbox.layout import LEFT_OUT
-from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
+from tiltbox.model.checkpoint import is_address, read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
+from tiltbox.provenance import SUFFIX, Begun
 from tiltbox.settings.auto import LARGE, TrainingData, choose
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
@@ -85,6 +86,7 @@ def train(
             there.
         CheckpointError: The weights to start from cannot be downloaded or read, or belong to another model.
     """
+    begun = Begun("train")
     manifest = _patch_manifest(patches)
     require_writable(out)
     _require_own(out)
@@ -118,6 +120,7 @@ def train(
                 _write_config(config, work)
                 _launch(work / "config.py", schedule.processes, on_cpu=gpus == 0)
                 _publish(work, out, facts, classes)
+                _record(begun, out, patches, config, schedule, variant, facts)
             if config.tracking:
                 _record_end(config.tracking, variant, out, len(classes))
     return out / "checkpoint.pth"
@@ -319,6 +322,24 @@ def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> No
     meta = {"variant": facts["variant"], "classes": list(classes), "image_size": facts["image_size"]}
     save_checkpoint(out / "checkpoint.pth", weights, meta)
     shutil.rmtree(work)
+
+
+def _record(
+    begun: Begun, out: Path, patches: Path, config, schedule: Schedule, variant: Variant, facts: dict
+) -> None:
+    start = config.pretrained
+    begun.record(
+        out / SUFFIX,
+        inputs=[patches / "manifest.json", *([start if is_address(start) else Path(start)] if start else [])],
+        outputs=[out / name for name in ("checkpoint.pth", "config.py", "history.csv", "train.json")],
+        settings={
+            "schedule": schedule.model_dump(mode="json"),
+            "variant": variant.model_dump(mode="json"),
+            "name": facts["variant"],
+        },
+        seed=schedule.seed,
+        gpu=None if facts["device"] == "CPU" else facts["device"],
+    )
 
 
 @contextmanager

@@ -1,0 +1,166 @@
+"""Check that what lies in a results folder is what the records of its stages say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiltbox.errors import DataError
+from tiltbox.progress import progress
+from tiltbox.provenance import SUFFIX, Provenance, file_hash, matching, read_provenance
+from tiltbox.stages.split import patch_contents
+
+NEEDS_RECORD = (
+    "train.json",
+    "detections.parquet",
+    "metrics.json",
+    "complexity.json",
+    "Task1.zip",
+    "leaderboard.csv",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was looked at, and what does not fit, a line each."""
+
+    records: int
+    files: int
+    problems: tuple[str, ...]
+
+
+def verify(results: Path) -> Verdict:
+    """Follow the records below ``results`` back to the images, and compare every file with its hash.
+
+    Named are: files that changed, or are gone, since a stage wrote or read them; files that a stage would
+    have read, had they been there; records that were edited; results without a record; and patches whose
+    pixels or labels are not those that were cut.
+
+    Args:
+        results: A results folder of a dataset, of a variant, or of a stage.
+
+    Raises:
+        DataError: There is no such folder, it holds no record, or a record is malformed.
+    """
+    results = Path(results)
+    if not results.is_dir():
+        raise DataError(results, "there is no such folder", "give results/DATASET")
+    records = _chain(sorted(results.rglob(f"*{SUFFIX}")))
+    if not records:
+        raise DataError(results, f"holds no *{SUFFIX}", "run the stages again: each writes one")
+    checker = _Checker(records)
+    for place, record in progress(records.items(), "verify", len(records)):
+        checker.check_outputs(place, record)
+    for place, record in records.items():
+        checker.check_inputs(place, record)
+    checker.require_records(results)
+    return Verdict(len(records), len(checker.hashes), tuple(checker.problems))
+
+
+def _chain(places: list[Path]) -> dict[Path, Provenance]:
+    """The records at these places, and those of what they were made from; sources first."""
+    found: dict[Path, Provenance] = {}
+    todo = list(places)
+    while todo:
+        place = _plain(todo.pop())
+        if place not in found:
+            found[place] = read_provenance(place)
+            todo += [each for path in _paths(place, found[place].inputs) for each in _records_near(path)]
+    return dict(sorted(found.items(), key=lambda item: (item[1].started, item[0])))
+
+
+def _records_near(path: Path) -> Iterator[Path]:
+    """The records that may be of the stage that wrote a file: in its folder, or beside it."""
+    yield from path.parent.glob(f"*{SUFFIX}")
+    folder = path.parent.with_name(f"{path.parent.name}.{SUFFIX}")
+    if folder.is_file():
+        yield folder
+
+
+class _Checker:
+    """Compares files with records; each file is read once and named once."""
+
+    def __init__(self, records: dict[Path, Provenance]) -> None:
+        self.hashes: dict[Path, str | None] = {}
+        self.problems: list[str] = []
+        self._named: set[Path] = set()
+        self._written = {
+            path: found for place, record in records.items() for path, found in _files(place, record.outputs)
+        }
+
+    def check_outputs(self, place: Path, record: Provenance) -> None:
+        if not record.intact:
+            self._name(place, "has been edited since the stage wrote it")
+        for path, expected in _files(place, record.outputs):
+            self._compare(path, expected, f"since 'tiltbox {record.stage}' wrote it")
+        if record.stage == "split":
+            self._require_patches(place, record)
+
+    def check_inputs(self, place: Path, record: Provenance) -> None:
+        """To be called when all outputs were: who wrote a file says best that it changed."""
+        for path, expected in _files(place, record.inputs):
+            self._compare(path, expected, f"since 'tiltbox {record.stage}' read it for {_shown(place)}")
+        for folder in record.folders:
+            self._require_nothing_new(place, record, _at(place, folder.path), folder.pattern)
+
+    def require_records(self, results: Path) -> None:
+        """Name results that no record speaks of."""
+        for path in sorted(results.rglob("*")):
+            if path.name in NEEDS_RECORD and _plain(path) not in self._written:
+                self._name(_plain(path), "has no record of the stage that wrote it")
+
+    def _compare(self, path: Path, expected: str, since: str) -> None:
+        found = self._hash(path)
+        if found is None:
+            self._name(path, f"is gone {since}")
+        elif found != expected:
+            self._name(path, f"has changed {since}")
+
+    def _hash(self, path: Path) -> str | None:
+        if path not in self.hashes:
+            self.hashes[path] = file_hash(path) if path.is_file() else None
+        return self.hashes[path]
+
+    def _require_nothing_new(self, place: Path, record: Provenance, folder: Path, pattern: str) -> None:
+        known = {path for path, _ in _files(place, record.inputs)}
+        for path in matching(folder, pattern):
+            if _plain(path) not in known:
+                self._name(_plain(path), f"is new since 'tiltbox {record.stage}' read the folder")
+
+    def _require_patches(self, place: Path, record: Provenance) -> None:
+        """By the checksum of all pixels and labels in the manifest, which is an output itself."""
+        for path, _ in _files(place, record.outputs):
+            if path.name == "manifest.json" and path.is_file() and path not in self._named:
+                expected, found = patch_contents(path.parent)
+                if found != expected:
+                    self._name(path.parent, "holds patches with other pixels or labels than were cut")
+
+    def _name(self, path: Path, problem: str) -> None:
+        if path not in self._named:
+            self._named.add(path)
+            self.problems.append(f"{_shown(path)}: {problem}")
+
+
+def _files(place: Path, entries: dict[str, str]) -> list[tuple[Path, str]]:
+    """Addresses, which have no hash, apart."""
+    return [(_at(place, name), found) for name, found in entries.items() if found]
+
+
+def _paths(place: Path, entries: dict[str, str]) -> list[Path]:
+    return [path for path, _ in _files(place, entries)]
+
+
+def _at(place: Path, name: str) -> Path:
+    return _plain(place.parent / name)
+
+
+def _plain(path: Path) -> Path:
+    """Absolute and without ``..``, links as they are."""
+    return Path(os.path.abspath(path))
+
+
+def _shown(path: Path) -> str:
+    """As seen from the current folder."""
+    return os.path.relpath(path)

@@ -1,0 +1,181 @@
+"""A chain of results as the stages leave it, and what is found when it is tampered with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tiltbox.__main__ import main
+from tiltbox.dota.mini import render_mini
+from tiltbox.errors import DataError
+from tiltbox.provenance import read_provenance
+from tiltbox.settings.schedules import find_schedule
+from tiltbox.settings.variants import find_variant
+from tiltbox.stages.complexity import complexity
+from tiltbox.stages.evaluate import evaluate
+from tiltbox.stages.merge import merge
+from tiltbox.stages.predict import predict
+from tiltbox.stages.report import report
+from tiltbox.stages.split import split
+from tiltbox.stages.train import train
+from tiltbox.stages.verify import verify
+
+NAME = "yoloms-xs-previous"
+RESULTS = f"results/mini/{NAME}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A project with one variant, from images to the leaderboard."""
+    folder = tmp_path_factory.mktemp("made")
+    raw, patches, results = folder / "data/raw", folder / "data/patches", folder / RESULTS
+    render_mini(raw, seed=0, images={"train": 2, "val": 2}, size=128)
+    for name in ("train", "val"):
+        split([raw / name], patches / name, size=128, overlap=24, workers=1)
+    schedule = find_schedule("smoke").model_copy(update={"threads": 1})
+    train(NAME, find_variant(NAME), schedule, patches / "train", results / "train", gpus=0)
+    found, merged = results / "predict/detections.parquet", results / "merge"
+    predict(NAME, find_variant(NAME), results / "train/checkpoint.pth", patches / "val", found, gpus=0)
+    merge(found, merged)
+    evaluate(merged, raw / "val/labelTxt", results / "evaluate/metrics.json", dataset="mini", split="val")
+    complexity(NAME, find_variant(NAME), results / "complexity/complexity.json", size=128)
+    report(results.parent, results.parent)
+    return folder
+
+
+@pytest.fixture
+def project(made, tmp_path, monkeypatch) -> Path:
+    """A copy elsewhere, as the current folder."""
+    folder = shutil.copytree(made, tmp_path / "project")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_all_fits_wherever_it_lies(project, tmp_path):
+    found = verify(Path("results/mini"))
+    assert found.problems == () and found.records == 8
+    shutil.move(project, tmp_path / "moved")
+    assert verify(tmp_path / "moved/results/mini").problems == ()
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def edit_patch(path: Path) -> None:
+    image = cv2.imread(str(path))
+    image[0, 0] ^= 1
+    cv2.imwrite(str(path), image)
+
+
+def edit_record(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 5}))
+
+
+def swap_checkpoint(path: Path) -> None:
+    """Another training's, with its record: all within the folder fits."""
+    append(path)
+    place = path.with_name("provenance.json")
+    record = read_provenance(place)
+    from tiltbox.provenance import file_hash
+
+    outputs = {**record.outputs, "checkpoint.pth": file_hash(path)}
+    place.write_text(record.model_copy(update={"outputs": outputs}).sealed().model_dump_json())
+
+
+TAMPERING: list[tuple[str, Callable[[Path], object], str]] = [
+    (f"{RESULTS}/merge/Task1_ship.txt", append, "has changed since 'tiltbox merge' wrote it"),
+    (f"{RESULTS}/merge/Task1.zip", append, "has changed since 'tiltbox merge' wrote it"),
+    (f"{RESULTS}/merge/Task1_ship.txt", Path.unlink, "is gone since 'tiltbox merge' wrote it"),
+    (f"{RESULTS}/merge/Task1_kite.txt", Path.touch, "is new since 'tiltbox evaluate' read the folder"),
+    (f"{RESULTS}/train/checkpoint.pth", append, "has changed since 'tiltbox train' wrote it"),
+    (f"{RESULTS}/train/checkpoint.pth", swap_checkpoint, "has changed since 'tiltbox predict' read it for"),
+    (f"{RESULTS}/train/train.json", append, "has changed since 'tiltbox train' wrote it"),
+    (f"{RESULTS}/predict/detections.parquet", append, "has changed since 'tiltbox predict' wrote it"),
+    (f"{RESULTS}/evaluate/metrics.json", append, "has changed since 'tiltbox evaluate' wrote it"),
+    (f"{RESULTS}/evaluate/outcomes.parquet", append, "has changed since 'tiltbox evaluate' wrote it"),
+    (f"{RESULTS}/evaluate/metrics.provenance.json", edit_record, "has been edited since the stage wrote it"),
+    (f"{RESULTS}/evaluate/metrics.provenance.json", Path.unlink, "is gone since 'tiltbox report' read it"),
+    (f"{RESULTS}/complexity/complexity.json", append, "has changed since 'tiltbox complexity' wrote it"),
+    ("results/mini/leaderboard.csv", append, "has changed since 'tiltbox report' wrote it"),
+    ("results/mini/leaderboard.html", Path.unlink, "is gone since 'tiltbox report' wrote it"),
+    ("data/raw/val/labelTxt/P0002.txt", append, "has changed since 'tiltbox split' read it"),
+    ("data/raw/val/labelTxt/P9999.txt", Path.touch, "is new since 'tiltbox split' read the folder"),
+    ("data/raw/train/images/P0000.png", append, "has changed since 'tiltbox split' read it"),
+    ("data/patches/train/manifest.json", append, "has changed since 'tiltbox split' wrote it"),
+]
+
+
+@pytest.mark.parametrize(("file", "tamper", "said"), TAMPERING)
+def test_tampering(project, file, tamper, said):
+    tamper(project / file)
+    problems = verify(Path("results/mini")).problems
+    assert any(line.startswith(f"{file}: {said}") for line in problems), problems
+
+
+def test_a_patch_with_another_pixel_or_label(project):
+    patch = next(Path("data/patches/train/images").iterdir())
+    before = patch.read_bytes()
+    edit_patch(patch)
+    said = "data/patches/train: holds patches with other pixels or labels than were cut"
+    assert verify(Path("results/mini")).problems == (said,)
+    patch.write_bytes(before)
+    append(Path("data/patches/train/annfiles") / f"{patch.stem}.txt")
+    assert verify(Path("results/mini")).problems == (said,)
+
+
+def test_a_result_without_a_record(project):
+    shutil.copytree(RESULTS, "results/mini/copied")
+    for path in Path("results/mini/copied").rglob("*provenance.json"):
+        path.unlink()
+    problems = verify(Path("results/mini")).problems
+    assert "results/mini/copied/merge/Task1.zip: has no record of the stage that wrote it" in problems
+
+
+def test_a_part_of_the_results(project):
+    append(Path(RESULTS) / "train/checkpoint.pth")
+    assert len(verify(Path(RESULTS) / "evaluate").problems) == 1, "the chain leads back to it"
+    assert verify(Path(RESULTS) / "complexity").problems == ()
+
+
+def test_the_command(project, capsys):
+    assert main(["verify", "results/mini"]) == 0
+    assert capsys.readouterr().out.strip().endswith("of 8 records: all as they were written and read")
+    append(Path(RESULTS) / "merge/Task1_ship.txt")
+    assert main(["verify", "results/mini"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{RESULTS}/merge/Task1_ship.txt: has changed since 'tiltbox merge' wrote it")
+    assert err.count("\n") == 1 and "1 of " in err and "does not fit" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "there is no such folder"), ("", "holds no"), ("{}", "is no record of a stage")],
+)
+def test_what_is_no_results_folder(tmp_path, content, message):
+    folder = tmp_path / "results"
+    if content is not None:
+        folder.mkdir()
+    if content:
+        (folder / "provenance.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        verify(folder)
+
+
+def test_what_a_record_says(project):
+    record = read_provenance(Path(RESULTS) / "train/provenance.json")
+    assert (record.stage, record.seed, record.gpu) == ("train", 0, None)
+    assert record.settings["schedule"]["max_steps"] == 2 and record.settings["name"] == NAME
+    assert record.inputs.keys() == {"../../../../data/patches/train/manifest.json"}
+    assert record.outputs.keys() == {"checkpoint.pth", "config.py", "history.csv", "train.json"}
+    assert record.versions.keys() >= {"tiltbox", "torch", "onedl-mmrotate", "numpy"}
+    assert record.processor and record.cores == os.cpu_count() and record.seconds > 0
+    image = np.array([*read_provenance(Path("data/patches/train.provenance.json")).inputs])
+    assert sum("images/" in path for path in image) == 2
