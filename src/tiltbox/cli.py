@@ -104,7 +104,8 @@ def _run_download(options: Namespace) -> None:
     from tiltbox.settings.datasets import find_dataset
     from tiltbox.stages.download import download
 
-    manifest = download(find_dataset(options.dataset), options.out, archives=options.archives)
+    file = Path(options.dataset) if options.dataset.endswith((".yaml", ".yml")) else None
+    manifest = download(find_dataset(options.dataset), options.out, archives=options.archives, file=file)
     for name, counts in manifest["splits"].items():
         objects = "no labels" if counts["objects"] is None else _number(counts["objects"], "object")
         print(f"{name}: {_number(counts['images'], 'image')}, {objects}")
@@ -358,11 +359,13 @@ def _run_evaluate(options: Namespace) -> None:
 
 def _track_evaluation(options: Namespace, metrics: dict) -> None:
     from tiltbox import tracking
+    from tiltbox.provenance import beside
     from tiltbox.report.pictures import example_pictures
     from tiltbox.stages.evaluate import CONFUSION, CURVES, SERVER_BLOCK
 
     folder = options.out.parent
-    tables = [options.out, *(folder / name for name in (SERVER_BLOCK, CURVES, CONFUSION))]
+    tables = [options.out, beside(options.out)]
+    tables += [folder / name for name in (SERVER_BLOCK, CURVES, CONFUSION)]
     pictures = []
     if options.images:
         classes = _classes(options.dataset)

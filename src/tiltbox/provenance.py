@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -169,6 +169,20 @@ def read_provenance(path: Path) -> Provenance:
         first = error.errors()[0]
         problem = f"is no record of a stage ({'.'.join(map(str, first['loc']))}: {first['msg']})"
         raise DataError(path, problem, "run the stage again") from None
+
+
+def images_behind(record: Path) -> set[str] | None:
+    """The hashes of the images that the patches were cut from which a stage read; None where not known."""
+    if not record.is_file():
+        return None
+    found = None
+    for name in read_provenance(record).inputs:
+        manifest = record.parent / name
+        cut = beside(manifest.parent)
+        if manifest.name == "manifest.json" and cut.is_file():
+            inputs = read_provenance(cut).inputs
+            found = {value for path, value in inputs.items() if PurePosixPath(path).parent.name == "images"}
+    return found
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:

@@ -101,7 +101,8 @@ def log_history(run_id: str, history: Path) -> None:
 def log_training(run_id: str, out: Path, counts: Mapping) -> None:
     """Log what a finished training left: its resolved configuration, history and facts, and its size."""
     log_history(run_id, out / "history.csv")
-    files = [out / name for name in ("config.py", "history.csv", "train.json")]
+    names = ("config.py", "history.csv", "train.json", "provenance.json")
+    files = filter(Path.is_file, (out / name for name in names))
     _log_results(_client().get_run(run_id), _size_metrics(counts), files)
     _client().set_terminated(run_id, "FINISHED")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,14 +11,18 @@ from tiltbox.report.collect import Row
 from tiltbox.report.comparison import (
     accuracy_note,
     effort_note,
+    grounds,
     input_note,
     label_note,
     pair_notes,
     pairs,
+    patch_note,
     recipe_notes,
     same_test_set,
+    seen_note,
 )
 from tiltbox.report.records import Complexity
+from tiltbox.report.tables import model_table
 
 PUBLISHED_RECIPE = {
     "pretrained": "https://example.org/yoloms_coco/weights.pth",
@@ -158,3 +163,31 @@ def test_the_number_of_classes_is_known_without_scores(make_row, published):
     assert "Parameters and FLOPs are comparable." in recipe_notes([row], published)
     notes = recipe_notes([retrained(row, data={"classes": 18})], published)
     assert any("heads for as many classes" in note for note in notes)
+
+
+def test_rows_on_other_ground_have_a_sign(make_row):
+    """Two on the same labels and patches, one on other labels, one on other patches, one on neither."""
+
+    def row(name: str, labels: str, contents: str) -> Row:
+        found = retrained(make_row(name), data={"contents": contents})
+        return replace(found, metrics=found.metrics.model_copy(update={"labels": labels}))
+
+    rows = [
+        row("yoloms-xs-previous", "a", "p"),
+        row("yoloms-xs-current", "a", "p"),
+        row("yoloms-s-previous", "b", "p"),
+        row("yoloms-s-current", "a", "q"),
+        row("yoloms-l-previous", "c", "q"),
+    ]
+    signs = grounds(rows)
+    assert [signs.get(row.name, "") for row in rows] == ["", "", "†", "*", "‡*"]
+    assert label_note(rows).startswith("†, ‡: scored on other labels")
+    assert patch_note(rows).startswith("*: trained on other patches")
+    assert model_table(rows, Path(".")).rows[4][0].text == "yoloms-l-previous ‡*"
+    assert grounds(rows[:2]) == {row.name: "" for row in rows[:2]} and patch_note(rows[:2]) is None
+
+
+def test_test_images_that_were_trained_on_are_said(make_row):
+    row = make_row("yoloms-xs-previous")
+    assert seen_note([row, replace(row, seen_before=0)]) is None
+    assert seen_note([replace(row, seen_before=3)]).startswith("3 of the test images are among the training")

@@ -38,7 +38,7 @@ def pair(make_row) -> list[Row]:
 def test_what_is_not_known_is_a_dash():
     row = Row("mine", "mini")
     (line,) = model_table([row], Path(".")).rows
-    assert texts(line) == ["mine", *["–"] * 12]
+    assert texts(line) == ["mine", *["–"] * 13]
 
 
 def test_nothing_to_say_is_no_table(published):
@@ -54,18 +54,20 @@ def test_nothing_to_say_is_no_table(published):
 def test_model_table_has_the_published_columns(make_row, tmp_path):
     checkpoint = tmp_path / "mini" / "my net" / "checkpoint.pth"
     recipe = {"pretrained": "https://x.org/yoloms_coco/a.pth"}
-    row = make_row(PAIR[0], 0.75877, checkpoint=checkpoint, recipe=recipe)
+    record = checkpoint.with_name("metrics.provenance.json")
+    row = make_row(PAIR[0], 0.75877, checkpoint=checkpoint, record=record, recipe=recipe)
     table = model_table([row], tmp_path / "out")
     assert table.columns == (
         *("model", "pretrain", "aug", "mAP", "AP50", "AP75", "angle error (°)", "p90 (°)"),
-        *("params (M)", "FLOPs (G)", "batch size", "config", "checkpoint"),
+        *("params (M)", "FLOPs (G)", "batch size", "config", "checkpoint", "record"),
     )
     (line,) = table.rows
     assert texts(line) == [
         *(PAIR[0], "COCO", "flip, RR", "20.00", "75.88", "10.00", "4.2", "20.0", "4.48", "22.24", "2 × 4"),
-        *("–", "checkpoint.pth"),
+        *("–", "checkpoint.pth", "scores"),
     ]
-    assert line[-1].link == "../mini/my%20net/checkpoint.pth"
+    assert line[-2].link == "../mini/my%20net/checkpoint.pth"
+    assert line[-1].link == "../mini/my%20net/metrics.provenance.json"
 
 
 @pytest.mark.parametrize(

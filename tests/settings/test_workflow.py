@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
+from tiltbox.__main__ import main
 from tiltbox.errors import SettingsError
 from tiltbox.settings import schedules, workflow
 from tiltbox.settings.base import read_yaml
@@ -306,3 +310,25 @@ def test_a_set_that_is_tested_on_what_it_trains_on_is_remarked(tmp_path):
     (tmp_path / "same.yaml").write_text(yaml.safe_dump(own))
     remarks = resolve(LEAST | {"dataset": str(tmp_path / "same.yaml")}).remarks
     assert "tests on 'train', which it trains on" in remarks[0]
+
+
+def test_two_dataset_files_of_one_name(tmp_path, monkeypatch):
+    """The second one is refused while the first one is there; the same one, moved or not, is not."""
+    shutil.copytree(CONFIG.parent, tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        for folder in ("train/images", "train/labelTxt", "val/images", "val/labelTxt"):
+            (tmp_path / name / folder).mkdir(parents=True)
+        for split in ("train", "val"):
+            cv2.imwrite(str(tmp_path / name / split / "images/P1.png"), np.zeros((64, 64, 3), np.uint8))
+            (tmp_path / name / split / "labelTxt/P1.txt").write_text("0 0 9 0 9 5 0 5 ship 0\n")
+        own = {"name": "harbours", "source": {"folder": name}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(own))
+    assert main(["download", "a.yaml", "--out", "data/harbours/raw"]) == 0
+    assert resolve(LEAST | {"dataset": "a.yaml"}).dataset.name == "harbours"
+    message = r"b\.yaml: name: 'harbours' is also that of a\.yaml, whose data and results would go; give one"
+    with pytest.raises(SettingsError, match=message):
+        resolve(LEAST | {"dataset": "b.yaml"})
+    (tmp_path / "a.yaml").rename(tmp_path / "c.yaml")
+    assert resolve(LEAST | {"dataset": "c.yaml"}).dataset.name == "harbours"
+    assert resolve(LEAST | {"dataset": "b.yaml"}).dataset.name == "harbours"

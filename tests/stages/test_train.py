@@ -73,6 +73,7 @@ def test_outputs(trained):
         "checkpoint.pth",
         "config.py",
         "history.csv",
+        "provenance.json",
         "train.json",
     }
     (row,) = rows(trained / "history.csv")

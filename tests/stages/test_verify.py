@@ -16,6 +16,7 @@ from tiltbox.__main__ import main
 from tiltbox.dota.mini import render_mini
 from tiltbox.errors import DataError
 from tiltbox.provenance import read_provenance
+from tiltbox.report.collect import collect
 from tiltbox.settings.schedules import find_schedule
 from tiltbox.settings.variants import find_variant
 from tiltbox.stages.complexity import complexity
@@ -179,3 +180,12 @@ def test_what_a_record_says(project):
     assert record.processor and record.cores == os.cpu_count() and record.seconds > 0
     image = np.array([*read_provenance(Path("data/patches/train.provenance.json")).inputs])
     assert sum("images/" in path for path in image) == 2
+
+
+def test_test_images_among_the_training_images_are_found_by_their_content(project):
+    (row,) = collect(Path("results/mini"), {})
+    assert row.seen_before == 0
+    shutil.copy("data/raw/train/images/P0000.png", "data/raw/val/images/P0002.png")
+    split([Path("data/raw/val")], Path("data/patches/val"), size=128, overlap=24, workers=1)
+    (row,) = collect(Path("results/mini"), {})
+    assert row.seen_before == 1

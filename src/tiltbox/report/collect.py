@@ -14,6 +14,7 @@ from typing import Literal
 
 from tiltbox import layout
 from tiltbox.errors import DataError
+from tiltbox.provenance import SUFFIX, beside, images_behind
 from tiltbox.report.records import (
     Complexity,
     CurvePoint,
@@ -39,6 +40,9 @@ class Row:
         size, generation: None for a variant that is in no table and not trained yet.
         config, checkpoint: Files of the training.
         outcomes: What came of each detection, for resampling.
+        record: Where the scores come from (:mod:`tiltbox.provenance`).
+        seen_before: How many of the test images are, byte for byte, among those it was trained on; None where
+            that is not known.
         others: The same variant trained with further seeds.
     """
 
@@ -54,6 +58,8 @@ class Row:
     config: Path | None = None
     checkpoint: Path | None = None
     outcomes: Path | None = None
+    record: Path | None = None
+    seen_before: int | None = None
     others: tuple[Row, ...] = ()
 
     @property
@@ -180,7 +186,15 @@ def _run(folder: Path, of: Path, variant: Variant | None, complexity: Complexity
         config=_existing(folder / "train" / "config.py"),
         checkpoint=_existing(folder / "train" / "checkpoint.pth"),
         outcomes=_existing(folder / "evaluate" / layout.OUTCOMES),
+        seen_before=_seen_before(folder),
+        record=_existing(beside(folder / "evaluate" / "metrics.json")),
     )
+
+
+def _seen_before(folder: Path) -> int | None:
+    trained = images_behind(folder / "train" / SUFFIX)
+    tested = images_behind(beside(folder / "predict" / "detections.parquet"))
+    return None if trained is None or tested is None else len(trained & tested)
 
 
 def _existing(path: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU
@@ -55,6 +56,15 @@ def angle_note(rows: Sequence[Row]) -> str | None:
     )
 
 
+def seen_note(rows: Sequence[Row]) -> str | None:
+    """A warning where detectors were tested on what they were trained on."""
+    counts = sorted({run.seen_before for row in rows for run in row.scored if run.seen_before})
+    if not counts:
+        return None
+    images = f"{_listed(list(map(str, counts)))} of the test images"
+    return f"{images} are among the training images: these scores say what was learned by heart."
+
+
 def effort_note(rows: Sequence[Row]) -> str | None:
     """A warning where some were trained for longer than others."""
     epochs = sorted({row.training.epochs for row in rows if row.training})
@@ -63,12 +73,50 @@ def effort_note(rows: Sequence[Row]) -> str | None:
     return f"Trained for {_listed(list(map(str, epochs)))} epochs: some only learned for longer than others."
 
 
+def grounds(rows: Sequence[Row]) -> dict[str, str]:
+    """Signs that tell rows apart by what they were scored and trained on, by name; none where all are alike.
+
+    Those on the labels, or the patches, of most rows have none.
+    """
+    signs: dict[str, str] = {}
+    for of, kinds in ((_labels, SCORED_ON), (_patches, TRAINED_ON)):
+        found = {row.name: of(row) for row in rows if of(row) is not None}
+        ranked = [ground for ground, _ in Counter(found.values()).most_common()]
+        for name, ground in found.items():
+            place = ranked.index(ground)
+            signs[name] = signs.get(name, "") + (kinds[min(place, len(kinds)) - 1] if place else "")
+    return signs
+
+
+SCORED_ON, TRAINED_ON = "†‡§", "*°¤"  # each for one further set of labels or patches
+
+
+def _labels(row: Row) -> tuple | None:
+    return (row.dataset, row.metrics.split, row.metrics.labels) if row.metrics else None
+
+
+def _patches(row: Row) -> object:
+    """A hash of all pixels and labels that it was trained on."""
+    return row.training and row.training.data.get("contents")
+
+
 def label_note(rows: Sequence[Row]) -> str | None:
     """A warning where some were scored before the labels were edited, and others after."""
-    labels = {row.metrics.labels for row in rows if row.metrics}
-    if len(labels) < 2:
+    signs = _used(rows, SCORED_ON)
+    if not signs:
         return None
-    return "These scores are not comparable: they were not measured on the same labels. Score all again."
+    return f"{signs}: scored on other labels than the rest, so not comparable with it. Score all again."
+
+
+def patch_note(rows: Sequence[Row]) -> str | None:
+    """A warning where some were trained before the images or labels were edited, and others after."""
+    signs = _used(rows, TRAINED_ON)
+    return f"{signs}: trained on other patches than the rest. Train all again." if signs else None
+
+
+def _used(rows: Sequence[Row], kinds: str) -> str:
+    used = "".join(grounds(rows).values())
+    return ", ".join(sign for sign in kinds if sign in used)
 
 
 RESAMPLING_NOTE = (

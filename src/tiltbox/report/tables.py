@@ -15,12 +15,15 @@ from tiltbox.report.comparison import (
     angle_note,
     chance_note,
     effort_note,
+    grounds,
     input_note,
     label_note,
     pair_notes,
     pairs,
+    patch_note,
     recipe_notes,
     same_test_set,
+    seen_note,
 )
 from tiltbox.report.records import Training
 from tiltbox.report.table import (
@@ -45,7 +48,8 @@ COSTS: dict[Figure, tuple[str, float]] = {"params": ("params (M)", 1e6), "flops"
 
 def model_table(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> Table:
     """The columns of the published model table; files are linked relative to the folder ``out``."""
-    cells = [_model_row(row, out) for row in rows]
+    signs = grounds(rows)
+    cells = [_model_row(row, out, signs.get(row.name, "")) for row in rows]
     for column, key in enumerate(ACCURACIES, start=3):
         if best := _best(rows, key, sure):
             cells[rows.index(best)] = mark(cells[rows.index(best)], column)
@@ -65,6 +69,7 @@ def model_table(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> 
             "batch size",
             "config",
             "checkpoint",
+            "record",
         ),
         tuple(cells),
         words=3,
@@ -219,7 +224,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-MODEL_NOTES = (accuracy_note, angle_note, label_note, effort_note, input_note)
+MODEL_NOTES = (accuracy_note, seen_note, angle_note, label_note, patch_note, effort_note, input_note)
 
 TRAINING_FACTS: dict[str, Callable[[Training], str]] = {
     "pretraining": pretraining,
@@ -239,21 +244,22 @@ TRAINING_FACTS: dict[str, Callable[[Training], str]] = {
 }
 
 
-def _model_row(row: Row, out: Path) -> tuple[Cell, ...]:
+def _model_row(row: Row, out: Path, sign: str) -> tuple[Cell, ...]:
     t = row.training
     return (
-        Cell(row.name),
+        Cell(f"{row.name} {sign}".rstrip()),
         Cell(pretraining(t) if t else MISSING),
         Cell(augmentation(t) if t else MISSING),
         *(Cell(_shown(row, key)) for key in (*ACCURACIES, *ANGLES, *COSTS)),
         Cell(f"{t.processes} × {t.images_per_step // t.processes}" if t else MISSING),
         _link(row.config, out),
         _link(row.checkpoint, out),
+        _link(row.record, out, "scores"),
     )
 
 
-def _link(path: Path | None, out: Path) -> Cell:
-    return Cell(MISSING) if path is None else Cell(path.name, link=quote(relative(path, out)))
+def _link(path: Path | None, out: Path, text: str | None = None) -> Cell:
+    return Cell(MISSING) if path is None else Cell(text or path.name, link=quote(relative(path, out)))
 
 
 def _published_row(row: Row, published: Published) -> tuple[Cell, ...]:

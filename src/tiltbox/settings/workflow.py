@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from tiltbox import layout
 from tiltbox.errors import SettingsError
 from tiltbox.gpus import gpus_here
+from tiltbox.provenance import beside, read_provenance
 from tiltbox.settings.auto import AUTO, before_the_data, candidates
 from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.settings.datasets import Dataset, find_dataset
@@ -180,6 +182,7 @@ def resolve(
     names = [known_name(name, rows, place, "variant") for name in workflow.variants]
     dataset = find_dataset(workflow.dataset)
     _require_folder(dataset)
+    _require_only_one(dataset, workflow.dataset)
     schedule_name = dataset.schedule if workflow.schedule == AUTO else workflow.schedule
     here = gpus_here() if gpus is None else gpus
     asked = None if workflow.gpus == "auto" else workflow.gpus
@@ -200,6 +203,21 @@ def _checked(config: dict[str, Any], where: str, overridden: Collection[str]) ->
 
 def _origin(key: str, where: str, overridden: Collection[str]) -> str:
     return "--config" if key in overridden else where
+
+
+def _require_only_one(dataset: Dataset, name_or_file: str) -> None:
+    """Refuse a second dataset file of one name: its data and results would take the place of the first."""
+    place = beside(layout.raw(dataset.name))
+    if not (name_or_file.endswith((".yaml", ".yml")) and place.is_file()):
+        return
+    known = read_provenance(place).settings.get("file")
+    other = place.parent / known if known else None
+    if other is None or not other.is_file() or other.samefile(name_or_file):
+        return
+    if find_dataset(str(other)).name == dataset.name:
+        first = os.path.relpath(other)
+        problem = f"'{dataset.name}' is also that of {first}, whose data and results would go"
+        raise SettingsError(f"{name_or_file}: name", problem, "give one of the two another name")
 
 
 def _require_folder(dataset: Dataset) -> None:

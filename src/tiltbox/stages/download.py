@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ class SplitFolders(NamedTuple):
     labels: Path | None
 
 
-def download(dataset: Dataset, out: Path, *, archives: Path | None = None) -> dict:
+def download(dataset: Dataset, out: Path, *, archives: Path | None = None, file: Path | None = None) -> dict:
     """Provide ``out/{train,val,test}/{images,labelTxt}`` and ``out/manifest.json``.
 
     A folder of the user's is linked, never copied or changed. What is there already and complete stays.
@@ -40,6 +41,7 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None) -> di
         out: The folder to write, whole or not at all.
         archives: A folder that holds the archives, or some of them, already. The others are fetched to
             ``archives/<dataset>`` beside ``out``.
+        file: The dataset's own file, for the record: another of the same name would take its place.
 
     Returns:
         The manifest: ``dataset``, ``source`` (its kind), ``fingerprint`` of the settings behind it,
@@ -64,6 +66,7 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None) -> di
         manifest = _manifest(dataset, _checked(dataset, folder, shown_as=out))
         write_json(folder / "manifest.json", manifest)
     settings = dataset.model_dump(mode="json", include={"name", "source", "splits"})
+    settings["file"] = file and os.path.relpath(file, out.parent)
     begun.record(
         beside(out),
         inputs=[path for _, path in files],
