@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.labels import Labels, format_labels, list_labels, read_labels, write_labels
+from tiltbox.dota.labels import Labels, format_labels, list_labels, parse_labels, read_labels, write_labels
 from tiltbox.errors import DataError
 
 LINE = "0 0 9 0 9 5.5 0 5.5 ship 1"
@@ -188,3 +188,8 @@ def test_what_is_written_is_read(tmp_path):
     assert np.array_equal(read.qboxes, qboxes)
     assert (read.classes, read.header) == (written.classes, written.header)
     assert read.difficult.tolist() == written.difficult.tolist()
+
+
+def test_two_ways_to_write_a_class(tmp_path):
+    labels = parse_labels("0 0 9 0 9 5 0 5 cafe\u0301 0\n", "P1.txt", ["café"])
+    assert labels.classes == ("café",)

@@ -120,3 +120,12 @@ def test_label_files_in_the_order_of_the_images(tmp_path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.txt").touch()
     assert list(label_files(tmp_path, ["b", "a"], tmp_path)) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"), [("0.1 0.1 0.5 0.1 0.5 0.9 0.1 0.9 ship 0\n", True), (SHIP, False), ("", False)]
+)
+def test_labels_that_look_normalised(tmp_path, caplog, labels, said):
+    """As other tools write them, but for the format."""
+    read_sources([add(tmp_path / "train", "P1", labels)])
+    assert any("lie between 0 and 1" in message for message in caplog.messages) == said

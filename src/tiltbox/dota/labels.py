@@ -14,7 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tiltbox.dota.reading import MAX_COORDINATE, decoded, list_files, read_bytes, require_class
+from tiltbox.dota.reading import (
+    MAX_COORDINATE,
+    decoded,
+    list_files,
+    plain_name,
+    read_bytes,
+    require_class,
+)
 from tiltbox.errors import DataError
 
 EXTENSIONS = (".txt",)
@@ -118,12 +125,13 @@ def _object(
     if len(words) not in (9, 10):
         problem = f"has {len(words)} words, not the 10 of 'x1 y1 x2 y2 x3 y3 x4 y4 class difficult'"
         raise DataError(f"{where}:{number}", problem, "correct the line")
-    if classes is not None and words[8] not in classes:
-        require_class(words[8], classes, f"{where}:{number}")
+    name = plain_name(words[8])
+    if classes is not None and name not in classes:
+        require_class(name, classes, f"{where}:{number}")
     difficult = _DIFFICULTIES.get(words[9]) if len(words) == 10 else 0
     if difficult is None:
         difficult = _difficulty(words[9], f"{where}:{number}")
-    return words[:8], words[8], difficult, number
+    return words[:8], name, difficult, number
 
 
 def _coordinates(corners: Sequence[list[str]], where: Path | str, lines: Sequence[int]) -> np.ndarray:

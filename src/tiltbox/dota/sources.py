@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from tiltbox.dota.images import image_size, list_images, warn_of_passed_over
 from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.errors import DataError
+
+log = logging.getLogger("tiltbox")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ def read_sources(folders: Sequence[Path], classes: Collection[str] | None = None
         where = ", ".join(map(str, folders)) or "sources"
         raise DataError(where, "there is no image", "give folders with images/")
     _require_different_names(sources)
+    _warn_of_shares(sources)
     if len({source.labels is None for source in sources}) == 2:
         bare = next(source for source in sources if source.labels is None).image.parent.parent
         raise DataError(bare, "has no labelTxt/, but another source has", "split them one by one")
@@ -85,6 +91,16 @@ def _require_different_names(sources: Sequence[Source]) -> None:
         if (other := first.setdefault(source.name, source)) is not source:
             problem = f"there is an image of that name in {other.image.parent}"
             raise DataError(source.image, problem, "rename one of them, or give each source once")
+
+
+def _warn_of_shares(sources: Sequence[Source]) -> None:
+    corners = [source.labels.qboxes for source in sources if source.labels]
+    if sum(map(len, corners)) and max(np.abs(each).max(initial=0) for each in corners) <= 1:
+        log.warning(
+            "%s: all corners of all objects lie between 0 and 1, like shares of an image's width and height;"
+            " they are taken as pixels, so multiply them first",
+            sources[0].image.parent.parent,
+        )
 
 
 def _require_none(names: list[str], folder: Path, problem: str) -> None:

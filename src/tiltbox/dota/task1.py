@@ -133,7 +133,7 @@ def read_task1(source: Path, classes: Collection[str]) -> dict[str, ClassDetecti
     """
     found = {}
     for where, file_name, content in _files(Path(source)):
-        name = file_name.removeprefix("Task1_").removesuffix(".txt")
+        name = plain_name(file_name.removeprefix("Task1_").removesuffix(".txt"))
         require_class(name, classes, where)
         if name in found:
             raise DataError(where, f"there is a second {file_name}", "keep one of them")

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tiltbox.dota import images, labels
 from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.reading import plain_name
 from tiltbox.dota.windows import Cutting
 from tiltbox.errors import SettingsError
 from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, load
@@ -159,16 +160,18 @@ def _files(root: Path, folder: str | None, extensions: Collection[str]) -> Itera
             yield path
 
 
-def _no_wildcard(name: str) -> str:
+def _file_name(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"{name!r} holds a sign that cannot be printed; give it another name")
     if "{" in name or "}" in name:
         raise ValueError(
             f"'{name}' holds a brace, which Snakemake takes for a wildcard; give it another name"
         )
-    return name
+    return plain_name(name)
 
 
 # Names of files are made of them.
-ClassName = Annotated[str, Field(pattern=r"^[^\s/]{1,60}$"), AfterValidator(_no_wildcard)]
+ClassName = Annotated[str, Field(pattern=r"^[^\s/]{1,60}$"), AfterValidator(_file_name)]
 
 
 class Dataset(Settings):
