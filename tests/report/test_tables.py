@@ -215,18 +215,18 @@ def test_training_facts(make_row):
 def test_terminal_table(pair):
     rule = "─" * 80
     assert terminal_table(pair).splitlines() == [
-        "model                    AP50   AP75    mAP  angle°  p90°  params (M)  FLOPs (G)",
+        "model                     mAP   AP50   AP75  angle°  p90°  params (M)  FLOPs (G)",
         rule,
-        "yoloms-xs-previous      40.00  10.00  20.00     4.2  20.0        4.48      22.24",
-        "yoloms-xs-current       45.54  10.00  20.00     3.0  22.0        5.09      22.02",
+        "yoloms-xs-previous      20.00  40.00  10.00     4.2  20.0        4.48      22.24",
+        "yoloms-xs-current       20.00  45.54  10.00     3.0  22.0        5.09      22.02",
         rule,
-        "xs: current − previous  +5.54  ±0.00  ±0.00    −1.2  +2.0       +0.61      −0.22",
+        "xs: current − previous  ±0.00  +5.54  ±0.00    −1.2  +2.0       +0.61      −0.22",
     ]
 
 
 def test_terminal_table_without_pairs_has_no_differences():
     assert terminal_table([Row("mine", "mini")]).splitlines()[2:] == [
-        "mine      –     –    –       –     –           –          –"
+        "mine     –     –     –       –     –           –          –"
     ]
 
 

@@ -64,8 +64,8 @@ def results(tmp_path) -> Path:
 def test_all_three_files_and_the_rows(results):
     lines = report(results, results).splitlines()
     assert [line.split()[:2] for line in lines[2:4]] == [
-        ["yoloms-xs-previous", "25.00"],
-        ["yoloms-xs-current", "25.00"],
+        ["yoloms-xs-previous", "15.00"],
+        ["yoloms-xs-current", "15.00"],
     ]
     files = sorted(path.name for path in results.iterdir() if path.is_file())
     assert files == [*FILES, "leaderboard.provenance.json"]

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Literal
 
 from tiltbox import layout
 from tiltbox.errors import DataError
@@ -24,11 +23,10 @@ from tiltbox.report.records import (
     read_record,
     read_rows,
 )
+from tiltbox.scores import COSTS, Key
 from tiltbox.settings.variants import Variant
 
 STAGES = ("train", "predict", "merge", "evaluate", "complexity")
-Figure = Literal["mAP", "AP50", "AP75", "angle_median", "angle_p90", "params", "flops"]
-ClassFigure = Literal["mAP", "AP50", "AP75", "angle_median", "angle_p90"]
 
 
 @dataclass(frozen=True)
@@ -82,18 +80,18 @@ class Row:
         """Of all runs."""
         return tuple(run.seed for run in self.runs if run.training)
 
-    def figure(self, key: Figure) -> float | None:
+    def figure(self, key: Key) -> float | None:
         """AP as a fraction, angle errors in degrees, parameters or multiply-adds; None where not known.
 
         What depends on the training is the mean over its runs.
 
         >>> Row("yoloms-xs-current", "mini").figure("AP50")
         """
-        if key in ("params", "flops"):
+        if key in (figure.key for figure in COSTS):
             return self.complexity and getattr(self.complexity, key)
         return mean(getattr(run.metrics, key) for run in self.scored)
 
-    def spread(self, key: Figure) -> float | None:
+    def spread(self, key: Key) -> float | None:
         """The standard deviation over runs, with n - 1; None of a single one."""
         values = [getattr(run.metrics, key) for run in self.scored]
         return stdev(values) if len(values) > 1 and None not in values else None
@@ -113,7 +111,7 @@ class Row:
             if each.name == name and each.threshold == 0.5
         ]
 
-    def class_figure(self, name: str, key: ClassFigure) -> float | None:
+    def class_figure(self, name: str, key: Key) -> float | None:
         """Of a class, the mean over runs; None where it was not scored or has no objects."""
         found = (run.metrics.classes.get(name) for run in self.scored)
         return mean(getattr(each, key, None) for each in found)

@@ -31,11 +31,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tiltbox.report.collect import Figure, Row, class_names
-from tiltbox.report.tables import ACCURACIES, relative
+from tiltbox.report.collect import Row, class_names
+from tiltbox.report.tables import relative
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
+from tiltbox.scores import ACCURACIES, FIGURES
 
-FIGURES: tuple[Figure, ...] = ("mAP", "AP50", "AP75", "angle_median", "angle_p90", "params", "flops")
 TRAINING = (
     "pretrained",
     "augmentation",
@@ -74,11 +74,11 @@ def _record(row: Row, classes: list[str], out: Path, sure: Uncertainty) -> dict[
         "split": metrics and metrics.split,
         "images": metrics and metrics.images,
         "objects": metrics and metrics.objects,
-        **{key: row.figure(key) for key in FIGURES},
-        **{f"{key}_std": row.spread(key) for key in ACCURACIES},
+        **{figure.key: row.figure(figure.key) for figure in FIGURES},
+        **{f"{figure.key}_std": row.spread(figure.key) for figure in ACCURACIES},
         **{
-            f"{key}_{bound}": (ranges.get(key) or (None, None))[at]
-            for key in ACCURACIES
+            f"{figure.key}_{bound}": (ranges.get(figure.key) or (None, None))[at]
+            for figure in ACCURACIES
             for at, bound in enumerate(("low", "high"))
         },
         "input": counts and "x".join(map(str, counts.input)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-MISSING = "–"
+from tiltbox.scores import MISSING
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,6 @@ def percent(value: float | None) -> str:
     ('75.88', '–')
     """
     return MISSING if value is None else f"{100 * value:.2f}"
-
-
-def scaled(value: float | None, unit: float) -> str:
-    """
-    >>> scaled(4479830, 1e6)
-    '4.48'
-    """
-    return MISSING if value is None else f"{value / unit:.2f}"
 
 
 def signed(value: float | None, decimals: int = 2) -> str:

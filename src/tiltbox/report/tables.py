@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from tiltbox.report.collect import Figure, Row, class_names
+from tiltbox.report.collect import Row, class_names
 from tiltbox.report.comparison import (
     RESAMPLING_NOTE,
     accuracy_note,
@@ -27,7 +27,6 @@ from tiltbox.report.comparison import (
 )
 from tiltbox.report.records import Training
 from tiltbox.report.table import (
-    MISSING,
     Cell,
     Table,
     aligned,
@@ -36,22 +35,18 @@ from tiltbox.report.table import (
     interval,
     mark,
     percent,
-    scaled,
 )
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
+from tiltbox.scores import ACCURACIES, ANGLES, COSTS, FIGURES, MEASURED, MISSING, Figure
 from tiltbox.settings.published import Published
-
-ACCURACIES: tuple[Figure, ...] = ("mAP", "AP50", "AP75")
-ANGLES: dict[Figure, str] = {"angle_median": "angle error (°)", "angle_p90": "p90 (°)"}
-COSTS: dict[Figure, tuple[str, float]] = {"params": ("params (M)", 1e6), "flops": ("FLOPs (G)", 1e9)}
 
 
 def model_table(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> Table:
     """The columns of the published model table; files are linked relative to the folder ``out``."""
     signs = grounds(rows)
     cells = [_model_row(row, out, signs.get(row.name, "")) for row in rows]
-    for column, key in enumerate(ACCURACIES, start=3):
-        if best := _best(rows, key, sure):
+    for column, figure in enumerate(ACCURACIES, start=3):
+        if best := _best(rows, figure, sure):
             cells[rows.index(best)] = mark(cells[rows.index(best)], column)
     scored = sum(row.metrics is not None for row in rows)
     best = ", in bold where one is better than any other" if scored > 1 else ""
@@ -62,10 +57,7 @@ def model_table(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> 
             "model",
             "pretrain",
             "aug",
-            *ACCURACIES,
-            *ANGLES.values(),
-            "params (M)",
-            "FLOPs (G)",
+            *(figure.label for figure in FIGURES),
             "batch size",
             "config",
             "checkpoint",
@@ -82,7 +74,7 @@ def published_table(rows: Sequence[Row], published: Published) -> Table | None:
     known = [row for row in rows if row.name in published.variants]
     if not known:
         return None
-    names = [name for name, _ in COSTS.values()] + list(ACCURACIES)
+    names = [figure.label for figure in (*COSTS, *ACCURACIES)]
     return Table(
         "Each figure as measured here and as published",
         ("model", *(f"{name}, {source}" for name in names for source in ("ours", "published"))),
@@ -98,7 +90,7 @@ def generation_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table 
         return None
     return Table(
         "Previous and current generation, and current − previous",
-        ("model", *ACCURACIES, *ANGLES.values(), "params (M)", "FLOPs (G)"),
+        ("model", *(figure.label for figure in FIGURES)),
         tuple(line for pair in found for line in _pair_rows(*pair, sure)),
         group=4,
         notes=(
@@ -116,14 +108,14 @@ def run_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
     lines = []
     for row in known:
         ranges = sure.ranges(row)
-        means = (Cell(_spread(row, key)) for key in ACCURACIES)
-        intervals = (Cell(interval(ranges[key])) for key in ACCURACIES)
+        means = (Cell(_spread(row, figure)) for figure in ACCURACIES)
+        intervals = (Cell(interval(ranges[figure.key])) for figure in ACCURACIES)
         lines.append((Cell(row.name), Cell(", ".join(map(str, row.seeds)) or MISSING), *means, *intervals))
         lines += [_seed_row(row, run) for run in row.runs] if len(row.runs) > 1 else []
     return Table(
         "Accuracy in percent: mean ± standard deviation over trainings, and the 95 % interval over images"
         " (and trainings, where there are several)",
-        ("model", "seeds", *ACCURACIES, *(f"{key}, interval" for key in ACCURACIES)),
+        ("model", "seeds", *(f.label for f in ACCURACIES), *(f"{f.label}, interval" for f in ACCURACIES)),
         tuple(lines),
         words=2,
         notes=(RESAMPLING_NOTE,),
@@ -155,10 +147,10 @@ def angle_table(rows: Sequence[Row]) -> Table | None:
     if not measured:
         return None
     lines = [
-        (name, [row.class_figure(name, key) for row in measured for key in ANGLES])
+        (name, [row.class_figure(name, figure.key) for row in measured for figure in ANGLES])
         for name in class_names(measured)
     ]
-    lines.append(("all", [row.figure(key) for row in measured for key in ANGLES]))
+    lines.append(("all", [row.figure(figure.key) for row in measured for figure in ANGLES]))
     cells = tuple((Cell(name), *(Cell(degrees(value)) for value in values)) for name, values in lines)
     absent = any(cell.text == MISSING for row in cells for cell in row)
     return Table(
@@ -185,10 +177,11 @@ def training_table(rows: Sequence[Row]) -> Table | None:
 
 def terminal_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str:
     """The figures in plain text: all variants, then current − previous for each pair, and what is chance."""
-    figures: tuple[Figure, ...] = ("AP50", "AP75", "mAP", *ANGLES, *COSTS)
-    columns = ("model", "AP50", "AP75", "mAP", "angle°", "p90°", "params (M)", "FLOPs (G)")
-    models = [(row.name, *(_spread(row, key) for key in figures)) for row in rows]
-    changes = [(label, *(_change(*pair, key).text for key in figures)) for label, pair in _labelled(rows)]
+    columns = ("model", *(figure.short for figure in FIGURES))
+    models = [(row.name, *(_spread(row, figure) for figure in FIGURES)) for row in rows]
+    changes = [
+        (label, *(_change(*pair, figure).text for figure in FIGURES)) for label, pair in _labelled(rows)
+    ]
     header, *lines = aligned(columns, models + changes)
     rule = "─" * max(map(len, [header, *lines]))
     blocks = [[header], lines[: len(models)], lines[len(models) :]]
@@ -250,7 +243,7 @@ def _model_row(row: Row, out: Path, sign: str) -> tuple[Cell, ...]:
         Cell(f"{row.name} {sign}".rstrip()),
         Cell(pretraining(t) if t else MISSING),
         Cell(augmentation(t) if t else MISSING),
-        *(Cell(_shown(row, key)) for key in (*ACCURACIES, *ANGLES, *COSTS)),
+        *(Cell(_shown(row, figure)) for figure in FIGURES),
         Cell(f"{t.processes} × {t.images_per_step // t.processes}" if t else MISSING),
         _link(row.config, out),
         _link(row.checkpoint, out),
@@ -265,32 +258,33 @@ def _link(path: Path | None, out: Path, text: str | None = None) -> Cell:
 def _published_row(row: Row, published: Published) -> tuple[Cell, ...]:
     theirs = published.variants[row.name]
     cells = [Cell(row.name)]
-    for key in (*COSTS, *ACCURACIES):
-        value = getattr(theirs, key)
-        cells += [Cell(_shown(row, key)), Cell(MISSING if value is None else f"{value:.2f}")]
+    for figure in (*COSTS, *ACCURACIES):
+        value = getattr(theirs, figure.key)
+        cells += [Cell(_shown(row, figure)), Cell(MISSING if value is None else f"{value:.2f}")]
     return tuple(cells)
 
 
 def _pair_rows(previous: Row, current: Row, sure: Uncertainty) -> list[tuple[Cell, ...]]:
-    figures: tuple[Figure, ...] = (*ACCURACIES, *ANGLES, *COSTS)
-    lines = [(Cell(row.name), *(Cell(_spread(row, key)) for key in figures)) for row in (previous, current)]
-    changes = (_change(previous, current, key, sure) for key in figures)
+    lines = [(Cell(row.name), *(Cell(_spread(row, f)) for f in FIGURES)) for row in (previous, current)]
+    changes = (_change(previous, current, figure, sure) for figure in FIGURES)
     found = sure.comparison(previous, current)
-    ranges = [found and (found.scores[key].low, found.scores[key].high) for key in ACCURACIES]
+    ranges = [found and (found.scores[f.key].low, found.scores[f.key].high) for f in ACCURACIES]
     intervals = (Cell(interval(each, signs=True)) for each in ranges)
-    rest = [Cell("")] * (len(figures) - len(ACCURACIES))
+    rest = [Cell("")] * (len(FIGURES) - len(ACCURACIES))
     return [*lines, (Cell("difference"), *changes), (Cell("95 % interval"), *intervals, *rest)]
 
 
 def _seed_row(row: Row, run: Row) -> tuple[Cell, ...]:
-    scores = (Cell(_shown(run, key)) for key in ACCURACIES)
+    scores = (Cell(_shown(run, figure)) for figure in ACCURACIES)
     return Cell(f"{row.name}, seed {run.seed}"), Cell(str(run.seed)), *scores, *[Cell("")] * len(ACCURACIES)
 
 
-def _best(rows: Sequence[Row], key: Figure, sure: Uncertainty) -> Row | None:
+def _best(rows: Sequence[Row], figure: Figure, sure: Uncertainty) -> Row | None:
     """The row whose score is better than that of any other, as far as can be seen."""
-    scored = sorted((row for row in rows if row.figure(key) is not None), key=lambda row: -row.figure(key))
-    return scored[0] if scored and all(sure.seen(other, scored[0], key) for other in scored[1:]) else None
+    scored = [row for row in rows if row.figure(figure.key) is not None]
+    scored.sort(key=lambda row: row.figure(figure.key), reverse=True)
+    best, *others = scored or [None]
+    return best if all(sure.seen(other, best, figure.key) for other in others) else None
 
 
 def _labelled(rows: Sequence[Row]) -> list[tuple[str, tuple[Row, Row]]]:
@@ -316,29 +310,23 @@ def _fraction(published: Published, name: str) -> float | None:
     return None if value is None else value / 100
 
 
-def _shown(row: Row, key: Figure) -> str:
-    value = row.figure(key)
-    if key in ANGLES:
-        return degrees(value)
-    return scaled(value, COSTS[key][1]) if key in COSTS else percent(value)
+def _shown(row: Row, figure: Figure) -> str:
+    return figure.text(row.figure(figure.key))
 
 
-def _spread(row: Row, key: Figure) -> str:
+def _spread(row: Row, figure: Figure) -> str:
     """Mean ± standard deviation over runs, or the only figure."""
-    spread = row.spread(key) if key not in COSTS else None
-    if spread is None:
-        return _shown(row, key)
-    return f"{_shown(row, key)} ± {degrees(spread) if key in ANGLES else percent(spread)}"
+    spread = row.spread(figure.key) if figure in MEASURED else None
+    return _shown(row, figure) if spread is None else f"{_shown(row, figure)} ± {figure.text(spread)}"
 
 
-def _change(previous: Row, current: Row, key: Figure, sure: Uncertainty | None = None) -> Cell:
+def _change(previous: Row, current: Row, figure: Figure, sure: Uncertainty = UNKNOWN) -> Cell:
     """The difference of the figures as they are shown, so that a reader who subtracts them finds the same.
 
     It has a colour where it is exact, or larger than chance would make it.
     """
-    before, after = _shown(previous, key), _shown(current, key)
+    before, after = _shown(previous, figure), _shown(current, figure)
     change = None if MISSING in (before, after) else float(after) - float(before)
-    better = "more" if key in ACCURACIES else "less"
-    cell = difference(change, better=better, decimals=1 if key in ANGLES else 2)
-    exact = key in COSTS or (sure is not None and sure.seen(previous, current, key))
+    cell = difference(change, better=figure.better, decimals=figure.decimals)
+    exact = figure in COSTS or sure.seen(previous, current, figure.key)
     return cell if exact else replace(cell, kind="")

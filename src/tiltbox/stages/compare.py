@@ -10,7 +10,8 @@ from tiltbox.dota.labels import read_labels
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_file_place, require_writable, write_json
 from tiltbox.metrics.bootstrap import Comparison, Difference, compare_runs
-from tiltbox.report.table import MISSING, aligned, percent, signed
+from tiltbox.report.table import aligned, percent, signed
+from tiltbox.scores import MISSING
 from tiltbox.stages.scored import label_files, read_scored
 
 FEW_IMAGES = 20
