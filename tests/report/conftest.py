@@ -9,8 +9,7 @@ import pytest
 
 from tiltbox.metrics.bootstrap import Outcomes, resampled_aps
 from tiltbox.metrics.outcomes_file import write_outcomes
-from tiltbox.report.collect import Row
-from tiltbox.report.records import (
+from tiltbox.records import (
     AngleErrors,
     ClassMetrics,
     Complexity,
@@ -19,6 +18,7 @@ from tiltbox.report.records import (
     Metrics,
     Training,
 )
+from tiltbox.report.collect import Row
 from tiltbox.settings.published import Published, load_published
 
 TRAINING = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tiltbox.records import Complexity
 from tiltbox.report.collect import Row
 from tiltbox.report.comparison import (
     accuracy_note,
@@ -21,7 +22,6 @@ from tiltbox.report.comparison import (
     same_test_set,
     seen_note,
 )
-from tiltbox.report.records import Complexity
 from tiltbox.report.tables import model_table
 
 PUBLISHED_RECIPE = {

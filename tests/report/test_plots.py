@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tiltbox.records import CurvePoint, Epoch
 from tiltbox.report.collect import Row
 from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot
-from tiltbox.report.records import CurvePoint, Epoch
 
 SVG = "{http://www.w3.org/2000/svg}"
 PLOTS = [accuracy_plot, loss_plot, partial(curves_plot, size="xs")]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tiltbox.records import Complexity
 from tiltbox.report.collect import Row
-from tiltbox.report.records import Complexity
 from tiltbox.report.tables import (
     angle_table,
     class_table,

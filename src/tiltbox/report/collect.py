@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from tiltbox import layout
 from tiltbox.errors import DataError
 from tiltbox.provenance import SUFFIX, beside, images_behind
-from tiltbox.report.records import (
+from tiltbox.records import (
     Complexity,
     CurvePoint,
     Epoch,

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU
+from tiltbox.records import Training
 from tiltbox.report.collect import Row
-from tiltbox.report.records import Training
 from tiltbox.report.table import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 from tiltbox.settings.published import Conditions, Published

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from tiltbox.records import Training
 from tiltbox.report.collect import Row, class_names
 from tiltbox.report.comparison import (
     RESAMPLING_NOTE,
@@ -25,7 +26,6 @@ from tiltbox.report.comparison import (
     same_test_set,
     seen_note,
 )
-from tiltbox.report.records import Training
 from tiltbox.report.table import (
     Cell,
     Table,

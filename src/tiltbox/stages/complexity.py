@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tiltbox.errors import SettingsError
-from tiltbox.files import write_json
 from tiltbox.provenance import Begun, beside
+from tiltbox.records import Complexity, write_record
 from tiltbox.settings.variants import Variant
 
 
@@ -25,14 +25,8 @@ def complexity(name: str, variant: Variant, out: Path, *, size: int = 1024, num_
     from tiltbox.model.complexity import count_complexity
 
     found = count_complexity(build_detector(variant, num_classes=num_classes), size, size)
-    content = {
-        "variant": name,
-        "input": [1, 3, size, size],
-        "params": found.params,
-        "flops": found.flops,
-        "unit": "multiply-adds",
-    }
-    write_json(out, content)
+    counts = Complexity(variant=name, input=(1, 3, size, size), params=found.params, flops=found.flops)
+    content = write_record(Path(out), counts)
     settings = {"variant": variant.model_dump(mode="json"), "size": size, "classes": num_classes}
     begun.record(beside(Path(out)), outputs=[Path(out)], settings=settings)
     return content

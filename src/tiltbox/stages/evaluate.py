@@ -14,7 +14,7 @@ import numpy as np
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import read_labels
 from tiltbox.errors import OutputError
-from tiltbox.files import require_file_place, require_writable, whole_file, write_json, write_text
+from tiltbox.files import require_file_place, require_writable, whole_file, write_text
 from tiltbox.layout import OUTCOMES
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, angle_error
 from tiltbox.metrics.bootstrap import Outcomes, outcomes_of
@@ -22,6 +22,7 @@ from tiltbox.metrics.confusion import Confusion, confusion
 from tiltbox.metrics.outcomes_file import write_outcomes
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 from tiltbox.provenance import LABEL_FILES, TASK1_FILES, Begun, beside
+from tiltbox.records import Metrics, write_record
 from tiltbox.stages.scored import label_files, read_scored
 
 # Beside the metrics.
@@ -74,7 +75,8 @@ def evaluate(
     truth = {name: read_labels(path, classes) for name, path in files.items()}
     found = read_scored(task1, classes, truth, names)
     score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
-    metrics = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
+    record = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
+    metrics = record.model_dump(mode="json")
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
     write_outcomes(out.with_name(OUTCOMES), list(truth), outcomes_by_class(score))
@@ -83,7 +85,7 @@ def evaluate(
     if most := confused.largest(3):
         pairs = ", ".join(f"{name} for {other} ({count})" for name, other, count in most)
         log.info("most often taken for another class: %s", pairs)
-    write_json(out, metrics)
+    write_record(out, record)
     begun.record(
         beside(out),
         inputs=[] if task1.is_dir() else [task1],
@@ -94,21 +96,21 @@ def evaluate(
     return metrics
 
 
-def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels: str) -> dict:
-    """The content of metrics.json; ``labels`` is a hash of what was scored against."""
-    return {
-        "dataset": dataset,
-        "split": split,
-        "labels": labels,
-        "images": images,
-        "objects": sum(each.objects for each in score.classes.values()),
-        "iou_thresholds": list(score.thresholds),
-        "AP50": score.ap(0.5),
-        "AP75": score.ap(0.75),
-        "mAP": score.mean_ap,
-        "angle_error": asdict(score.angle_error),
-        "angle_error_rule": {"iou": MATCH_IOU, "aspect": ELONGATED},
-        "classes": {
+def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels: str) -> Metrics:
+    """The record of a score; ``labels`` is a hash of what was scored against."""
+    return Metrics(
+        dataset=dataset,
+        split=split,
+        labels=labels,
+        images=images,
+        objects=sum(each.objects for each in score.classes.values()),
+        iou_thresholds=score.thresholds,
+        AP50=score.ap(0.5),
+        AP75=score.ap(0.75),
+        mAP=score.mean_ap,
+        angle_error=asdict(score.angle_error),
+        angle_error_rule={"iou": MATCH_IOU, "aspect": ELONGATED},
+        classes={
             name: {
                 "AP50": each.aps and each.aps[score.thresholds.index(0.5)],
                 "AP75": each.aps and each.aps[score.thresholds.index(0.75)],
@@ -119,7 +121,7 @@ def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels:
             }
             for name, each in score.classes.items()
         },
-    }
+    )
 
 
 def outcomes_by_class(score: Task1Score) -> dict[str, Outcomes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +29,11 @@ from tiltbox.dota.windows import (
     without_area,
 )
 from tiltbox.errors import DataError, SettingsError
-from tiltbox.files import cannot_write, require_space, whole_folder, write_json
+from tiltbox.files import cannot_write, require_space, whole_folder
 from tiltbox.layout import LEFT_OUT
 from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 from tiltbox.provenance import LABEL_FILES, Begun, beside, file_hash, matching
+from tiltbox.records import PatchManifest, read_record, write_record
 
 PADDING = (104, 116, 124)  # BGR, as in mmrotate's configs
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
@@ -128,12 +128,12 @@ def split(
         manifest = _manifest(sources, images, cutting, counts, classes)
         if left_out := [each for image in counts for each in image.left_out]:
             _write_left_out(folder / LEFT_OUT, left_out)
-        write_json(folder / "manifest.json", manifest)
+        content = write_record(folder / "manifest.json", manifest)
     hashes = {
         image.image: count.file_hash for image, count in zip(_largest_first(images), counts, strict=True)
     }
     _record(begun, sources, Path(out), cutting, hashes)
-    return manifest
+    return content
 
 
 def _record(
@@ -237,33 +237,29 @@ def _manifest(
     cutting: Cutting,
     counts: list[ImageCount],
     classes: Collection[str] | None,
-) -> dict:
-    """What was cut and how; without labels all counts of objects are 0."""
+) -> PatchManifest:
     patches = [patch for image in counts for patch in image.patches]
     labels = [image.labels for image in images if image.labels is not None]
     found = sum((patch.classes for patch in patches), Counter())
     left_out = Counter(each.reason for image in counts for each in image.left_out)
     names = classes or sorted({name for each in labels for name in each.classes})
-    return {
-        "sources": [Path(source).resolve().name for source in sources],
-        "size": cutting.size,
-        "overlap": cutting.overlap,
-        "rates": list(cutting.rates),
-        "iof": cutting.iof,
-        "labelled": bool(labels),
-        "images": len(images),
-        "nearly_black_images": sum(image.black for image in counts),
-        "patches": len(patches),
-        "empty_patches": sum(not patch.classes for patch in patches),
-        "objects": sum(len(each) for each in labels),
-        "objects_without_area": left_out[WITHOUT_AREA],
-        "objects_outside_images": left_out[OUTSIDE],
-        "objects_too_large": left_out[TOO_LARGE],
-        "objects_in_patches": found.total(),
-        "cut_objects": sum(patch.cut for patch in patches),
-        "classes": {name: found[name] for name in names},
-        "contents": _hash_of(patch.contents for patch in patches),
-    }
+    return PatchManifest(
+        sources=tuple(Path(source).resolve().name for source in sources),
+        **asdict(cutting),
+        labelled=bool(labels),
+        images=len(images),
+        nearly_black_images=sum(image.black for image in counts),
+        patches=len(patches),
+        empty_patches=sum(not patch.classes for patch in patches),
+        objects=sum(len(each) for each in labels),
+        objects_without_area=left_out[WITHOUT_AREA],
+        objects_outside_images=left_out[OUTSIDE],
+        objects_too_large=left_out[TOO_LARGE],
+        objects_in_patches=found.total(),
+        cut_objects=sum(patch.cut for patch in patches),
+        classes={name: found[name] for name in names},
+        contents=_hash_of(patch.contents for patch in patches),
+    )
 
 
 def _write_left_out(path: Path, left_out: list[LeftOut]) -> None:
@@ -282,15 +278,12 @@ def patch_contents(folder: Path) -> tuple[str, str]:
     Raises:
         DataError: The manifest is none, or a patch cannot be read.
     """
-    try:
-        expected = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["contents"]
-    except (OSError, ValueError, LookupError, TypeError):
-        raise DataError(
-            folder / "manifest.json", "is no manifest of a split", "cut the images again"
-        ) from None
+    manifest = read_record(PatchManifest, folder / "manifest.json")
+    if manifest is None:
+        raise DataError(folder / "manifest.json", "there is no such file", "cut the images again")
     with ThreadPoolExecutor(cores()) as pool:
         lines = list(pool.map(partial(_contents_of, folder), list_images(folder / "images")))
-    return expected, _hash_of(lines)
+    return manifest.contents, _hash_of(lines)
 
 
 def _contents_of(folder: Path, patch: Path) -> str:

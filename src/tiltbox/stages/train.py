@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 import os
@@ -20,11 +19,12 @@ from tiltbox import __version__, tracking
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
-from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_json, write_text
+from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_text
 from tiltbox.layout import LEFT_OUT
 from tiltbox.model.checkpoint import is_address, read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
 from tiltbox.provenance import SUFFIX, Begun
+from tiltbox.records import PatchManifest, Training, read_record, write_record
 from tiltbox.settings.auto import LARGE, TrainingData, choose
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
@@ -37,7 +37,7 @@ from tiltbox.training.resume import essence, has_epochs, last_checkpoint, mark_o
 
 log = logging.getLogger("tiltbox")
 
-DATA = ("size", "overlap", "rates", "iof", "images", "contents")  # of the manifest, for the report
+DATA = ("overlap", "rates", "iof", "images", "contents")  # of the manifest, for the report
 # By default glibc gives large blocks back at once, and the system clears them when they are wanted again:
 # most of the system time of a step on a CPU. Older versions take no more than 32 MiB for the first.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
@@ -107,7 +107,7 @@ def train(
     with _only_trainer(out):
         config = runner_config(variant, schedule, patches, work, classes, cuda=gpus > 0)
         config.pretrained = _start(start, schedule, variant)
-        config.fingerprint = fingerprint(essence(config), manifest)
+        config.fingerprint = fingerprint(essence(config), manifest.model_dump(mode="json"))
         if config.pretrained and not (resume and has_epochs(work, config.fingerprint)):
             # Before anything is dropped or a GPU is waited for; and once, not in every process.
             require_weights(config.pretrained, "give a file with --start FILE")
@@ -136,14 +136,14 @@ def _require_own(out: Path) -> None:
 
 
 def _chosen(
-    patches: Path, manifest: dict, classes: tuple[str, ...], gpus: int | None, processes: int | None
+    patches: Path, manifest: PatchManifest, classes: tuple[str, ...], gpus: int | None, processes: int | None
 ) -> tuple[Schedule, str]:
     """The schedule that fits the patches, and what to say of it."""
-    full = manifest["patches"] - manifest["empty_patches"]
+    full = manifest.patches - manifest.empty_patches
     if gpus is None:
         gpus = min(gpu_count(), 2 if full >= LARGE else 1)
     side = median_object_side(patches, classes)
-    data = TrainingData(full, manifest["objects_in_patches"], manifest["size"], side)
+    data = TrainingData(full, manifest.objects_in_patches, manifest.size, side)
     return choose(data, gpus, processes or 1)
 
 
@@ -159,22 +159,20 @@ def _usable_gpus(asked: int | None, schedule: Schedule) -> int:
     return gpus
 
 
-def _patch_manifest(patches: Path) -> dict:
+def _patch_manifest(patches: Path) -> PatchManifest:
     path = patches / "manifest.json"
     try:
-        manifest = json.loads(path.read_text())
-        labelled, objects = manifest["labelled"], manifest["objects_in_patches"]
-        [manifest[key] for key in ("patches", "empty_patches", "objects", *DATA)]
-    except FileNotFoundError:
-        raise DataError(path, "there is no manifest", "cut the images with `tiltbox split` first") from None
-    except (ValueError, KeyError, TypeError):
+        manifest = read_record(PatchManifest, path)
+    except DataError:
         remedy = "cut the images with `tiltbox split` again"
         raise DataError(path, "is no manifest of a split", remedy) from None
-    if not labelled:
+    if manifest is None:
+        raise DataError(path, "there is no manifest", "cut the images with `tiltbox split` first")
+    if not manifest.labelled:
         raise DataError(patches, "has no labels to learn from", "train on a split with labelTxt")
-    if not objects:
-        if manifest["objects"]:
-            problem = f"holds no object, though its images have {manifest['objects']:,} ({LEFT_OUT} says why)"
+    if not manifest.objects_in_patches:
+        if manifest.objects:
+            problem = f"holds no object, though its images have {manifest.objects:,} ({LEFT_OUT} says why)"
             raise DataError(patches, problem, "cut larger patches, or add a rate below 1")
         raise DataError(patches, "holds no objects", "train on images with labelled objects")
     return manifest
@@ -189,21 +187,21 @@ def median_object_side(patches: Path, classes: tuple[str, ...]) -> float:
     return float(np.median(np.sqrt(areas))) if len(areas) else 0.0
 
 
-def _trained_patches(schedule: Schedule, manifest: dict) -> int:
-    return manifest["patches"] - (0 if schedule.background else manifest["empty_patches"])
+def _trained_patches(schedule: Schedule, manifest: PatchManifest) -> int:
+    return manifest.patches - (0 if schedule.background else manifest.empty_patches)
 
 
-def _say_what_is_left_out(schedule: Schedule, manifest: dict) -> None:
-    empty = manifest["empty_patches"]
+def _say_what_is_left_out(schedule: Schedule, manifest: PatchManifest) -> None:
+    empty = manifest.empty_patches
     if empty and not schedule.background:
         log.info(
             "%s of %s patches hold no object and are not trained on; with background: true in the schedule"
             " they would be",
-            *(f"{empty:,}", f"{manifest['patches']:,}"),
+            *(f"{empty:,}", f"{manifest.patches:,}"),
         )
 
 
-def _steps(schedule: Schedule, variant: Variant, manifest: dict) -> int:
+def _steps(schedule: Schedule, variant: Variant, manifest: PatchManifest) -> int:
     """Steps of the whole training."""
     per_process = math.ceil(_trained_patches(schedule, manifest) / schedule.processes)
     epochs = getattr(schedule.epochs, variant.size)
@@ -270,13 +268,13 @@ def _augmentation(schedule: Schedule) -> list[str]:
     return [name for name, share in shares.items() if share > 0]
 
 
-def _data(schedule: Schedule, manifest: dict, classes: tuple[str, ...]) -> dict:
+def _data(schedule: Schedule, manifest: PatchManifest, classes: tuple[str, ...]) -> dict:
     """What the variant was trained on."""
     return {
-        "patch_size": manifest["size"],
-        **{key: manifest[key] for key in DATA if key != "size"},
+        "patch_size": manifest.size,
+        **manifest.model_dump(mode="json", include=set(DATA)),
         "patches": _trained_patches(schedule, manifest),
-        "objects": manifest["objects_in_patches"],
+        "objects": manifest.objects_in_patches,
         "classes": len(classes),
     }
 
@@ -318,7 +316,7 @@ def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> No
     with (work / "history.csv").open(newline="") as stream:
         epochs = list(csv.DictReader(stream))
     seconds = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)  # over resumes, too
-    write_json(out / "train.json", facts | {"steps": int(epochs[-1]["step"]), "seconds": seconds})
+    write_record(out / "train.json", Training(**facts, steps=int(epochs[-1]["step"]), seconds=seconds))
     meta = {"variant": facts["variant"], "classes": list(classes), "image_size": facts["image_size"]}
     save_checkpoint(out / "checkpoint.pth", weights, meta)
     shutil.rmtree(work)

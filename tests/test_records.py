@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from tiltbox.errors import DataError
-from tiltbox.report.records import Complexity, CurvePoint, Epoch, Metrics, Training, read_record, read_rows
+from tiltbox.records import Complexity, CurvePoint, Epoch, Metrics, Training, read_record, read_rows
 
 COUNTS = {"variant": "x", "input": [1, 3, 1024, 1024], "params": 4, "flops": 22, "unit": "multiply-adds"}
 TRAINING = {
@@ -47,7 +47,9 @@ def test_a_missing_file_is_no_error(tmp_path):
 def test_a_record_is_read(tmp_path):
     path = tmp_path / "complexity.json"
     path.write_text(json.dumps(COUNTS))
-    assert read_record(Complexity, path) == Complexity(input=(1, 3, 1024, 1024), params=4, flops=22)
+    assert read_record(Complexity, path) == Complexity(
+        variant="x", input=(1, 3, 1024, 1024), params=4, flops=22
+    )
 
 
 def test_a_perfect_ap_may_be_a_hair_above_one(tmp_path):

@@ -1,6 +1,7 @@
 """What the stages leave behind, as typed records: JSON files, and CSV files as rows.
 
-A file that is not there yet is None; one that is there and malformed is a DataError with its key.
+Whoever writes such a file makes its record, and whoever reads it gets one back. A file that is not there yet
+is None; one that is there and malformed is a DataError with its key.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tiltbox.errors import DataError
+from tiltbox.files import write_json
 
 # The eleven summands of a perfect AP may add up to a hair more than 1.
 Fraction = Annotated[float, Field(ge=0, le=1 + 1e-9)]
@@ -21,14 +23,42 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """Frozen; keys that the report has no use for are passed over."""
+    """Frozen; keys that are not known, as those of a later version, are passed over."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class PatchManifest(Record):
+    """manifest.json of a folder of patches: what was cut and how; without labels all counts of objects are 0.
+
+    Attributes:
+        contents: A hash of all pixels and labels.
+    """
+
+    sources: tuple[str, ...] = ()
+    size: Count
+    overlap: Count
+    rates: tuple[float, ...]
+    iof: float
+    labelled: bool
+    images: Count
+    nearly_black_images: Count = 0
+    patches: Count
+    empty_patches: Count
+    objects: Count
+    objects_without_area: Count = 0
+    objects_outside_images: Count = 0
+    objects_too_large: Count = 0
+    objects_in_patches: Count
+    cut_objects: Count = 0
+    classes: dict[str, Count] = {}
+    contents: str
 
 
 class Training(Record):
     """train.json: how a variant was trained."""
 
+    variant: str = ""
     size: str
     generation: Literal["previous", "current"]
     pretrained: str | None
@@ -94,15 +124,19 @@ class Metrics(Accuracy):
     split: str
     labels: str = ""
     images: Count
+    iou_thresholds: tuple[float, ...] = ()
+    angle_error_rule: dict[str, float] = {}
     classes: dict[str, ClassMetrics]
 
 
 class Complexity(Record):
     """complexity.json: parameters, and multiply-adds at an input of that shape."""
 
+    variant: str = ""
     input: tuple[int, int, int, int]
     params: Count
     flops: Count
+    unit: Literal["multiply-adds"] = "multiply-adds"
 
 
 class Epoch(Record):
@@ -142,6 +176,13 @@ def read_record(kind: type[R], path: Path) -> R | None:
     if not isinstance(content, dict):
         raise DataError(path, "holds no keys", _again(path))
     return _checked(kind, content, str(path))
+
+
+def write_record(path: Path, record: Record) -> dict:
+    """Write a JSON file, whole or not at all; returns its content."""
+    content = record.model_dump(mode="json")
+    write_json(path, content)
+    return content
 
 
 def read_rows(kind: type[R], path: Path) -> tuple[R, ...]:
