@@ -156,8 +156,9 @@ def _run_split(options: Namespace) -> None:
     listed = f"listed in {options.out / LEFT_OUT}"
     _warn_of(manifest["objects_without_area"], "object", f"without area left out, {listed}")
     _warn_of(manifest["objects_outside_images"], "object", f"outside the image left out, {listed}")
-    large = f"too large for a patch left out, {listed}; cut with a larger --size, or add a rate below 1"
-    _warn_of(manifest["objects_too_large"], "object", f"{large}, such as --rates 1.0 0.5")
+    remedy = "raise --overlap, cut with a larger --size, or add a rate below 1, such as --rates 1.0 0.5"
+    cut = f"that every patch cuts too much off left out, {listed}; {remedy}"
+    _warn_of(manifest["objects_cut_by_every_patch"], "object", cut)
     black = "nearly black: of 16-bit samples the high byte is kept, so stretch them to 8 bits first"
     _warn_of(manifest["nearly_black_images"], "image", black)
 
@@ -379,7 +380,7 @@ def _track_evaluation(options: Namespace, metrics: dict) -> None:
 
 
 def _compare(verbs) -> None:
-    help = "say which of two detectors is better, and whether that can be chance"
+    help = "say which of two detectors is better, and whether the difference could be chance"
     verb = _verb(verbs, "compare", help, _run_compare)
     results = "results as evaluate takes them; one for each seed, joined by commas, where there are several"
     verb.add_argument("first", type=_runs, metavar="A", help=results)
@@ -395,7 +396,12 @@ def _compare(verbs) -> None:
 
 def _runs(text: str) -> list[Path]:
     """The paths that commas join, unless there is one of that whole name."""
-    return [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",") if part]
+    if text and Path(text).exists():
+        return [Path(text)]
+    parts = text.split(",")
+    if not all(parts):
+        raise ArgumentTypeError(f"'{text}' names nothing between commas")
+    return list(map(Path, parts))
 
 
 def _run_compare(options: Namespace) -> None:
@@ -461,7 +467,7 @@ def _run_report(options: Namespace) -> None:
 
 
 def _verify(verbs) -> None:
-    help = "check that results are what their records say, from the images to the leaderboard"
+    help = "check results against their records, from the images to the leaderboard"
     verb = _verb(verbs, "verify", help, _run_verify)
     verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="of a dataset, or a part of it")
 
@@ -475,8 +481,8 @@ def _run_verify(options: Namespace) -> None:
     for problem in found.problems:
         print(problem)
     if found.problems:
-        count = f"{len(found.problems)} of {looked_at} {'does' if len(found.problems) == 1 else 'do'} not fit"
-        raise DataError(options.results, count, "run the stages again that made them, or put the files back")
+        count = f"{_number(len(found.problems), 'problem')} in {looked_at}"
+        raise DataError(options.results, count, "run the stages that made them again, or put the files back")
     print(f"{looked_at}: all as they were written and read")
 
 

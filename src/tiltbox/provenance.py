@@ -50,11 +50,11 @@ class Provenance(BaseModel):
     Attributes:
         command: As it was typed; None where the stage was called from Python.
         started: UTC.
-        commit, changed: Of the project's Git repository, and whether files differed from it; None where
-            there is none.
+        commit, changed: Of the current folder's Git repository when the stage began, and whether files
+            differed from it; None where there is none.
         processor, gpu: Model names; ``kernels`` is the instruction set that PyTorch chose its own for.
         settings: As they were resolved.
-        inputs, outputs: Paths relative to the record's folder (or addresses), with hashes of the content.
+        inputs, outputs: Paths relative to the record's folder, or addresses, with hashes of the content.
         folders: Those that were read as a whole.
         checksum: Of all the rest of the record.
     """
@@ -94,42 +94,48 @@ class Provenance(BaseModel):
 
 
 class Begun:
-    """A stage at work: to be made when it begins, and asked to :meth:`record` when all is written."""
+    """A stage at work: made when it begins, told what it :meth:`reads`, and asked to :meth:`record` the end.
+
+    What is read is hashed before the work, the commit is that of the beginning: both may change meanwhile.
+    """
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self._started, self._clock = datetime.now(UTC), time.monotonic()
+        self._commit, self._changed = git_state()
+        self._inputs: dict[Path | str, str] = {}
+        self._folders: list[tuple[Path, str]] = []
+
+    def reads(self, *paths: Path, pattern: str | None = None) -> None:
+        """Note files or, with a ``pattern``, folders that are read as a whole."""
+        if pattern is None:
+            self._inputs |= {path: file_hash(path) for path in paths}
+            return
+        self._folders += [(folder, pattern) for folder in paths]
+        self._inputs |= {path: file_hash(path) for folder in paths for path in matching(folder, pattern)}
+
+    def knows(self, hashes: Mapping[Path | str, str]) -> None:
+        """Note files, or addresses, whose hashes are known already."""
+        self._inputs |= hashes
 
     def record(
         self,
         place: Path,
+        outputs: Iterable[Path],
         *,
-        inputs: Iterable[Path | str] = (),
-        outputs: Iterable[Path] = (),
-        folders: Iterable[tuple[Path, str]] = (),
         settings: Mapping[str, Any] | None = None,
         seed: int | None = None,
         gpu: str | None = None,
-        hashes: Mapping[Path, str] | None = None,
     ) -> Provenance:
-        """Write the record.
-
-        Args:
-            place: The file to write, :func:`beside` what the stage wrote.
-            inputs, outputs: Files; an input may be an address as well.
-            folders: Folders that were read as a whole, with a pattern; files that match are inputs.
-            hashes: Of files whose hash is known already.
-        """
-        place, folders, known = Path(place), list(folders), hashes or {}
-        read = [*inputs, *(path for folder, pattern in folders for path in matching(folder, pattern))]
-        commit, changed = git_state()
+        """Write the record to ``place``, :func:`beside` what the stage wrote."""
+        folder = Path(place).parent
         found = Provenance(
             stage=self.stage,
             command=_command(),
             started=self._started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self._clock, 1),
-            commit=commit,
-            changed=changed,
+            commit=self._commit,
+            changed=self._changed,
             python=platform.python_version(),
             system=platform.platform(),
             processor=processor(),
@@ -139,21 +145,26 @@ class Begun:
             versions=versions(),
             settings=json.loads(json.dumps(settings or {}, default=str)),
             seed=seed,
-            inputs=_hashed(read, place.parent, known),
-            outputs=_hashed(outputs, place.parent, known),
-            folders=tuple(Folder(path=_relative(f, place.parent), pattern=p) for f, p in folders),
+            inputs={_relative(path, folder): found for path, found in self._inputs.items()},
+            outputs={_relative(path, folder): file_hash(path) for path in outputs},
+            folders=tuple(Folder(path=_relative(f, folder), pattern=p) for f, p in self._folders),
         ).sealed()
         write_json(place, found.model_dump(mode="json"))
         return found
 
 
+def located(record: Path, name: str) -> Path:
+    """A file that a record names: absolute, without ``..``, links as they are."""
+    return Path(os.path.abspath(record.parent / name))
+
+
 def beside(out: Path) -> Path:
-    """Where the record of an output lies: ``merge.provenance.json`` beside ``merge``.
+    """Where the record of an output lies.
 
     >>> beside(Path("evaluate/metrics.json")).as_posix(), beside(Path("xs/merge")).as_posix()
-    ('evaluate/metrics.provenance.json', 'xs/merge.provenance.json')
+    ('evaluate/metrics.json.provenance.json', 'xs/merge.provenance.json')
     """
-    return out.with_name(f"{out.stem if out.suffix in ('.json', '.parquet') else out.name}.{SUFFIX}")
+    return out.with_name(f"{out.name}.{SUFFIX}")
 
 
 def read_provenance(path: Path) -> Provenance:
@@ -172,17 +183,22 @@ def read_provenance(path: Path) -> Provenance:
 
 
 def images_behind(record: Path) -> set[str] | None:
-    """The hashes of the images that the patches were cut from which a stage read; None where not known."""
+    """The hashes of the images that the patches were cut from which a stage read; None where not known.
+
+    It is not known any more if other patches were cut since.
+    """
     if not record.is_file():
         return None
-    found = None
-    for name in read_provenance(record).inputs:
-        manifest = record.parent / name
+    for name, expected in read_provenance(record).inputs.items():
+        manifest = located(record, name)
         cut = beside(manifest.parent)
         if manifest.name == "manifest.json" and cut.is_file():
-            inputs = read_provenance(cut).inputs
-            found = {value for path, value in inputs.items() if PurePosixPath(path).parent.name == "images"}
-    return found
+            split = read_provenance(cut)
+            written = {located(cut, path): found for path, found in split.outputs.items()}
+            if written.get(manifest) == expected:
+                images = (path for path in split.inputs if PurePosixPath(path).parent.name == "images")
+                return {split.inputs[path] for path in images}
+    return None
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
@@ -202,7 +218,7 @@ def file_hash(path: Path) -> str:
 @cache
 def git_state() -> tuple[str | None, bool | None]:
     """The commit of the current folder's repository, and whether tracked files differ from it."""
-    commands = ["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]
+    commands = ["git", "rev-parse", "HEAD"], ["git", "--no-optional-locks", "status", "--porcelain", "-uno"]
     try:
         commit, status = (
             subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands
@@ -245,15 +261,10 @@ def _kernels() -> str | None:
 
 
 def _command() -> str | None:
-    name = Path(sys.argv[0]).name if sys.argv else ""
-    return shlex.join(["tiltbox", *sys.argv[1:]]) if name in ("tiltbox", "__main__.py") else None
-
-
-def _hashed(paths: Iterable[Path | str], folder: Path, known: Mapping[Path, str]) -> dict[str, str]:
-    return {
-        _relative(path, folder): known.get(path) or ("" if isinstance(path, str) else file_hash(path))
-        for path in paths
-    }
+    """None where tiltbox was not called as a command."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    ours = program.name == "tiltbox" or program.parts[-2:] == ("tiltbox", "__main__.py")
+    return shlex.join(["tiltbox", *sys.argv[1:]]) if ours else None
 
 
 def _relative(path: Path | str, folder: Path) -> str:

@@ -48,7 +48,7 @@ class PatchManifest(Record):
     objects: Count
     objects_without_area: Count = 0
     objects_outside_images: Count = 0
-    objects_too_large: Count = 0
+    objects_cut_by_every_patch: Count = 0
     objects_in_patches: Count
     cut_objects: Count = 0
     classes: dict[str, Count] = {}
@@ -125,6 +125,7 @@ class Metrics(Accuracy):
     labels: str = ""
     images: Count
     iou_thresholds: tuple[float, ...] = ()
+    absent_classes: Literal["null", "zero"] = "null"
     angle_error_rule: dict[str, float] = {}
     classes: dict[str, ClassMetrics]
 

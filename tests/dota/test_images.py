@@ -240,14 +240,14 @@ def test_images_that_are_passed_over_are_named(tmp_path, caplog):
     assert passed_over(tmp_path) == ["b.webp", "c.JP2", "f.sid", "part2/d.png"]
     warn_of_passed_over(tmp_path)
     assert caplog.messages == [
-        f"{tmp_path}: not read: b.webp, c.JP2, f.sid, part2/d.png; only PNG, JPEG, TIFF and BMP files are,"
-        " directly in that folder"
+        f"{tmp_path}: skipped b.webp, c.JP2, f.sid, part2/d.png: only PNG, JPEG, TIFF and BMP files directly"
+        " in that folder are read"
     ]
     caplog.clear()
     for number in range(9):
         (tmp_path / f"part2/{number}.png").touch()
     warn_of_passed_over(tmp_path)
-    assert "part2/0.png, part2/1.png and 8 more; only" in caplog.text
+    assert "part2/0.png, part2/1.png and 8 more: only" in caplog.text
 
 
 def test_nothing_is_passed_over(tmp_path, caplog):

@@ -8,6 +8,7 @@ import pytest
 
 from tiltbox.errors import DataError
 from tiltbox.report.collect import Row, class_names, collect
+from tiltbox.report.comparison import left_out_note
 from tiltbox.settings.variants import load_variants
 
 COUNTS = {"input": [1, 3, 64, 64], "params": 7, "flops": 9}
@@ -93,3 +94,23 @@ def test_a_seed_other_than_the_first_alone(make_row, tmp_path):
     (tmp_path / "mine/seed-3/train/train.json").write_text(row.training.model_dump_json())
     (row,) = collect(tmp_path, {})
     assert (row.name, row.seeds, row.others) == ("mine", (3,), ()) and row.spread("AP50") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 12}, {"pretrained": "coco.pth"}, {"data": {"contents": "edited"}}, {"labels": "edited"}],
+)
+def test_what_is_left_from_before_a_change_is_not_averaged(make_row, tmp_path, change):
+    """The folder of a seed that was not run again, and one that is no seed's."""
+    for folder, seed, ap50 in (("mine", 0, 0.5), ("mine/seed-1", 1, 0.9), ("mine/seed-1-backup", 1, 0.9)):
+        recipe = {"seed": seed, **(change if seed and "labels" not in change else {})}
+        row = make_row("yoloms-xs-previous", ap50, recipe=recipe)
+        labels = change.get("labels", "") if seed else ""
+        metrics = row.metrics.model_copy(update={"labels": labels})
+        add(tmp_path, folder, stage="train")
+        add(tmp_path, folder, stage="evaluate")
+        (tmp_path / folder / "train/train.json").write_text(row.training.model_dump_json())
+        (tmp_path / folder / "evaluate/metrics.json").write_text(metrics.model_dump_json())
+    (row,) = collect(tmp_path, {})
+    assert (row.seeds, row.left_out, row.figure("AP50")) == ((0,), (1,), 0.5)
+    assert left_out_note([row]).startswith("Trained or scored otherwise, and so left out: mine with seed 1.")

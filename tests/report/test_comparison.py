@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tiltbox.metrics.outcomes_file import read_outcomes, write_outcomes
 from tiltbox.records import Complexity
 from tiltbox.report.collect import Row
 from tiltbox.report.comparison import (
     accuracy_note,
+    chance_note,
     effort_note,
     grounds,
     input_note,
@@ -22,7 +24,8 @@ from tiltbox.report.comparison import (
     same_test_set,
     seen_note,
 )
-from tiltbox.report.tables import model_table
+from tiltbox.report.tables import generation_table, model_table
+from tiltbox.report.uncertainty import uncertainty
 
 PUBLISHED_RECIPE = {
     "pretrained": "https://example.org/yoloms_coco/weights.pth",
@@ -147,7 +150,7 @@ def retrained(row: Row, **changes) -> Row:
 def test_a_pair_that_was_not_trained_alike(make_row, changes, said):
     previous, current = make_row("yoloms-xs-previous"), retrained(make_row("yoloms-xs-current"), **changes)
     *notes, chance = pair_notes([(previous, current)])
-    assert "seeds" in chance
+    assert "another seed" in chance
     names = "yoloms-xs-previous and yoloms-xs-current were not trained alike"
     assert notes == ([f"{names}: {said}"] if said else [])
 
@@ -191,3 +194,15 @@ def test_test_images_that_were_trained_on_are_said(make_row):
     row = make_row("yoloms-xs-previous")
     assert seen_note([row, replace(row, seen_before=0)]) is None
     assert seen_note([replace(row, seen_before=3)]).startswith("3 of the test images are among the training")
+
+
+def test_pairs_without_any_object_have_nothing_to_say(make_row, with_outcomes):
+    rows = [with_outcomes(name, 20) for name in ("yoloms-xs-previous", "yoloms-xs-current")]
+    for row in rows:
+        images, found = read_outcomes(row.outcomes)
+        bare = replace(
+            found["plane"], findable=found["plane"].findable[:0], matched=0 * found["plane"].matched
+        )
+        write_outcomes(row.outcomes, images, {"plane": bare})
+    assert chance_note(*rows, uncertainty(rows)) is None
+    assert generation_table(rows, uncertainty(rows)).rows[3][1].text == "–"

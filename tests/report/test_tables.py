@@ -54,7 +54,7 @@ def test_nothing_to_say_is_no_table(published):
 def test_model_table_has_the_published_columns(make_row, tmp_path):
     checkpoint = tmp_path / "mini" / "my net" / "checkpoint.pth"
     recipe = {"pretrained": "https://x.org/yoloms_coco/a.pth"}
-    record = checkpoint.with_name("metrics.provenance.json")
+    record = checkpoint.with_name("metrics.json.provenance.json")
     row = make_row(PAIR[0], 0.75877, checkpoint=checkpoint, record=record, recipe=recipe)
     table = model_table([row], tmp_path / "out")
     assert table.columns == (
@@ -67,7 +67,7 @@ def test_model_table_has_the_published_columns(make_row, tmp_path):
         *("–", "checkpoint.pth", "scores"),
     ]
     assert line[-2].link == "../mini/my%20net/checkpoint.pth"
-    assert line[-1].link == "../mini/my%20net/metrics.provenance.json"
+    assert line[-1].link == "../mini/my%20net/metrics.json.provenance.json"
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,7 @@ def test_a_difference_that_is_seen_has_a_colour(with_outcomes):
     assert all(cell.text.startswith("+") and " to +" in cell.text for cell in bounds[1:4])
     best = [[cell.kind for cell in row[3:6]] for row in model_table(rows, Path("."), sure).rows]
     assert best == [["", "", ""], ["best"] * 3]
-    assert "differ by more than chance would make them at 95 %: AP50, AP75 and mAP" in terminal_table(
-        rows, sure
-    )
+    assert "differ significantly (95 %) in AP50, AP75 and mAP" in terminal_table(rows, sure)
 
 
 def test_a_difference_that_chance_would_make_has_none(with_outcomes):

@@ -51,3 +51,9 @@ def test_a_malformed_file(with_outcomes):
     row.outcomes.write_text("no parquet")
     with pytest.raises(DataError, match="holds no outcomes"):
         uncertainty([row])
+
+
+def test_means_with_absent_classes_as_zero_have_no_interval(with_outcomes):
+    row = with_outcomes(PAIR[0], 20)
+    other = replace(row, metrics=row.metrics.model_copy(update={"absent_classes": "zero"}))
+    assert uncertainty([row]).ranges(row) and uncertainty([other]).ranges(other) == {}

@@ -326,7 +326,7 @@ def test_two_dataset_files_of_one_name(tmp_path, monkeypatch):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(own))
     assert main(["download", "a.yaml", "--out", "data/harbours/raw"]) == 0
     assert resolve(LEAST | {"dataset": "a.yaml"}).dataset.name == "harbours"
-    message = r"b\.yaml: name: 'harbours' is also that of a\.yaml, whose data and results would go; give one"
+    message = r"b\.yaml: name: 'harbours' is also that of a\.yaml, whose data and results would be replaced"
     with pytest.raises(SettingsError, match=message):
         resolve(LEAST | {"dataset": "b.yaml"})
     (tmp_path / "a.yaml").rename(tmp_path / "c.yaml")

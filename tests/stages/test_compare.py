@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tiltbox.__main__ import main
-from tiltbox.errors import DataError, OutputError
+from tiltbox.errors import DataError, OutputError, SettingsError
 from tiltbox.stages.compare import FEW_IMAGES, compare, comparison_table
 from tiltbox.stages.evaluate import evaluate
 
@@ -71,8 +71,8 @@ AP50 of  first  second  difference     95 % interval
 ship     36.36  100.00      +63.64  +45.45 to +81.82
 plane     0.00    0.00       ±0.00    ±0.00 to ±0.00  no difference can be seen
 
-Intervals are of the paired bootstrap: 1,000 draws of 24 images, the same for both (seed 0).
-Another training of a detector with a single run would differ, too: not covered."""
+Intervals come from a paired bootstrap: 1,000 draws of 24 images, the same for both (seed 0).
+Where a detector has a single run, the variation between trainings is not included."""
     )
 
 
@@ -81,7 +81,7 @@ def test_several_runs(scene):
     found = run(scene, "good,good2", "poor,good")
     text = comparison_table(found)
     assert found.runs == (2, 2)
-    assert "the same for both, and of their runs (seed 0)." in text and "not covered" not in text
+    assert "the same for both, and of their runs (seed 0)." in text and "not included" not in text
     assert found.scores["AP50"].first == pytest.approx(0.5) and found.scores["AP50"].second < 0.4
 
 
@@ -138,3 +138,29 @@ def test_wrong_usage(scene, options, capsys):
         main(["compare", "a", "b", "--labels", "c", *options])
     assert end.value.code == 2
     capsys.readouterr()
+
+
+def test_names_are_for_predictions_alone(scene, tmp_path):
+    """One detector is Ultralytics', with classes in an order of its own; the other's files name theirs."""
+    (tmp_path / "data.yaml").write_text("names: [plane, ship]\n")
+    right = {"category_id": 2, "score": 0.9, "poly": [int(word) for word in SHIP.split()]}
+    rows = [{**right, "image_id": f"P{n}", "file_name": f"P{n}.png"} for n in range(IMAGES)]
+    (tmp_path / "predictions.json").write_text(json.dumps(rows))
+    found = compare(
+        [scene / "good"],
+        [tmp_path / "predictions.json"],
+        scene / "labelTxt",
+        classes=CLASSES,
+        names=tmp_path / "data.yaml",
+    )
+    assert found.classes["ship"]["AP50"].first == found.classes["ship"]["AP50"].second == pytest.approx(1)
+    with pytest.raises(SettingsError, match=r"is for a predictions\.json alone"):
+        run(scene, names=tmp_path / "data.yaml")
+
+
+@pytest.mark.parametrize("runs", [",", "good,", ",good", ""])
+def test_nothing_between_commas(scene, runs, monkeypatch, capsys):
+    monkeypatch.chdir(scene)
+    with pytest.raises(SystemExit) as end:
+        main(["compare", runs, "good", "--labels", "labelTxt"])
+    assert end.value.code == 2 and "names nothing between commas" in capsys.readouterr().err

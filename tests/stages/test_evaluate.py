@@ -76,6 +76,7 @@ def test_the_metrics(scene):
         "AP75": ap,
         "mAP": ap,
         "angle_error": angle,
+        "absent_classes": "null",
         "angle_error_rule": {"iou": 0.5, "aspect": 1.5},
         "classes": {**dict.fromkeys(DOTA_V1_CLASSES, none), "ship": ship, "plane": {**none, "detections": 1}},
     }
@@ -120,7 +121,7 @@ def test_the_files(scene):
         "confusion.csv",
         "dota.txt",
         "metrics.json",
-        "metrics.provenance.json",
+        "metrics.json.provenance.json",
         "outcomes.parquet",
         "pr_curves.csv",
     ]

@@ -107,7 +107,7 @@ def test_a_damaged_checkpoint_is_left_out(tmp_path, damage, caplog):
     assert prepare_work(work, "a", wanted=True)
     assert last_checkpoint(work) == work / "epoch_10.pth"
     (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert line == f"{work}/epoch_11.pth is cut off or damaged; it is left out"
+    assert line == f"{work}/epoch_11.pth is incomplete or damaged and was deleted"
     caplog.clear()
     assert prepare_work(work, "a", wanted=True)
     assert not caplog.records or caplog.records[0].levelname != "WARNING", "it is told once"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import cv2
@@ -59,11 +60,8 @@ def warn_of_passed_over(folder: Path) -> None:
     names = passed_over(folder)
     if names:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        log.warning(
-            "%s: not read: %s; only PNG, JPEG, TIFF and BMP files are, directly in that folder",
-            folder,
-            listed,
-        )
+        only = "only PNG, JPEG, TIFF and BMP files directly in that folder are read"
+        log.warning("%s: skipped %s: %s", folder, listed, only)
 
 
 def passed_over(folder: Path) -> list[str]:
@@ -119,15 +117,26 @@ def image_size(path: Path) -> tuple[int, int]:
         DataError: The file is missing or no image.
     """
     try:
+        if found := _tiff_size(path):  # Pillow turns it as it asks for, or does not know its bands
+            return found
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            if image.format == "TIFF":  # Pillow's own size is that of the image turned as it asks for
-                return image.tag_v2[tiff.WIDTH], image.tag_v2[tiff.HEIGHT]
             return image.size
     except (UnidentifiedImageError, ValueError, LookupError):
         height, width, _ = read_image(path).shape
         return width, height
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror or error})", _INTACT) from None
+
+
+def _tiff_size(path: Path) -> tuple[int, int] | None:
+    """From the tags, which may be anywhere in the file."""
+    with path.open("rb") as file:
+        if not tiff.is_tiff(file.read(4)):
+            return None
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            if problem := tiff.problem(data):
+                raise DataError(path, problem, _CONVERT)
+            return tiff.size(data)
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

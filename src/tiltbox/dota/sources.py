@@ -97,8 +97,8 @@ def _warn_of_shares(sources: Sequence[Source]) -> None:
     corners = [source.labels.qboxes for source in sources if source.labels]
     if sum(map(len, corners)) and max(np.abs(each).max(initial=0) for each in corners) <= 1:
         log.warning(
-            "%s: all corners of all objects lie between 0 and 1, like shares of an image's width and height;"
-            " they are taken as pixels, so multiply them first",
+            "%s: all corners of all objects lie between 0 and 1, as if normalised; they are taken as pixels:"
+            " multiply them by the image's width and height first",
             sources[0].image.parent.parent,
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from mmap import mmap
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Tags:
         places: Of the tags that are whole numbers.
     """
 
-    data: bytes
+    data: bytes | mmap
     order: str
     places: dict[int, slice]
 
@@ -65,7 +66,7 @@ def as_stored(data: bytes) -> bytes:
     return data[: place.start] + upright + data[place.stop :]
 
 
-def problem(data: bytes) -> str | None:
+def problem(data: bytes | mmap) -> str | None:
     """Why a TIFF file is none that has grey values or colours of 8 or 16 bits, by its tags."""
     tags = read_tags(data)
     samples, colours = tags.samples(), tags.value(COLOURS)
@@ -101,7 +102,9 @@ def read_bands(data: bytes) -> np.ndarray | None:
             ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
             if max(ends, default=0) > len(data):
                 raise ValueError("it ends early")
-            bands = page.asarray()
+            bands = page.asarray(maxworkers=1)  # stages have a process for each core
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file leads to
         raise ValueError(str(error)) from error
     if page.axes.startswith("S"):  # band by band
@@ -113,7 +116,14 @@ def read_bands(data: bytes) -> np.ndarray | None:
     return np.repeat(grey, 3, axis=2)
 
 
-def read_tags(data: bytes) -> Tags:
+def size(data: bytes | mmap) -> tuple[int, int] | None:
+    """Width and height in pixels, None where the tags do not say."""
+    tags = read_tags(data)
+    found = tags.value(WIDTH, 0), tags.value(HEIGHT, 0)
+    return found if all(found) else None
+
+
+def read_tags(data: bytes | mmap) -> Tags:
     """The tags of a TIFF file, none where it is cut."""
     little, big_file = data[:2] == b"II", b"+" in data[2:4]
     sign = "<" if little else ">"

@@ -176,8 +176,10 @@ class Resampling:
 
 def image_counts(draw: np.random.Generator, images: int, resamples: int) -> np.ndarray:
     """How often each image is drawn: shape (1 + resamples, images), int32; the first row has each once."""
-    drawn = (np.bincount(draw.integers(images, size=images), minlength=images) for _ in range(resamples))
-    return np.stack([np.ones(images, np.int32), *drawn]).astype(np.int32)
+    counts = np.ones((1 + resamples, images), np.int32)
+    for row in counts[1:]:
+        row[:] = np.bincount(draw.integers(images, size=images), minlength=images)
+    return counts
 
 
 def outcomes(detections: ClassDetections, objects: Objects) -> Outcomes:
@@ -208,7 +210,7 @@ def resampled_aps(each: Outcomes, counts: np.ndarray) -> np.ndarray:
     Returns:
         Shape (r, thresholds), float64; NaN in resamples without an object.
     """
-    objects = counts[:, each.findable].sum(axis=1, dtype=np.int64)
+    objects = counts.astype(np.int64) @ np.bincount(each.findable, minlength=counts.shape[1])
     columns = each.images, each.matched, each.claimed
     return _weighted_aps(counts, *columns, objects, len(IOU_THRESHOLDS), RECALL_POINTS)
 

@@ -6,6 +6,7 @@ own in it, ``seed-1`` and so on. What does not depend on the seed, its complexit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from tiltbox.records import (
 from tiltbox.scores import COSTS, Key
 from tiltbox.settings.variants import Variant
 
+# What a training is told to be by; trainings that differ in it are not compared without a word.
+RECIPE = ("epochs", "images_per_step", "learning_rate", "image_size", "augmentation")
 STAGES = ("train", "predict", "merge", "evaluate", "complexity")
 
 
@@ -42,6 +45,7 @@ class Row:
         seen_before: How many of the test images are, byte for byte, among those it was trained on; None where
             that is not known.
         others: The same variant trained with further seeds.
+        left_out: Seeds with which it was trained or scored otherwise.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Row:
     record: Path | None = None
     seen_before: int | None = None
     others: tuple[Row, ...] = ()
+    left_out: tuple[int, ...] = ()
 
     @property
     def runs(self) -> tuple[Row, ...]:
@@ -159,12 +164,32 @@ def class_names(rows: list[Row]) -> list[str]:
 
 
 def _row(folder: Path, variant: Variant | None) -> Row:
-    """Of all runs; the first one that has been trained stands for the variant."""
-    seeds = sorted(folder.glob(f"{layout.SEED}*/"), key=lambda path: (len(path.name), path.name))
+    """Of all runs; the first one that has been trained stands for the variant.
+
+    Others count if they were trained by the same recipe and scored on the same labels: what is left from
+    before a change is named and not mixed in.
+    """
+    seeds = [path for path in folder.glob(f"{layout.SEED}*/") if _SEED_FOLDER.fullmatch(path.name)]
     complexity = read_record(Complexity, folder / "complexity" / "complexity.json")
-    runs = [_run(place, folder, variant, complexity) for place in (folder, *seeds)]
+    places = [folder, *sorted(seeds, key=lambda path: int(path.name.removeprefix(layout.SEED)))]
+    runs = [_run(place, folder, variant, complexity) for place in places]
     first, *others = [run for run in runs if run.training or run.metrics] or runs[:1]
-    return replace(first, others=tuple(others))
+    alike = tuple(run for run in others if _ground(run) == _ground(first))
+    unlike = tuple(run.seed for run in others if run not in alike and run.seed is not None)
+    return replace(first, others=alike, left_out=unlike)
+
+
+_SEED_FOLDER = re.compile(rf"{layout.SEED}[1-9][0-9]*")
+
+
+def _ground(run: Row) -> tuple:
+    """What runs have to share to be averaged."""
+    training, metrics = run.training, run.metrics
+    return (
+        training and [getattr(training, key) for key in (*RECIPE, "pretrained")],
+        training and training.data.get("contents"),
+        metrics and (metrics.dataset, metrics.split, metrics.labels),
+    )
 
 
 def _run(folder: Path, of: Path, variant: Variant | None, complexity: Complexity | None) -> Row:

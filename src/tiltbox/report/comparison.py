@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU
 from tiltbox.records import Training
-from tiltbox.report.collect import Row
+from tiltbox.report.collect import RECIPE, Row
 from tiltbox.report.table import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 from tiltbox.settings.published import Conditions, Published
 
 STANDARD_INPUT = (1, 3, 1024, 1024)
-RECIPE = ("epochs", "images_per_step", "learning_rate", "image_size", "augmentation")
 
 
 def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -56,13 +55,21 @@ def angle_note(rows: Sequence[Row]) -> str | None:
     )
 
 
+def left_out_note(rows: Sequence[Row]) -> str | None:
+    """A warning where trainings with other seeds are older than a change of the recipe or of the data."""
+    found = [f"{row.name} with seed {_listed(list(map(str, row.left_out)))}" for row in rows if row.left_out]
+    if not found:
+        return None
+    return f"Trained or scored otherwise, and so left out: {_listed(found)}. Run these seeds again."
+
+
 def seen_note(rows: Sequence[Row]) -> str | None:
     """A warning where detectors were tested on what they were trained on."""
     counts = sorted({run.seen_before for row in rows for run in row.scored if run.seen_before})
     if not counts:
         return None
     images = f"{_listed(list(map(str, counts)))} of the test images"
-    return f"{images} are among the training images: these scores say what was learned by heart."
+    return f"{images} are among the training images: these scores measure memorisation."
 
 
 def effort_note(rows: Sequence[Row]) -> str | None:
@@ -120,9 +127,9 @@ def _used(rows: Sequence[Row], kinds: str) -> str:
 
 
 RESAMPLING_NOTE = (
-    "Intervals are those of a paired bootstrap over images, 1,000 draws that are the same for all detectors,"
+    "Intervals come from a paired bootstrap over images, 1,000 draws that are the same for all detectors,"
     " and over trainings where there are several (percentile method; Efron and Tibshirani, An Introduction to"
-    " the Bootstrap, 1993). With a single training, what another seed would give is not in them."
+    " the Bootstrap, 1993)."
 )
 
 
@@ -130,7 +137,10 @@ def pair_notes(found: Sequence[tuple[Row, Row]], sure: Uncertainty = UNKNOWN) ->
     """What the difference within a pair may be due to, other than the generation."""
     chances = [chance_note(*pair, sure) for pair in found]
     notes = [_pair_difference(previous, current) for previous, current in found]
-    single = "One training of each: with other seeds the differences may change by some points."
+    single = (
+        "Where there is one training only, another seed may change a difference by some points, which is not"
+        " in its interval."
+    )
     alone = any(len(row.scored) == 1 for pair in found for row in pair)
     compared = any(sure.comparison(*pair) for pair in found)
     return tuple(
@@ -144,10 +154,12 @@ def chance_note(previous: Row, current: Row, sure: Uncertainty = UNKNOWN) -> str
     if found is None:
         return None
     known = {key: each for key, each in found.scores.items() if each.difference is not None}
+    if not known:
+        return None
     unseen = [key for key, each in known.items() if not each.seen]
     names = f"{previous.name} and {current.name}"
     if not unseen:
-        return f"{names} differ by more than chance would make them at 95 %: {_listed(list(known))}."
+        return f"{names} differ significantly (95 %) in {_listed(list(known))}."
     return f"{names}: no difference can be seen at 95 % in {_listed(unseen)}."
 
 

@@ -19,6 +19,7 @@ from tiltbox.report.comparison import (
     grounds,
     input_note,
     label_note,
+    left_out_note,
     pair_notes,
     pairs,
     patch_note,
@@ -110,7 +111,8 @@ def run_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
         ranges = sure.ranges(row)
         means = (Cell(_spread(row, figure)) for figure in ACCURACIES)
         intervals = (Cell(interval(ranges[figure.key])) for figure in ACCURACIES)
-        lines.append((Cell(row.name), Cell(", ".join(map(str, row.seeds)) or MISSING), *means, *intervals))
+        seeds = ", ".join(str(run.seed) for run in row.scored if run.training) or MISSING
+        lines.append((Cell(row.name), Cell(seeds), *means, *intervals))
         lines += [_seed_row(row, run) for run in row.runs] if len(row.runs) > 1 else []
     return Table(
         "Accuracy in percent: mean ± standard deviation over trainings, and the 95 % interval over images"
@@ -217,7 +219,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-MODEL_NOTES = (accuracy_note, seen_note, angle_note, label_note, patch_note, effort_note, input_note)
+MODEL_NOTES = (
+    *(accuracy_note, left_out_note, seen_note, angle_note),
+    *(label_note, patch_note, effort_note, input_note),
+)
 
 TRAINING_FACTS: dict[str, Callable[[Training], str]] = {
     "pretraining": pretraining,
@@ -243,7 +248,7 @@ def _model_row(row: Row, out: Path, sign: str) -> tuple[Cell, ...]:
         Cell(f"{row.name} {sign}".rstrip()),
         Cell(pretraining(t) if t else MISSING),
         Cell(augmentation(t) if t else MISSING),
-        *(Cell(_shown(row, figure)) for figure in FIGURES),
+        *(Cell(_spread(row, figure)) for figure in FIGURES),
         Cell(f"{t.processes} × {t.images_per_step // t.processes}" if t else MISSING),
         _link(row.config, out),
         _link(row.checkpoint, out),
@@ -284,7 +289,7 @@ def _best(rows: Sequence[Row], figure: Figure, sure: Uncertainty) -> Row | None:
     scored = [row for row in rows if row.figure(figure.key) is not None]
     scored.sort(key=lambda row: row.figure(figure.key), reverse=True)
     best, *others = scored or [None]
-    return best if all(sure.seen(other, best, figure.key) for other in others) else None
+    return best if others and all(sure.seen(other, best, figure.key) for other in others) else None
 
 
 def _labelled(rows: Sequence[Row]) -> list[tuple[str, tuple[Row, Row]]]:

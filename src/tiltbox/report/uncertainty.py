@@ -73,7 +73,9 @@ def uncertainty(rows: Sequence[Row]) -> Uncertainty:
     for row in rows:
         ground, runs = _outcomes(row)
         if ground is not None and len(ground.images) >= LEAST_IMAGES:
-            resampling = resamplings.setdefault(ground, Resampling(len(ground.images)))
+            if ground not in resamplings:
+                resamplings[ground] = Resampling(len(ground.images))
+            resampling = resamplings[ground]
             found[row.name] = _Resampled(ground, resampling, resampling.aps(runs))
     return Uncertainty(found)
 
@@ -81,6 +83,8 @@ def uncertainty(rows: Sequence[Row]) -> Uncertainty:
 def _outcomes(row: Row) -> tuple[_Ground | None, list[dict[str, Outcomes]]]:
     """The outcomes of all scored runs, and what they have in common; None where that differs."""
     if not row.scored or any(run.outcomes is None for run in row.scored):
+        return None, []
+    if any(run.metrics.absent_classes == "zero" for run in row.scored):  # means over other classes
         return None, []
     read = [read_outcomes(run.outcomes) for run in row.scored]
     grounds = {

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from tiltbox import layout
-from tiltbox.errors import SettingsError
+from tiltbox.errors import SettingsError, TiltboxError
 from tiltbox.gpus import gpus_here
-from tiltbox.provenance import beside, read_provenance
+from tiltbox.provenance import beside, located, read_provenance
 from tiltbox.settings.auto import AUTO, before_the_data, candidates
 from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.settings.datasets import Dataset, find_dataset
@@ -100,7 +100,7 @@ class Plan:
         if self.dataset.test_split in self.dataset.train_splits:
             remarks.append(
                 f"dataset {self.dataset.name} tests on '{self.dataset.test_split}', which it trains on:"
-                " its scores say what was learned by heart"
+                " its scores measure memorisation"
             )
         if self.schedule.seed and self.schedule.seed not in self.workflow.seeds:
             unused = f"seed {self.schedule.seed} of schedule {self.schedule_name}"
@@ -210,13 +210,17 @@ def _require_only_one(dataset: Dataset, name_or_file: str) -> None:
     place = beside(layout.raw(dataset.name))
     if not (name_or_file.endswith((".yaml", ".yml")) and place.is_file()):
         return
-    known = read_provenance(place).settings.get("file")
-    other = place.parent / known if known else None
-    if other is None or not other.is_file() or other.samefile(name_or_file):
+    try:
+        known = read_provenance(place).settings.get("file")
+        other = located(place, known) if known else None
+        if other is None or not other.is_file() or other.samefile(name_or_file):
+            return
+        again = find_dataset(str(other)).name == dataset.name
+    except TiltboxError:  # a record or another file that is damaged stops nothing
         return
-    if find_dataset(str(other)).name == dataset.name:
+    if again:
         first = os.path.relpath(other)
-        problem = f"'{dataset.name}' is also that of {first}, whose data and results would go"
+        problem = f"'{dataset.name}' is also that of {first}, whose data and results would be replaced"
         raise SettingsError(f"{name_or_file}: name", problem, "give one of the two another name")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import read_labels
+from tiltbox.dota.results import require_no_names
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_file_place, require_writable, write_json
 from tiltbox.metrics.bootstrap import Comparison, Difference, compare_runs
@@ -52,11 +53,21 @@ def compare(
     if out is not None:
         _require_place(out, [*first, *second, labels])
     truth = {name: read_labels(path, classes) for name, path in files.items()}
-    ours, theirs = ([read_scored(path, classes, truth, names) for path in runs] for runs in (first, second))
+    if not any(_is_json(path) for path in (*first, *second)):
+        require_no_names(names)
+    ours, theirs = (
+        [read_scored(path, classes, truth, names if _is_json(path) else None) for path in runs]
+        for runs in (first, second)
+    )
     found = compare_runs(ours, theirs, truth, classes, resamples=resamples, seed=seed)
     if out is not None:
         write_json(out, comparison_record(found))
     return found
+
+
+def _is_json(path: Path) -> bool:
+    """Predictions of Ultralytics, which have categories in place of names."""
+    return path.suffix.lower() == ".json"
 
 
 def comparison_record(found: Comparison) -> dict:
@@ -84,11 +95,11 @@ def comparison_table(found: Comparison) -> str:
 def notes(found: Comparison) -> list[str]:
     """What the intervals are, and what they do not cover."""
     drawn = f"{found.resamples:,} draws of {found.images:,} images, the same for both"
-    lines = [f"Intervals are of the paired bootstrap: {drawn} (seed {found.seed})."]
+    lines = [f"Intervals come from a paired bootstrap: {drawn} (seed {found.seed})."]
     if max(found.runs) > 1:
         lines[0] = lines[0].replace(f" (seed {found.seed})", f", and of their runs (seed {found.seed})")
     if min(found.runs) == 1:
-        lines.append("Another training of a detector with a single run would differ, too: not covered.")
+        lines.append("Where a detector has a single run, the variation between trainings is not included.")
     if found.images < FEW_IMAGES:
         lines.append(f"With as few as {found.images} images an interval tends to be too narrow.")
     return lines

@@ -28,5 +28,5 @@ def complexity(name: str, variant: Variant, out: Path, *, size: int = 1024, num_
     counts = Complexity(variant=name, input=(1, 3, size, size), params=found.params, flops=found.flops)
     content = write_record(Path(out), counts)
     settings = {"variant": variant.model_dump(mode="json"), "size": size, "classes": num_classes}
-    begun.record(beside(Path(out)), outputs=[Path(out)], settings=settings)
+    begun.record(beside(Path(out)), [Path(out)], settings=settings)
     return content

@@ -61,18 +61,12 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None, file:
         raise OutputError(out, problem, "choose another folder with --out")
     reads = [path for path in (dataset.source.folder, archives) if path is not None]
     with whole_folder(out, "download", reads=reads) as folder:
-        files = _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives)
-        _fill(dataset, folder, files)
+        _fill(dataset, folder, _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives))
         manifest = _manifest(dataset, _checked(dataset, folder, shown_as=out))
         write_json(folder / "manifest.json", manifest)
     settings = dataset.model_dump(mode="json", include={"name", "source", "splits"})
     settings["file"] = file and os.path.relpath(file, out.parent)
-    begun.record(
-        beside(out),
-        inputs=[path for _, path in files],
-        outputs=[out / "manifest.json"],
-        settings=settings,
-    )
+    begun.record(beside(out), [out / "manifest.json"], settings=settings)
     return manifest
 
 

@@ -72,10 +72,14 @@ def evaluate(
     begun, task1, labels, out = Begun("evaluate"), Path(task1), Path(labels), Path(out)
     files = label_files(labels)
     _require_place(out, labels, task1)
+    begun.reads(labels, pattern=LABEL_FILES)
     truth = {name: read_labels(path, classes) for name, path in files.items()}
     found = read_scored(task1, classes, truth, names)
+    begun.reads(task1, pattern=TASK1_FILES if task1.is_dir() else None)
+    begun.reads(*([names] if names else []))
     score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
     record = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
+    record = record.model_copy(update={"absent_classes": absent_classes})
     metrics = record.model_dump(mode="json")
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
@@ -86,13 +90,9 @@ def evaluate(
         pairs = ", ".join(f"{name} for {other} ({count})" for name, other, count in most)
         log.info("most often taken for another class: %s", pairs)
     write_record(out, record)
-    begun.record(
-        beside(out),
-        inputs=[] if task1.is_dir() else [task1],
-        folders=[(labels, LABEL_FILES), *([(task1, TASK1_FILES)] if task1.is_dir() else [])],
-        outputs=[out, *(out.with_name(name) for name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES))],
-        settings={"absent_classes": absent_classes, "classes": list(classes), "split": split},
-    )
+    outputs = [out, *(out.with_name(name) for name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES))]
+    settings = {"absent_classes": absent_classes, "classes": list(classes), "split": split}
+    begun.record(beside(out), outputs, settings=settings)
     return metrics
 
 

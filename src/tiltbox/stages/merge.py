@@ -82,16 +82,13 @@ def merge(
     if not 0 <= iou <= 1:
         raise SettingsError("iou", f"{iou} is not accepted", "give a number from 0 to 1")
     with whole_folder(out, "merge", reads=[detections]) as folder:
+        if detections.exists():  # or else what reads it says what is missing
+            begun.reads(detections, pattern=TASK1_FILES if detections.is_dir() else None)
         counts = Counts()
         parts = progress(_read(detections, classes, names), "merge", len(classes))
         write_task1(folder, _merged(parts, iou, counts))
-    begun.record(
-        beside(out),
-        inputs=[] if detections.is_dir() else [detections],
-        folders=[(detections, TASK1_FILES)] if detections.is_dir() else [],
-        outputs=matching(out, "*"),
-        settings={"iou": iou, "classes": list(classes)},
-    )
+    settings = {"iou": iou, "classes": list(classes)}
+    begun.record(beside(out), matching(out, "*"), settings=settings)
     return {
         "images": len(counts.images),
         "detections": counts.detections,

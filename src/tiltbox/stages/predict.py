@@ -12,7 +12,7 @@ from tiltbox.dota.images import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
 from tiltbox.processes import map_in_processes
-from tiltbox.provenance import Begun, beside
+from tiltbox.provenance import Begun, beside, file_hash
 from tiltbox.settings.variants import Variant
 
 BATCH = 8
@@ -66,21 +66,16 @@ def predict(
         raise SettingsError("--gpus", f"asks for {gpus}, but this machine has {available}", "ask for fewer")
     gpus = min(gpus, len(images))
     _require_original_scale(images)
-    local_copy(checkpoint)  # once, not in every process
+    weights = local_copy(checkpoint)  # once, not in every process
+    begun.knows({checkpoint if is_address(checkpoint) else weights: file_hash(weights)})
+    begun.reads(*filter(Path.is_file, [patches / "manifest.json"]))  # which those of other tools may not have
     with leased_gpus(gpus), cpu_threads(None if gpus else threads):
         job = (name, variant, checkpoint, classes, image_size, unknown_size, batch)
         parts = _on_devices(job, images, [f"cuda:{i}" for i in range(gpus)] or ["cpu"])
     detections = _joined(parts, classes)
     write_detections(out, detections)
-    source = checkpoint if is_address(checkpoint) else Path(checkpoint)
-    manifest = patches / "manifest.json"  # which patches of another tool may not have
-    begun.record(
-        beside(Path(out)),
-        inputs=[source, *([manifest] if manifest.is_file() else [])],
-        outputs=[Path(out)],
-        settings={"variant": name, "classes": list(classes), "image_size": image_size, "batch": batch},
-        gpu=gpu_name() if gpus else None,
-    )
+    settings = {"variant": name, "classes": list(classes), "image_size": image_size, "batch": batch}
+    begun.record(beside(Path(out)), [Path(out)], settings=settings, gpu=gpu_name() if gpus else None)
     return len(detections.score)
 
 

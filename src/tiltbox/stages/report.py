@@ -39,22 +39,25 @@ def report(results: Path, out: Path, *, published: Path = CONFIGS / "published.y
     """
     begun, results, out = Begun("report"), Path(results), Path(out)
     rows = collect(results, load_variants().variants)
+    begun.reads(*(path for row in rows for path in _files(results / row.name)))
     sure = uncertainty(rows)
     board = leaderboard(rows, out, load_published(published), sure)
     texts = {"md": markdown(board), "csv": sheet(rows, out, sure), "html": page(board, rows, sure)}
     for suffix, text in texts.items():
         write_text(out / f"leaderboard.{suffix}", text)
-    begun.record(
-        out / f"leaderboard.{SUFFIX}",
-        inputs=[path for row in rows for path in _files(results / row.name)],
-        outputs=[out / f"leaderboard.{suffix}" for suffix in texts],
-        settings={"published": str(published)},
-    )
+    outputs = [out / f"leaderboard.{suffix}" for suffix in texts]
+    begun.record(out / f"leaderboard.{SUFFIX}", outputs)
     return terminal_table(rows, sure)
 
 
 def _files(folder: Path) -> list[Path]:
     """What the report reads of a variant, and the records of it, by which the chain goes on."""
     read = ("train.json", "history.csv", "metrics.json", "pr_curves.csv", OUTCOMES, "complexity.json")
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "work" not in path.parts)
-    return [path for path in found if path.name in read or path.name.endswith(SUFFIX)]
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    finished = (path for path in found if not _is_work(path.relative_to(folder)))
+    return [path for path in finished if path.name in read or path.name.endswith(SUFFIX)]
+
+
+def _is_work(path: Path) -> bool:
+    """Of a training that is not over, or was set aside."""
+    return any(part == "work" or part.startswith("work.") for part in path.parts)

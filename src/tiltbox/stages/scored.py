@@ -43,8 +43,8 @@ def read_scored(
         _require_labels(part, labelled)
     if look_normalised(found):
         log.warning(
-            "%s: all coordinates lie between 0 and 1, like shares of an image's width and height; they are"
-            " taken as pixels, so multiply them first",
+            "%s: all coordinates lie between 0 and 1, as if normalised; they are taken as pixels: multiply"
+            " them by the image's width and height first",
             source,
         )
     return found

@@ -37,7 +37,7 @@ from tiltbox.records import PatchManifest, read_record, write_record
 
 PADDING = (104, 116, 124)  # BGR, as in mmrotate's configs
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
-WITHOUT_AREA, OUTSIDE, TOO_LARGE = "without area", "outside the image", "too large for a patch"
+WITHOUT_AREA, OUTSIDE, CUT_BY_ALL = "without area", "outside the image", "cut by every patch"
 BLACK = 16  # of 255: where no value is as high, there is nothing to be seen
 
 
@@ -92,7 +92,7 @@ def split(
     Every patch of a labelled set has an annotation file, an empty one where there is nothing on it; an
     unlabelled set has no ``annfiles`` at all. Every object is on a patch, or counted in the manifest and
     listed in ``out/left_out.csv`` with the reason why not: it has no area, it lies (mostly) outside its
-    image, or it is too large for a patch to hold enough of it. ``out`` appears when it is complete and takes
+    image, or every patch cuts off too much of it. ``out`` appears when it is complete and takes
     the place of an earlier split. Each worker process holds one image at a time.
 
     Args:
@@ -119,6 +119,8 @@ def split(
     if workers is not None and workers < 1:
         raise SettingsError("workers", f"{workers} is not accepted", "give at least 1")
     with whole_folder(out, "split", reads=sources) as folder:
+        labels = (Path(source) / "labelTxt" for source in sources)
+        begun.reads(*filter(Path.is_dir, labels), pattern=LABEL_FILES)
         images = read_sources(sources, classes)
         require_space(folder, _estimated_bytes(images, cutting))
         (folder / "images").mkdir()
@@ -129,25 +131,10 @@ def split(
         if left_out := [each for image in counts for each in image.left_out]:
             _write_left_out(folder / LEFT_OUT, left_out)
         content = write_record(folder / "manifest.json", manifest)
-    hashes = {
-        image.image: count.file_hash for image, count in zip(_largest_first(images), counts, strict=True)
-    }
-    _record(begun, sources, Path(out), cutting, hashes)
+    in_order = zip(_largest_first(images), counts, strict=True)
+    begun.knows({source.image: count.file_hash for source, count in in_order})
+    begun.record(beside(Path(out)), matching(Path(out), "*.*"), settings=asdict(cutting))
     return content
-
-
-def _record(
-    begun: Begun, sources: Sequence[Path], out: Path, cutting: Cutting, hashes: dict[Path, str]
-) -> None:
-    label_folders = [Path(source) / "labelTxt" for source in sources]
-    begun.record(
-        beside(out),
-        inputs=hashes,
-        outputs=matching(out, "*.*"),
-        folders=[(folder, LABEL_FILES) for folder in label_folders if folder.is_dir()],
-        settings=asdict(cutting),
-        hashes=hashes,
-    )
 
 
 def _estimated_bytes(images: list[Source], cutting: Cutting) -> int:
@@ -197,7 +184,7 @@ def _sorted_out(
     for window in windows:
         held[rows_in_window(qboxes, window, iof)[0]] = True
     held &= ~outside
-    reasons = np.select([flat, in_frame < iof], [WITHOUT_AREA, OUTSIDE], TOO_LARGE)
+    reasons = np.select([flat, in_frame < iof], [WITHOUT_AREA, OUTSIDE], CUT_BY_ALL)
     left_out = [
         LeftOut(source.name, row + 1, source.labels.classes[row], qboxes[row], str(reasons[row]))
         for row in np.flatnonzero(~held).tolist()
@@ -254,7 +241,7 @@ def _manifest(
         objects=sum(len(each) for each in labels),
         objects_without_area=left_out[WITHOUT_AREA],
         objects_outside_images=left_out[OUTSIDE],
-        objects_too_large=left_out[TOO_LARGE],
+        objects_cut_by_every_patch=left_out[CUT_BY_ALL],
         objects_in_patches=found.total(),
         cut_objects=sum(patch.cut for patch in patches),
         classes={name: found[name] for name in names},

@@ -21,9 +21,9 @@ from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_text
 from tiltbox.layout import LEFT_OUT
-from tiltbox.model.checkpoint import is_address, read_checkpoint, save_checkpoint
+from tiltbox.model.checkpoint import is_address, local_copy, read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
-from tiltbox.provenance import SUFFIX, Begun
+from tiltbox.provenance import SUFFIX, Begun, file_hash
 from tiltbox.records import PatchManifest, Training, read_record, write_record
 from tiltbox.settings.auto import LARGE, TrainingData, choose
 from tiltbox.settings.base import fingerprint
@@ -111,6 +111,11 @@ def train(
         if config.pretrained and not (resume and has_epochs(work, config.fingerprint)):
             # Before anything is dropped or a GPU is waited for; and once, not in every process.
             require_weights(config.pretrained, "give a file with --start FILE")
+        begun.reads(patches / "manifest.json")
+        if config.pretrained:
+            weights = local_copy(config.pretrained)
+            address = is_address(config.pretrained)
+            begun.knows({config.pretrained if address else weights: file_hash(weights)})
         with leased_gpus(gpus):
             config.resume = prepare_work(work, config.fingerprint, resume)
             config.load_from = str(last_checkpoint(work)) if config.resume else None
@@ -120,7 +125,8 @@ def train(
                 _write_config(config, work)
                 _launch(work / "config.py", schedule.processes, on_cpu=gpus == 0)
                 _publish(work, out, facts, classes)
-                _record(begun, out, patches, config, schedule, variant, facts)
+                _record(begun, out, schedule, variant, facts)
+                shutil.rmtree(work)
             if config.tracking:
                 _record_end(config.tracking, variant, out, len(classes))
     return out / "checkpoint.pth"
@@ -307,7 +313,7 @@ def _record_end(run: str, variant: Variant, out: Path, classes: int) -> None:
 
 
 def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> None:
-    """Move the results out of the work folder and drop the rest: optimiser states, older epochs."""
+    """Copy the results out of the work folder; what stays there are optimiser states and older epochs."""
     weights, _ = read_checkpoint(last_checkpoint(work))
     config = read_config(work / "config.py")
     config.update(resume=False, load_from=None, tracking=None)  # of this run of it alone
@@ -319,25 +325,17 @@ def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> No
     write_record(out / "train.json", Training(**facts, steps=int(epochs[-1]["step"]), seconds=seconds))
     meta = {"variant": facts["variant"], "classes": list(classes), "image_size": facts["image_size"]}
     save_checkpoint(out / "checkpoint.pth", weights, meta)
-    shutil.rmtree(work)
 
 
-def _record(
-    begun: Begun, out: Path, patches: Path, config, schedule: Schedule, variant: Variant, facts: dict
-) -> None:
-    start = config.pretrained
-    begun.record(
-        out / SUFFIX,
-        inputs=[patches / "manifest.json", *([start if is_address(start) else Path(start)] if start else [])],
-        outputs=[out / name for name in ("checkpoint.pth", "config.py", "history.csv", "train.json")],
-        settings={
-            "schedule": schedule.model_dump(mode="json"),
-            "variant": variant.model_dump(mode="json"),
-            "name": facts["variant"],
-        },
-        seed=schedule.seed,
-        gpu=None if facts["device"] == "CPU" else facts["device"],
-    )
+def _record(begun: Begun, out: Path, schedule: Schedule, variant: Variant, facts: dict) -> None:
+    outputs = [out / name for name in ("checkpoint.pth", "config.py", "history.csv", "train.json")]
+    settings = {
+        "name": facts["variant"],
+        "schedule": schedule.model_dump(mode="json"),
+        "variant": variant.model_dump(mode="json"),
+    }
+    gpu = None if facts["device"] == "CPU" else facts["device"]
+    begun.record(out / SUFFIX, outputs, settings=settings, seed=schedule.seed, gpu=gpu)
 
 
 @contextmanager

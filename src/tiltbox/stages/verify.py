@@ -9,7 +9,15 @@ from pathlib import Path
 
 from tiltbox.errors import DataError
 from tiltbox.progress import progress
-from tiltbox.provenance import SUFFIX, Provenance, file_hash, matching, read_provenance
+from tiltbox.provenance import (
+    SUFFIX,
+    Provenance,
+    beside,
+    file_hash,
+    located,
+    matching,
+    read_provenance,
+)
 from tiltbox.stages.split import patch_contents
 
 NEEDS_RECORD = (
@@ -62,21 +70,24 @@ def verify(results: Path) -> Verdict:
 def _chain(places: list[Path]) -> dict[Path, Provenance]:
     """The records at these places, and those of what they were made from; sources first."""
     found: dict[Path, Provenance] = {}
+    folders: set[Path] = set()
     todo = list(places)
     while todo:
         place = _plain(todo.pop())
-        if place not in found:
-            found[place] = read_provenance(place)
-            todo += [each for path in _paths(place, found[place].inputs) for each in _records_near(path)]
+        if place in found:
+            continue
+        found[place] = read_provenance(place)
+        for folder in {path.parent for path, _ in _files(place, found[place].inputs)} - folders:
+            folders.add(folder)
+            todo += _records_near(folder)
     return dict(sorted(found.items(), key=lambda item: (item[1].started, item[0])))
 
 
-def _records_near(path: Path) -> Iterator[Path]:
-    """The records that may be of the stage that wrote a file: in its folder, or beside it."""
-    yield from path.parent.glob(f"*{SUFFIX}")
-    folder = path.parent.with_name(f"{path.parent.name}.{SUFFIX}")
-    if folder.is_file():
-        yield folder
+def _records_near(folder: Path) -> Iterator[Path]:
+    """The records that may be of the stage that wrote a folder's files: in it, or beside it."""
+    yield from folder.glob(f"*{SUFFIX}")
+    if beside(folder).is_file():
+        yield beside(folder)
 
 
 class _Checker:
@@ -103,7 +114,7 @@ class _Checker:
         for path, expected in _files(place, record.inputs):
             self._compare(path, expected, f"since 'tiltbox {record.stage}' read it for {_shown(place)}")
         for folder in record.folders:
-            self._require_nothing_new(place, record, _at(place, folder.path), folder.pattern)
+            self._require_nothing_new(place, record, located(place, folder.path), folder.pattern)
 
     def require_records(self, results: Path) -> None:
         """Name results that no record speaks of."""
@@ -133,7 +144,11 @@ class _Checker:
         """By the checksum of all pixels and labels in the manifest, which is an output itself."""
         for path, _ in _files(place, record.outputs):
             if path.name == "manifest.json" and path.is_file() and path not in self._named:
-                expected, found = patch_contents(path.parent)
+                try:
+                    expected, found = patch_contents(path.parent)
+                except DataError as error:
+                    self._name(Path(error.where), error.problem)
+                    continue
                 if found != expected:
                     self._name(path.parent, "holds patches with other pixels or labels than were cut")
 
@@ -144,16 +159,8 @@ class _Checker:
 
 
 def _files(place: Path, entries: dict[str, str]) -> list[tuple[Path, str]]:
-    """Addresses, which have no hash, apart."""
-    return [(_at(place, name), found) for name, found in entries.items() if found]
-
-
-def _paths(place: Path, entries: dict[str, str]) -> list[Path]:
-    return [path for path, _ in _files(place, entries)]
-
-
-def _at(place: Path, name: str) -> Path:
-    return _plain(place.parent / name)
+    """Addresses apart."""
+    return [(located(place, name), found) for name, found in entries.items() if "://" not in name]
 
 
 def _plain(path: Path) -> Path:

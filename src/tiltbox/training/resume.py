@@ -9,6 +9,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from tiltbox.dota.reading import CORRUPT
 from tiltbox.training.config import read_config
 
 log = logging.getLogger("tiltbox")
@@ -76,7 +77,7 @@ def _is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError):
+    except (*CORRUPT, NotImplementedError):
         return False
 
 
@@ -86,7 +87,7 @@ def _drop_damaged(work: Path) -> None:
     for path in _checkpoints(work):
         if path == last:
             break
-        log.warning("%s is cut off or damaged; it is left out", path)
+        log.warning("%s is incomplete or damaged and was deleted", path)
         path.unlink()
 
 
