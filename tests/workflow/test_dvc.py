@@ -194,6 +194,7 @@ NOT_FOLLOWED = {
     "dataset": "its name and file stand in dvc.yaml",
     "schedule": "the dataset's name for it is put into the commands; what the file says is followed",
     "track": "an option cannot be left out",
+    "seeds": "DVC trains with seed 0: it can make no path of two lists that is plain for one seed",
     "variants": "the stages themselves",
     "gpus": "put into the commands",
     "name": "put into all paths",
