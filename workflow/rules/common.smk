@@ -74,6 +74,10 @@ def seed_of(wildcards):
     return layout.variant_and_seed(wildcards.run)[1]
 
 
+def weights_of(wildcards):
+    return layout.weights_mark(dataset.name, variant_of(wildcards))
+
+
 def results_of(run):
     """What a training ends in: scores, or where there are no labels the file to submit."""
     scores = layout.metrics(dataset.name, run)

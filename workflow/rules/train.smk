@@ -23,10 +23,6 @@ rule weights:
         "tiltbox weights {wildcards.variant} --schedule {params.schedule:q} > {log} 2>&1"
 
 
-def weights_of(wildcards):
-    return layout.weights_mark(dataset.name, variant_of(wildcards))
-
-
 rule train:
     input:
         patches=plan.train_patches / "manifest.json",
