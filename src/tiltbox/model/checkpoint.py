@@ -170,10 +170,8 @@ def local_copy(source: str | Path, patience: Patience = PATIENCE) -> Path:
         CheckpointError: There is no answer, or the answer is not a checkpoint.
         OutputError: The cache cannot be written.
     """
-    if not is_address(source):
-        return Path(source)
-    copy = Path(torch.hub.get_dir()) / "checkpoints" / "tiltbox" / _cached_name(str(source))
-    if copy.is_file():
+    copy = _place(source)
+    if not is_address(source) or copy.is_file():
         return copy
     try:
         return transfer(source, copy, accepts=_may_be_checkpoint, patience=patience)
@@ -182,6 +180,18 @@ def local_copy(source: str | Path, patience: Patience = PATIENCE) -> Path:
         raise CheckpointError(source, error.problem, remedy) from None
     except OutputError as error:
         raise OutputError(error.where, error.problem, "set TORCH_HOME to a folder with space") from None
+
+
+def copy_at_hand(source: str | Path) -> Path | None:
+    """The file, or the cached copy of an address, if it is there; nothing is fetched."""
+    copy = _place(source)
+    return copy if copy.is_file() else None
+
+
+def _place(source: str | Path) -> Path:
+    if not is_address(source):
+        return Path(source)
+    return Path(torch.hub.get_dir()) / "checkpoints" / "tiltbox" / _cached_name(str(source))
 
 
 def _may_be_checkpoint(path: Path) -> bool:

@@ -21,7 +21,7 @@ from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_text
 from tiltbox.layout import LEFT_OUT
-from tiltbox.model.checkpoint import is_address, local_copy, read_checkpoint, save_checkpoint
+from tiltbox.model.checkpoint import copy_at_hand, is_address, read_checkpoint, save_checkpoint
 from tiltbox.processes import run_program
 from tiltbox.provenance import SUFFIX, Begun, file_hash
 from tiltbox.records import PatchManifest, Training, read_record, write_record
@@ -112,10 +112,8 @@ def train(
             # Before anything is dropped or a GPU is waited for; and once, not in every process.
             require_weights(config.pretrained, "give a file with --start FILE")
         begun.reads(patches / "manifest.json")
-        if config.pretrained:
-            weights = local_copy(config.pretrained)
-            address = is_address(config.pretrained)
-            begun.knows({config.pretrained if address else weights: file_hash(weights)})
+        if config.pretrained and (weights := copy_at_hand(config.pretrained)):  # one that goes on needs none
+            begun.knows({config.pretrained if is_address(config.pretrained) else weights: file_hash(weights)})
         with leased_gpus(gpus):
             config.resume = prepare_work(work, config.fingerprint, resume)
             config.load_from = str(last_checkpoint(work)) if config.resume else None
