@@ -20,7 +20,6 @@ PARTS: dict[str, dict] = {
     "angle loss": {"objective": {"angle_weight": 0.0}},
     "heavier IoU loss": {"objective": {"iou_weight": 2.0}},
     "mosaic": {"mosaic": 0.0},
-    "tiles at other scales": {"mosaic_scale": 1.0},
     "small images at first": {"early_scale": 1.0},
     "linear decay": {"decay": "cosine", "constant_share": 0.6, "final_share": 0.05},
     "short EMA warm-up": {"ema_warmup": 2000},

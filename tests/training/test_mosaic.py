@@ -112,38 +112,3 @@ def test_what_does_not_fit_is_read_again(monkeypatch):
     for _ in range(3):
         made(album.record(0))
     assert album.reads == 12
-
-
-def test_tiles_at_other_scales():
-    """The box stays on the block that it marks, and as large; enlarging is as likely as its reverse."""
-    image = np.zeros((80, 100, 3), np.uint8)
-    image[20:31, 40:61] = 200
-    box = RotatedBoxes(torch.tensor([[50.0, 25.0, 21.0, 11.0, 0.0]]))
-    made = Mosaic(SIDE, 1.0, [], scale=2.0)
-    np.random.seed(0)
-    factors = []
-    for _ in range(200):
-        found = made._scaled({"img": image, "gt_bboxes": box})
-        y, x = np.nonzero(found["img"][..., 0] > 100)
-        cx, cy, w, h, _ = found["gt_bboxes"].tensor[0].tolist()
-        assert (x.mean(), y.mean()) == pytest.approx((cx, cy), abs=1.0)
-        assert (np.ptp(x) + 1, np.ptp(y) + 1) == pytest.approx((w, h), abs=1.5)
-        assert found["img"].shape[1] == pytest.approx(100 * w / 21, abs=0.6)
-        factors.append(w / 21)
-    assert 0.5 <= min(factors) < 0.55 and 1.8 < max(factors) <= 2
-    assert np.log(factors).mean() == pytest.approx(0, abs=0.1)
-    assert box.tensor[0, 2] == 21, "what is remembered stays as it was"
-    assert mosaic(Album())._scaled({"img": image})["img"] is image, "none without a scale"
-
-
-def test_a_mosaic_of_scaled_tiles_is_whole():
-    made = Mosaic(SIDE, 1.0, [], scale=3.0)
-    album = Album()
-    made._steps = album.read
-    np.random.seed(0)
-    for _ in range(50):
-        found = made(album.record(0))
-        boxes = found["gt_bboxes"].tensor.numpy()
-        assert found["img"].shape == (SIDE, SIDE, 3)
-        assert ((boxes[:, :2] >= 0) & (boxes[:, :2] <= SIDE)).all()
-        assert (boxes[:, 2] / boxes[:, 3]) == pytest.approx(7 / 3, rel=1e-4)

@@ -86,9 +86,6 @@ class Schedule(Settings):
     flip: float = Field(0.75, ge=0, le=1, description="probability, shared by three directions")
     rotate: float = Field(0.5, ge=0, le=1, description="probability of a random rotation")
     mosaic: float = Field(0, ge=0, le=1, description="probability that an image is put together from four")
-    mosaic_scale: float = Field(
-        1, ge=1, le=4, description="largest factor by which a tile of it is enlarged or made smaller"
-    )
     mosaic_share: float = Field(1, ge=0, le=1, description="share of the epochs, from the first on, with it")
     background: bool = Field(False, description="whether patches without objects are trained on, too")
     objective: Objective = Objective()

@@ -65,8 +65,6 @@ def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
         {"type": "mmdet.Resize", "scale": size, "keep_ratio": True},
     ]
     mosaic = {"type": Mosaic.__name__, "size": schedule.image_size, "prob": schedule.mosaic, "read": read}
-    if schedule.mosaic_scale > 1:
-        mosaic["scale"] = schedule.mosaic_scale
     return [
         *([mosaic] if schedule.mosaic else read),
         {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
@@ -27,12 +26,11 @@ class Mosaic(BaseTransform):
     Args:
         size: Side of the square result in pixels.
         prob: Probability; other images stay as they are.
-        scale: The largest factor by which a tile is enlarged or made smaller, each at random.
         read: The transforms that read an image and its rboxes, the same each time.
     """
 
-    def __init__(self, size: int, prob: float, read: list[dict], scale: float = 1.0) -> None:
-        self.size, self.prob, self.scale, self._steps = size, prob, scale, Compose(read)
+    def __init__(self, size: int, prob: float, read: list[dict]) -> None:
+        self.size, self.prob, self._steps = size, prob, Compose(read)
         self._known: dict[str, dict] = {}
         self._bytes = 0
 
@@ -43,7 +41,7 @@ class Mosaic(BaseTransform):
         if np.random.rand() >= self.prob:
             return image
         canvas = np.full((self.size, self.size, 3), PAD_VALUE, dtype=np.uint8)
-        images = [self._scaled(each) for each in (image, *(self._read(draw()) for _ in range(3)))]
+        images = [image, *(self._read(draw()) for _ in range(3))]
         parts = [_paste(canvas, *tile, each) for tile, each in zip(self._tiles(), images, strict=True)]
         boxes, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
         return image | {
@@ -59,19 +57,6 @@ class Mosaic(BaseTransform):
         x, y = (np.random.uniform(*CENTRE, 2) * self.size).astype(int)
         sides = (slice(0, y), slice(y, self.size)), (slice(0, x), slice(x, self.size))
         return [(rows, columns) for rows in sides[0] for columns in sides[1]]
-
-    def _scaled(self, image: dict) -> dict:
-        """An image at another scale, its boxes with it: factors and their inverses are equally likely."""
-        if self.scale == 1:
-            return image
-        factor = self.scale ** np.random.uniform(-1, 1)
-        height, width = image["img"].shape[:2]
-        sides = max(1, round(width * factor)), max(1, round(height * factor))
-        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        boxes = image["gt_bboxes"].clone()
-        boxes.tensor[:, :4] *= factor
-        scaled = cv2.resize(image["img"], sides, interpolation=interpolation)
-        return image | {"img": scaled, "gt_bboxes": boxes}
 
     def _read(self, record: dict) -> dict:
         """The image of a record, remembered where there is room; what is returned may be changed."""
