@@ -274,8 +274,8 @@ def _bad_line(folder: Path) -> None:
     [
         (_no_images, "source/images: "),
         (_garbage, "source/images/P1.png: "),
-        (_corrupt, "source/images/P1.png: is no complete image"),
-        (_truncated, "source/images/P1.tif: is no complete image"),
+        (_corrupt, "source/images/P1.png: is not a complete image"),
+        (_truncated, "source/images/P1.tif: is not a complete image"),
         (_no_label, "source/labelTxt: there is no label file for the image P1"),
         (_no_image, "source/images: there is no image for the label file P2"),
         (_bad_line, "source/labelTxt/P1.txt:2: "),

@@ -11,7 +11,7 @@ TRACKING_DATABASE, TRACKING_FILES = Path("mlflow.db"), Path("mlartifacts")
 
 SEED = "seed-"  # begins the name of the folder of a training with another seed than 0
 OUTCOMES = "outcomes.parquet"  # beside the metrics
-LEFT_OUT = "left_out.csv"  # in a folder of patches: the objects that are on none of them, and why
+LEFT_OUT = "left_out.csv"  # in a folder of patches: the objects that no patch contains, and why
 
 
 def raw(dataset: str) -> Path:
@@ -42,7 +42,7 @@ def variant_and_seed(run: str) -> tuple[str, int]:
 
 
 def results(dataset: str, run: str) -> Path:
-    """Of a training, or of a variant where the seed is none of it."""
+    """The results folder of a training, or of a variant."""
     return RESULTS / dataset / run
 
 

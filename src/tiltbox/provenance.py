@@ -1,7 +1,7 @@
-"""What a result was made from, with what and by what: ``provenance.json``, one for each run of a stage.
+"""Where a result comes from: a ``provenance.json`` record for each run of a stage.
 
 A record names every file that a stage read and wrote with a hash of its content, relative to the folder that
-the record lies in, so that a project can be moved as a whole. Records chain: what one stage wrote another has
+the record is in, so that a project can be moved as a whole. Records chain: what one stage wrote another has
 read. ``tiltbox verify`` follows the chain from a leaderboard back to the images.
 """
 
@@ -170,7 +170,7 @@ def beside(out: Path) -> Path:
 def read_provenance(path: Path) -> Provenance:
     """
     Raises:
-        DataError: It cannot be read, or is no record.
+        DataError: The file cannot be read or is not a stage record.
     """
     try:
         return Provenance.model_validate_json(Path(path).read_bytes())
@@ -178,7 +178,7 @@ def read_provenance(path: Path) -> Provenance:
         raise DataError(path, f"cannot be read ({error.strerror})", "check the path") from None
     except ValidationError as error:
         first = error.errors()[0]
-        problem = f"is no record of a stage ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        problem = f"is not a stage record ({'.'.join(map(str, first['loc']))}: {first['msg']})"
         raise DataError(path, problem, "run the stage again") from None
 
 

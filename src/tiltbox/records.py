@@ -1,7 +1,7 @@
 """What the stages leave behind, as typed records: JSON files, and CSV files as rows.
 
-Whoever writes such a file makes its record, and whoever reads it gets one back. A file that is not there yet
-is None; one that is there and malformed is a DataError with its key.
+The stage that writes a file and the code that reads it share one class. A missing file is read as None; a
+malformed one raises a DataError that names the key.
 """
 
 from __future__ import annotations

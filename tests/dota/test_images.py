@@ -137,7 +137,7 @@ def test_truncated(tmp_path, photo, extension, share, capfd):
     cv2.imwrite(str(path), photo)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DataError, match=rf"a\.{extension}: is no complete image"):
+    with pytest.raises(DataError, match=rf"a\.{extension}: is not a complete image"):
         read_image(path)
     with suppress(DataError):
         image_size(path)
@@ -156,7 +156,7 @@ def test_corrupt_png(tmp_path, photo, capfd):
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(DataError, match="no complete image"):
+    with pytest.raises(DataError, match="not a complete image"):
         read_image(tmp_path / "a.png")
     assert capfd.readouterr() == ("", "")
 
@@ -198,7 +198,7 @@ def announced(width: int, height: int) -> bytes:
 def test_no_number_of_pixels_is_too_large(tmp_path, side):
     (tmp_path / "a.png").write_bytes(announced(side, side))
     assert image_size(tmp_path / "a.png") == (side, side)
-    with pytest.raises(DataError, match="is no complete image"):
+    with pytest.raises(DataError, match="is not a complete image"):
         read_image(tmp_path / "a.png")
 
 

@@ -301,7 +301,7 @@ def test_error_in_a_process(tmp_path):
         source = add(tmp_path / "train", f"P{number}")
     image = source / "images/P1.png"
     image.write_bytes(image.read_bytes()[:5000])
-    refuses(DataError, r"P1\.png: is no complete image", source, tmp_path / "out", workers=2)
+    refuses(DataError, r"P1\.png: is not a complete image", source, tmp_path / "out", workers=2)
 
 
 def test_earlier_split_is_replaced(source, tmp_path):

@@ -159,7 +159,7 @@ def _bands(data: bytes, path: Path) -> np.ndarray | None:
     try:
         bands = tiff.read_bands(data)
     except ValueError as error:
-        raise DataError(path, f"is no complete image ({error})", _INTACT) from None
+        raise DataError(path, f"is not a complete image ({error})", _INTACT) from None
     return None if bands is None else np.ascontiguousarray(bands[..., ::-1])
 
 
@@ -185,7 +185,7 @@ def _unreadable(data: bytes, path: Path) -> DataError:
     """The error for an image that OpenCV does not read."""
     kind = _kind(data)
     if kind is None or kind in _KINDS:
-        problem = "is no complete image (truncated, corrupt, oddly compressed or something else)"
+        problem = "is not a complete image (truncated, corrupt, oddly compressed or something else)"
         return DataError(path, problem, _INTACT)
     return DataError(path, f"is a {kind} image, not PNG, JPEG, TIFF or BMP", _CONVERT)
 

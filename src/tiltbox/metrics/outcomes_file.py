@@ -53,7 +53,7 @@ def read_outcomes(path: Path) -> tuple[tuple[str, ...], dict[str, Outcomes]]:
     """The names of the images, and the outcomes of each class.
 
     Raises:
-        DataError: There is no such file, or it is none of these.
+        DataError: The file does not exist or does not contain outcomes.
     """
     try:
         with pq.ParquetFile(path) as file:

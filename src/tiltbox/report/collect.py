@@ -27,7 +27,7 @@ from tiltbox.records import (
 from tiltbox.scores import COSTS, Key
 from tiltbox.settings.variants import Variant
 
-# What a training is told to be by; trainings that differ in it are not compared without a word.
+# Settings in which trainings must agree to be averaged; the report says so when a pair differs in them.
 RECIPE = ("epochs", "images_per_step", "learning_rate", "image_size", "augmentation")
 STAGES = ("train", "predict", "merge", "evaluate", "complexity")
 
