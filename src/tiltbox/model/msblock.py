@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import ConvModule
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from tiltbox.model.attention import GlobalQueryAttention
@@ -18,10 +19,40 @@ BN = {"type": "BN"}
 SILU = {"type": "SiLU", "inplace": True}
 
 
-def conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> ConvModule:
+@MODELS.register_module()
+class WideningDepthwiseConv(nn.Conv2d):
+    """Depth-wise convolution with several outputs per channel, at stride 1; bits and keys are ``Conv2d``'s.
+
+    PyTorch hands a CPU's depth-wise convolutions to kernels made for them only where outputs equal inputs.
+    So there is one such convolution for the first output of every channel, one for the second, and so on.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_cpu:
+            return super().forward(x)
+        each = self.out_channels // self.in_channels
+        weights = self.weight.unflatten(0, (-1, each)).unbind(1)
+        parts = [
+            nn.functional.conv2d(x, weight, padding=self.padding, groups=self.groups) for weight in weights
+        ]
+        # Joined behind the channels, so that the map stays channels-last where it was.
+        return torch.stack([part.movedim(1, -1) for part in parts], dim=-1).flatten(-2).movedim(-1, 1)
+
+
+def conv(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, kind: str = "Conv2d"
+) -> ConvModule:
     """Convolution, batch norm, SiLU; padded to keep the map's size at stride 1."""
     return ConvModule(
-        inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, norm_cfg=BN, act_cfg=SILU
+        inputs,
+        outputs,
+        kernel,
+        stride=stride,
+        padding=kernel // 2,
+        groups=groups,
+        conv_cfg={"type": kind},
+        norm_cfg=BN,
+        act_cfg=SILU,
     )
 
 
@@ -40,7 +71,7 @@ class KxkThen1x1Layer(nn.Sequential):
 
     def __init__(self, channels: int, inner: int, kernel: int) -> None:
         super().__init__()
-        self.in_conv = conv(channels, inner, kernel, groups=channels)
+        self.in_conv = conv(channels, inner, kernel, groups=channels, kind="WideningDepthwiseConv")
         self.out_conv = conv(inner, channels, 1)
 
 

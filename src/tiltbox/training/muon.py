@@ -2,11 +2,11 @@
 
 Muon (Keller Jordan, 2024, https://kellerjordan.github.io/posts/muon) averages gradients as momentum does, and
 steps along the nearest matrix whose singular values all are about 1, so that directions which few images ask
-for are learned as fast as those that all do. The nearest matrix comes from Newton and Schulz's iteration.
+for are learned as fast as those that all do. The nearest matrix comes from polynomials of the averaged one.
 
-That iteration costs as much as the detector itself where images are small. Two things make it cheap: wide
-matrices are made orthogonal in blocks of rows, and the iteration runs on the small Gram matrix of a block,
-which is multiplied to the block once, at the end.
+They cost as much as the detector itself where images are small. Three things make them cheap: large matrices
+are made orthogonal in blocks of rows, the polynomials are taken of the small Gram matrix of a block, which is
+multiplied to the block once, at the end, and they are the best ones for their number.
 """
 
 from __future__ import annotations
@@ -22,8 +22,14 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.95
 BLOCK = 96  # rows made orthogonal together, at most
-ITERATIONS = 5
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's; takes singular values in (0, 1] to about 1, give or take 0.3
+# Singular values from 0.002 to 1 become 1, give or take 0.32, as Jordan's five polynomials make them. Each is
+# the best odd one of degree 5 for the range that the one before leaves (Amsel et al., arXiv:2505.16932).
+POLYNOMIALS = (  # the last digit counts
+    (8.42679, -24.93614, 18.49250),
+    (4.11165, -3.05913, 0.57495),
+    (3.71457, -2.77812, 0.54294),
+    (2.78195, -2.07493, 0.46350),
+)
 
 
 @OPTIMIZERS.register_module()
@@ -74,9 +80,12 @@ def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
         for source, target in zip(_blocks(matrix), _blocks(result), strict=True):
             sources[source.shape].append(source)
             targets[source.shape].append(target)
-    for shape, blocks in sources.items():
-        for target, found in zip(targets[shape], _newton_schulz(torch.stack(blocks)), strict=True):
-            target.copy_(found)
+    stacks = {shape: torch.stack(blocks) for shape, blocks in sources.items()}
+    for rows in sorted({shape[0] for shape in stacks}):
+        alike = [shape for shape in stacks if shape[0] == rows]
+        factors = _factors(torch.cat([stacks[shape] @ stacks[shape].mT for shape in alike]))
+        for shape, factor in zip(alike, factors.split([len(stacks[shape]) for shape in alike]), strict=True):
+            torch._foreach_copy_(targets[shape], (factor @ stacks[shape]).unbind())
     return results
 
 
@@ -86,18 +95,24 @@ def _blocks(matrix: Tensor) -> list[Tensor]:
     return list(wide.tensor_split(math.ceil(len(wide) / BLOCK)))
 
 
-def _newton_schulz(blocks: Tensor) -> Tensor:
-    """(b, m, n) with m <= n: the same polynomials of ``blocks @ blocks.mT`` as of the blocks themselves."""
-    first, third, fifth = QUINTIC
-    blocks = blocks / (blocks.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    gram = blocks @ blocks.mT
-    unit = torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)
-    product = unit
-    for _ in range(ITERATIONS):
-        factor = first * unit + third * gram + fifth * (gram @ gram)
+def _factors(grams: Tensor) -> Tensor:
+    """(b, m, m) to (b, m, m): what makes blocks orthogonal, of their Gram matrices."""
+    # By the root of the trace no singular value is above 1; the polynomials bear no more, so a little below.
+    scales = 1.01 * grams.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + 1e-7
+    grams = grams / scales**2
+    factor = product = _polynomial(grams, *POLYNOMIALS[0])
+    for coefficients in POLYNOMIALS[1:]:
+        grams = factor @ grams @ factor
+        factor = _polynomial(grams, *coefficients)
         product = factor @ product
-        gram = factor @ gram @ factor
-    return product @ blocks
+    return product / scales
+
+
+def _polynomial(grams: Tensor, first: float, third: float, fifth: float) -> Tensor:
+    """``first + third * grams + fifth * grams @ grams``: odd in the blocks, once multiplied to them."""
+    factor = torch.baddbmm(grams, grams, grams, beta=third, alpha=fifth)
+    factor.diagonal(dim1=1, dim2=2).add_(first)
+    return factor
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
