@@ -249,6 +249,14 @@ def test_the_published_recipe_shows_images_as_they_are():
     assert shown(find_schedule("dota-2gpu")) == [(0, False, 1024)]
 
 
+@pytest.mark.parametrize("cuda", [True, False])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_repeats_on_a_gpu_is_asked_for_there_alone(cuda, wanted):
+    config = config_of(SMALL.model_copy(update={"deterministic": wanted}), cuda=cuda)
+    assert config.randomness.deterministic == (cuda and wanted)
+    assert config.env_cfg.cudnn_benchmark is False
+
+
 def test_steps_instead_of_epochs():
     config = config_of("smoke", cuda=False)
     assert dict(config.train_cfg) == {"type": "IterBasedTrainLoop", "max_iters": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 QUERIES = 3  # one per branch of the MS-Block
@@ -20,10 +21,27 @@ class GlobalQueryAttention(nn.Module):
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(size)
+        self.size = size
         self.down_conv = nn.Conv2d(channels, 1, kernel_size=1)
 
     def forward(self, x: Tensor, query: Tensor) -> Tensor:
-        view = self.down_conv(self.pool(x)).flatten(1)
+        view = self.down_conv(_pooled(x, self.size)).flatten(1)
         answers = (view @ query.T).sigmoid()
         return x * answers.repeat(1, x.shape[1] // QUERIES)[:, :, None, None]
+
+
+def _pooled(x: Tensor, size: int) -> Tensor:
+    """(b, c, h, w) to (b, c, size, size): means of equal parts, which may overlap."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return nn.functional.adaptive_avg_pool2d(x, size)
+    # That has a gradient on GPUs that does not repeat, which PyTorch refuses then; matrix products repeat.
+    rows, columns = (_means(length, size).to(x) for length in x.shape[2:])
+    return rows @ x @ columns.T
+
+
+def _means(length: int, size: int) -> Tensor:
+    """(size, length): row i averages from floor(i * length / size) to ceil((i + 1) * length / size)."""
+    cells, ends = torch.arange(length), torch.arange(size + 1) * length
+    first, past = ends[:-1] // size, -(-ends[1:] // size)
+    inside = (cells >= first[:, None]) & (cells < past[:, None])
+    return inside.double() / inside.sum(dim=1, keepdim=True)

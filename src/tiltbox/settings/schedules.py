@@ -93,6 +93,9 @@ class Schedule(Settings):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a process without a GPU; null for all, with results that vary"
     )
+    deterministic: bool = Field(
+        False, description="on GPUs: the same bits each time on the same kind, for more time; a CPU's repeat anyway"
+    )
     workers: int = Field(4, ge=0, description="data loading processes per training process")
     seed: int = 0
 

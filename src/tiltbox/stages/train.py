@@ -41,6 +41,8 @@ DATA = ("overlap", "rates", "iof", "images", "contents")  # of the manifest, for
 # By default glibc gives large blocks back at once, and the system clears them when they are wanted again:
 # most of the system time of a step on a CPU. Older versions take no more than 32 MiB for the first.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+# Without it the matrix products of CUDA do not repeat, and PyTorch refuses them where they must.
+REPEATABLE_PRODUCTS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 LOCK = ".training.lock"  # stays where a training was
 RANDOM = "random"  # in place of weights to start from
 
@@ -234,8 +236,8 @@ def _launch(config: Path, processes: int, *, on_cpu: bool) -> None:
     if processes > 1:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command[1:1] = torchrun
-    memory = {key: value for key, value in KEEP_MEMORY.items() if on_cpu and key not in os.environ}
-    code = run_program(command, memory)
+    wanted = KEEP_MEMORY if on_cpu else REPEATABLE_PRODUCTS
+    code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})
     if code:
         problem = f"training ended with exit code {code}"
         remedy = "see the messages above; started again, it resumes from the last epoch"

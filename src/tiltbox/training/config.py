@@ -65,7 +65,7 @@ def runner_config(
             "log_processor": {"window_size": 50, "by_epoch": not steps_known},
             "log_level": "ERROR",  # mmengine reports the whole configuration and environment otherwise
             "cpu_threads": None if cuda else schedule.threads,
-            "randomness": {"seed": schedule.seed},
+            "randomness": {"seed": schedule.seed, "deterministic": cuda and schedule.deterministic},
             "launcher": "pytorch" if several else "none",
             # Spelled out because mmengine's own choice assumes a GPU.
             "model_wrapper_cfg": None if cuda else _CPU_WRAPPER,
