@@ -94,7 +94,7 @@ class Schedule(Settings):
         None, ge=1, description="CPU threads of a process without a GPU; null for all, with results that vary"
     )
     deterministic: bool = Field(
-        False, description="on GPUs: the same bits each time on the same kind, for more time; a CPU's repeat anyway"
+        False, description="on GPUs of one kind: the same bits each time, for more time; CPUs repeat anyway"
     )
     workers: int = Field(4, ge=0, description="data loading processes per training process")
     seed: int = 0
