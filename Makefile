@@ -26,7 +26,7 @@ setup: $(VENV)/ready ## make .venv with everything that tiltbox needs
 
 run: setup ## set up, run the whole workflow on the mini set, print the comparison
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) all_variants --config dataset=mini
-	@$(BIN)/tiltbox report results/mini --out results/mini
+	@$(BIN)/tiltbox report results/mini
 	@echo
 	@echo "Next: open results/mini/leaderboard.html"
 	@echo "      . $(BIN)/activate && mlflow ui    compares the runs in a browser"

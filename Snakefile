@@ -26,6 +26,11 @@ localrules:
     report,
 
 
+# What is finished is recorded for DVC, too, unless DVC called: see dvc.yaml.
+onsuccess:
+    record_results(),
+
+
 rule all_variants:
     default_target: True
     input:

@@ -47,10 +47,17 @@ def copy_project() -> Callable[[Path], Path]:
             shutil.copytree(ROOT / name, folder / name)
         for name in ("Snakefile", "dvc.yaml", ".gitignore", ".dvcignore"):
             shutil.copy(ROOT / name, folder)
+        for name in ("config", ".gitignore", "plots"):
+            _copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
         (folder / "configs/datasets/tiny.yaml").write_text(TINY)
         return folder
 
     return copy
+
+
+def _copy(source: Path, to: Path) -> None:
+    to.parent.mkdir(exist_ok=True)
+    shutil.copytree(source, to) if source.is_dir() else shutil.copy(source, to)
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

@@ -454,7 +454,8 @@ def _run_complexity(options: Namespace) -> None:
 def _report(verbs) -> None:
     verb = _verb(verbs, "report", "compare all variants in one table", _run_report)
     verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="folder with one folder per variant")
-    _out(verb, "DIR", "folder for leaderboard.md, .csv and .html")
+    help = "folder for leaderboard.md, .csv and .html (default: none, the table is only printed)"
+    verb.add_argument("--out", type=Path, metavar="DIR", help=help)
 
 
 def _run_report(options: Namespace) -> None:
@@ -484,6 +485,8 @@ def _run_verify(options: Namespace) -> None:
         count = f"{_number(len(found.problems), 'problem')} in {looked_at}"
         raise DataError(options.results, count, "run the stages that made them again, or put the files back")
     print(f"{looked_at}: all as they were written and read")
+    if found.absent:
+        print(f"not here, so not checked: {', '.join(found.absent)}")
 
 
 # tracking ---------------------------------------------------------------------------------------------

@@ -18,6 +18,11 @@ def raw(dataset: str) -> Path:
     return DATA / dataset / "raw"
 
 
+def archives(dataset: str) -> Path:
+    """What was downloaded, as it was."""
+    return DATA / dataset / "archives"
+
+
 def patches(dataset: str, splits: Sequence[str]) -> Path:
     """Patches of one split, or of several cut into one folder (``train`` and ``val``: ``trainval``)."""
     return DATA / dataset / "patches" / "".join(splits)

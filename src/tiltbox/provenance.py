@@ -28,6 +28,7 @@ from tiltbox.errors import DataError
 from tiltbox.files import write_json
 
 SUFFIX = "provenance.json"
+JOB = "TILTBOX_JOB"  # the variable by which the workflow tells a stage its job's key
 LABEL_FILES, TASK1_FILES = "*.[tT][xX][tT]", "Task1_*.txt"  # patterns of folders that are read as a whole
 PACKAGES = (
     *("torch", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmrotate", "numpy", "numba"),
@@ -48,6 +49,7 @@ class Provenance(BaseModel):
     """One run of a stage.
 
     Attributes:
+        job: What the workflow asked for, as :mod:`tiltbox.freshness` puts it; None outside of the workflow.
         command: As it was typed; None where the stage was called from Python.
         started: UTC.
         commit, changed: Of the current folder's Git repository when the stage began, and whether files
@@ -62,6 +64,7 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
+    job: str | None = None
     command: str | None
     started: str
     seconds: float
@@ -131,6 +134,7 @@ class Begun:
         folder = Path(place).parent
         found = Provenance(
             stage=self.stage,
+            job=os.environ.get(JOB),
             command=_command(),
             started=self._started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self._clock, 1),

@@ -1,14 +1,18 @@
-"""The real DVC on a copy of dvc.yaml in a git repository of its own."""
+"""Snakemake and DVC one after the other, in every order: what one has done, the other does not do again.
+
+Most of it with stages that do no work but leave the records that the real ones do; once with the real ones.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,227 +20,366 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-VARIANT = "yoloms-xs-current"
-RESULTS = f"results/tiny/{VARIANT}"
-STAGES = ["download", "split", "train", "predict", "merge", "evaluate", "complexity", "report"]
+TWO = ("yoloms-xs-previous", "yoloms-xs-current")
+STAND_IN = Path(__file__).with_name("stand_in.py")
+PER_VARIANT = ("train", "predict", "merge", "evaluate", "complexity")
+EVERYTHING = {"snakemake": ("snakemake", "--cores", "2", "all_variants"), "dvc": ("dvc", "repro")}
+AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 
 
-def call(command: str, *arguments: str, at: Path) -> str:
-    """What it prints; it must succeed."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
-    environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"
-    environment["DVC_NO_ANALYTICS"] = "1"
-    done = subprocess.run(
-        [command, *arguments], cwd=at, env=environment, capture_output=True, text=True, check=False
+def environment_of(at: Path) -> dict[str, str]:
+    """As on a machine without GPUs; programs in the project's bin come first."""
+    foreign = ("MLFLOW_", "DVC_", "SNAKEMAKE_", "SLURM_")
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    path = os.pathsep.join([str(at / "bin"), str(BIN), plain["PATH"]])
+    return plain | {"PATH": path, "DVC_NO_ANALYTICS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def tried(*command: str, at: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command, cwd=at, env=environment_of(at), capture_output=True, text=True, check=False
     )
+
+
+def call(*command: str, at: Path) -> str:
+    """What it prints; it must succeed."""
+    done = tried(*command, at=at)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def cloned(copy_project, tmp_path_factory) -> Path:
-    """A repository as after cloning, reduced to one variant and the tiny set."""
-    folder = copy_project(tmp_path_factory.mktemp("dvc"))
-    (folder / ".dvc").mkdir()
-    for name in ("config", ".gitignore"):
-        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
-    change(folder / "configs/config.yaml", lambda config: config | {"variants": [VARIANT], "gpus": "auto"})
-    change(folder / "dvc.yaml", _reduced)
-    call("git", "init", "--quiet", at=folder)
-    call("git", "add", "--all", at=folder)
-    author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-    call("git", *author, "commit", "--quiet", "--no-gpg-sign", "--message", "clone", at=folder)
-    return folder
-
-
-def _reduced(pipeline: dict) -> dict:
-    text = json.dumps(pipeline).replace("configs/datasets/mini.yaml:", "configs/datasets/tiny.yaml:")
-    pipeline = json.loads(text)
-    report = pipeline["stages"]["report"]
-    report["deps"] = [path for path in report["deps"] if "/yoloms-" not in path or VARIANT in path]
-    return pipeline
-
-
-@pytest.fixture(scope="module")
-def reproduced(cloned) -> Path:
-    call("dvc", "repro", at=cloned)
-    return cloned
+def calls(at: Path) -> list[str]:
+    """The stages that ran, and forgets them."""
+    notes = at / "calls"
+    found = [line.split()[0] for line in notes.read_text().splitlines()] if notes.exists() else []
+    notes.unlink(missing_ok=True)
+    return found
 
 
 def change(path: Path, edit) -> None:
     path.write_text(yaml.safe_dump(edit(yaml.safe_load(path.read_text())), sort_keys=False))
 
 
-# the file as it is in the repository --------------------------------------------------------------------
+def repository(copy_project, folder: Path, *variants: str) -> Path:
+    """A repository as after cloning, whose configuration asks for these variants on the tiny set."""
+    copy_project(folder)
+    settings = {"dataset": "tiny", "variants": list(variants), "gpus": 0, "track": False}
+    change(folder / "configs/config.yaml", lambda config: config | settings)
+    (folder / ".gitignore").open("a").write("/bin/\n/calls\n/trainings\n")
+    call("git", "init", "--quiet", at=folder)
+    commit(folder)
+    return folder
 
 
-def test_same_stages_as_everywhere():
-    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    verbs = {
-        name: re.search(r"tiltbox (\w+)", str(stage)).group(1) for name, stage in pipeline["stages"].items()
-    }
-    assert set(verbs.values()) == {*STAGES, "tracking"}
-    assert all(name.split("_")[0] == verb for name, verb in verbs.items())
-
-
-def test_the_report_depends_on_all_variants():
-    """DVC cannot list them by itself: who adds a variant adds it there, too."""
-    report = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
-    files = ("train/train.json", "evaluate/metrics.json", "complexity/complexity.json")
-    for name in yaml.safe_load((ROOT / "configs/config.yaml").read_text())["variants"]:
-        assert {f"results/${{name}}/{name}/{file}" for file in files} <= set(report["deps"])
-    named = {path.split("/")[2] for path in report["deps"] if path.startswith("results/")}
-    assert named == set(yaml.safe_load((ROOT / "configs/config.yaml").read_text())["variants"])
-
-
-def test_links_rather_than_copies():
-    assert 'type = "reflink,hardlink,symlink"' in (ROOT / ".dvc/config").read_text()
-
-
-# a fresh clone ------------------------------------------------------------------------------------------
-
-
-def test_stages_of_a_clone(cloned):
-    names = call("dvc", "stage", "list", "--name-only", at=cloned).split()
-    assert set(names) == {
-        *("tracking", "download", "split_train", "split_test", "report"),
-        *(f"{stage}@{VARIANT}" for stage in STAGES[2:7]),
-    }
-
-
-def test_results(reproduced):
-    assert (reproduced / RESULTS / "merge/Task1.zip").exists()
-    assert VARIANT in (reproduced / "results/tiny/leaderboard.md").read_text()
-
-
-def test_nothing_is_left_to_do(reproduced):
-    assert "up to date" in call("dvc", "status", at=reproduced)
-    assert "Running stage" not in call("dvc", "repro", at=reproduced)
-
-
-def test_metrics(reproduced):
-    shown = json.loads(call("dvc", "metrics", "show", "--json", at=reproduced))
-    files = {Path(path).as_posix(): each["data"] for path, each in shown[""]["data"].items()}
-    metrics = json.loads((reproduced / RESULTS / "evaluate/metrics.json").read_text())
-    assert files[f"{RESULTS}/evaluate/metrics.json"]["AP50"] == metrics["AP50"]
-    assert 5.085e6 < files[f"{RESULTS}/complexity/complexity.json"]["params"] < 5.095e6  # published: 5.09 M
-
-
-def test_a_plot_has_one_curve():
-    """DVC draws all rows of a file as one line: thirty precision-recall curves would make a scribble."""
-    text = (ROOT / "dvc.yaml").read_text()
-    plots = re.findall(r"plots:\n +- \S+/(\w+\.csv)", text)
-    assert plots == ["history.csv"]
-
-
-def test_plots(reproduced):
-    assert "loss" in call(
-        "dvc", "plots", "show", "--show-vega", f"{RESULTS}/train/history.csv", at=reproduced
+def commit(folder: Path) -> None:
+    call("git", "add", "--all", at=folder)
+    call(
+        "git", *AUTHOR, "commit", "--quiet", "--no-gpg-sign", "--allow-empty", "--message", "as is", at=folder
     )
 
 
-def test_final_results_are_in_the_cache(reproduced):
-    lock = yaml.safe_load((reproduced / "dvc.lock").read_text())
-    outs = {each["path"]: each["md5"] for stage in lock["stages"].values() for each in stage["outs"]}
-    for name in ("train/checkpoint.pth", "predict/detections.parquet", "merge"):
-        assert in_cache(reproduced, outs[f"{RESULTS}/{name}"]), name
+def with_stand_ins(folder: Path) -> Path:
+    program = folder / "bin/tiltbox"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/bash\nexec {sys.executable} {STAND_IN} "$@"\n')
+    program.chmod(0o755)
+    return folder
 
 
-def test_checkpoints_are_not_twice_on_the_disk(reproduced):
-    """Linked to the cache; where the file system can, as a reflink, which no file shows."""
-    weights = reproduced / RESULTS / "train/checkpoint.pth"
-    linked = weights.is_symlink() or weights.stat().st_nlink > 1
-    assert linked or _has_reflinks(reproduced)
+def copied(folder: Path, to: Path) -> Path:
+    """As ``cp -r`` does it: with new times."""
+    shutil.copytree(folder, to, symlinks=True, copy_function=shutil.copyfile)
+    for program in (to / "bin").glob("*"):
+        program.chmod(0o755)
+    return to
 
 
-def _has_reflinks(folder: Path) -> bool:
-    copied = ["cp", "--reflink=always", "dvc.yaml", ".dvc/tmp/reflink"]
-    return subprocess.run(copied, cwd=folder, capture_output=True, check=False).returncode == 0
+def require_nothing_to_do(at: Path) -> None:
+    calls(at)
+    dry = call("snakemake", "--dry-run", at=at)
+    assert "Nothing to be done" in dry, dry
+    assert "up to date" in call("dvc", "status", at=at)
+    assert "Running stage" not in call("dvc", "repro", at=at)
+    assert calls(at) == []
 
 
-def test_images_and_patches_are_not(reproduced):
-    paths = [path for path in (reproduced / "data/tiny").rglob("*") if path.is_file() and path.stat().st_size]
-    assert len(paths) > 8
-    assert not any(in_cache(reproduced, hashlib.md5(path.read_bytes()).hexdigest()) for path in paths)
+@pytest.fixture(scope="module")
+def new(copy_project, tmp_path_factory) -> Path:
+    """A clone in which nothing ran, with stages that do no work."""
+    return with_stand_ins(repository(copy_project, tmp_path_factory.mktemp("new") / "project", *TWO))
 
 
-def in_cache(folder: Path, md5: str) -> bool:
-    return (folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).exists()
+@pytest.fixture(scope="module", params=EVERYTHING)
+def done(request, new, tmp_path_factory) -> Path:
+    """A project in which one of the two commands did everything."""
+    folder = copied(new, tmp_path_factory.mktemp(request.param) / "project")
+    call(*EVERYTHING[request.param], at=folder)
+    expected = ["complexity", "train", "predict", "merge", "evaluate"] * 2
+    assert sorted(calls(folder)) == sorted([*expected, "download", "split", "split", "report"])
+    return folder
 
 
-def test_a_comment_in_the_table_reproduces_nothing(reproduced):
-    path = reproduced / "configs/variants.yaml"
-    before = path.read_text()
-    path.write_text("# Another comment.\n" + before)
-    try:
-        assert "up to date" in call("dvc", "status", at=reproduced)
-    finally:
-        path.write_text(before)
+@pytest.fixture
+def project(done, tmp_path) -> Path:
+    """A copy to do something to."""
+    return copied(done, tmp_path / "project")
 
 
-def test_a_changed_row_is_noticed(reproduced):
-    path = reproduced / "configs/variants.yaml"
-    before = path.read_text()
-    change(path, lambda table: {**table, "variants": _wider(table["variants"])})
-    try:
-        status = json.loads(call("dvc", "status", "--json", at=reproduced))
-    finally:
-        path.write_text(before)
-    assert set(status) == {f"train@{VARIANT}", f"complexity@{VARIANT}"}
+# after one command the other has nothing to do ----------------------------------------------------------
 
 
-def _wider(rows: dict) -> dict:
-    return rows | {VARIANT: rows[VARIANT] | {"width": 0.5}}
+def test_after_either_command(done):
+    require_nothing_to_do(done)
 
 
-# The keys that `dvc repro` does not follow, and why.
-NOT_FOLLOWED = {
-    "dataset": "its name and file stand in dvc.yaml",
-    "schedule": "the dataset's name for it is put into the commands; what the file says is followed",
-    "track": "an option cannot be left out",
-    "seeds": "DVC trains with seed 0: it can make no path of two lists that is plain for one seed",
-    "variants": "the stages themselves",
-    "gpus": "put into the commands",
-    "name": "put into all paths",
-    "test_labelled": "whether there is an evaluate stage is the user's to say",
-    "splits": "for a folder alone; download follows the whole file",
+def test_after_a_copy_and_a_move(project, tmp_path):
+    require_nothing_to_do(project)
+    require_nothing_to_do(project.rename(tmp_path / "elsewhere"))
+
+
+def test_after_new_times(project):
+    """From the results to the images, as the worst order would have it."""
+    files = [path for name in ("results", "data", "configs") for path in sorted((project / name).rglob("*"))]
+    for number, path in enumerate(reversed(files)):
+        os.utime(path, times=(time.time() + number, time.time() + number))
+    require_nothing_to_do(project)
+
+
+def test_without_the_notes_of_snakemake(project):
+    shutil.rmtree(project / ".snakemake")
+    require_nothing_to_do(project)
+
+
+def test_a_clone_that_pulled(project, tmp_path):
+    (tmp_path / "remote").mkdir()
+    call("dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"), at=project)
+    commit(project)
+    call("dvc", "push", at=project)
+    call("git", "clone", "--quiet", str(project), str(tmp_path / "clone"), at=tmp_path)
+    clone = tmp_path / "clone"
+    shutil.copytree(project / "bin", clone / "bin")
+    call("dvc", "pull", at=clone)
+    assert not (clone / "data/tiny/patches").exists()  # they are cut again, where they are needed
+    require_nothing_to_do(clone)
+    change_row(clone)
+    call("snakemake", at=clone)
+    assert sorted(calls(clone)) == sorted(["download", "split", "split", *PER_VARIANT, "report"])
+    require_nothing_to_do(clone)
+
+
+# after a change both do what it takes -------------------------------------------------------------------
+
+
+def change_row(folder: Path) -> None:
+    rows = lambda table: table["variants"] | {TWO[1]: table["variants"][TWO[1]] | {"head_groups": 2}}  # noqa: E731
+    change(folder / "configs/variants.yaml", lambda table: table | {"variants": rows(table)})
+
+
+def change_size(folder: Path) -> None:
+    change(
+        folder / "configs/datasets/tiny.yaml", lambda dataset: dataset | {"patch": {"size": 64, "overlap": 0}}
+    )
+
+
+def one_more_seed(folder: Path) -> None:
+    change(folder / "configs/config.yaml", lambda config: config | {"seeds": [0, 1]})
+
+
+def a_comment(folder: Path) -> None:
+    path = folder / "configs/variants.yaml"
+    path.write_text("# Another comment.\n" + path.read_text())
+
+
+CHANGES = {
+    change_row: [*PER_VARIANT, "report"],
+    change_size: ["split", "split", *PER_VARIANT[:-1] * 2, "report"],
+    one_more_seed: [*PER_VARIANT[:-1] * 2, "report"],
+    a_comment: [],
 }
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "stages"),
-    [
-        ("source", {"render": {"size": 128, "seed": 1, "images": {"train": 4, "val": 1}}}, {"download"}),
-        ("expected", {"val": {"images": 1}}, {"download"}),
-        ("train_splits", ["train", "val"], {"split_train"}),
-        ("test_split", "train", {"split_test", f"predict@{VARIANT}", f"evaluate@{VARIANT}"}),
-        ("patch", {"size": 128, "overlap": 0}, {"split_train", "split_test"}),
-        (
-            "classes",
-            ["ship"],
-            {"split_train", "split_test", *(f"{stage}@{VARIANT}" for stage in STAGES[2:7])},
-        ),
-    ],
-)
-def test_keys_of_a_dataset(reproduced, key, value, stages):
-    path = reproduced / "configs/datasets/tiny.yaml"
-    before = path.read_text()
-    change(path, lambda dataset: dataset | {key: value})
-    try:
-        status = json.loads(call("dvc", "status", "--json", at=reproduced))
-    finally:
-        path.write_text(before)
-    assert stages <= set(status)
+@pytest.mark.parametrize("command", EVERYTHING)
+@pytest.mark.parametrize(("edit", "jobs"), CHANGES.items())
+def test_after_a_change(project, command, edit, jobs):
+    edit(project)
+    call(*EVERYTHING[command], at=project)
+    assert sorted(calls(project)) == sorted(jobs)
+    require_nothing_to_do(project)
 
 
-def test_every_key_is_followed_or_not_on_purpose():
-    from tiltbox.settings.datasets import Dataset
-    from tiltbox.settings.workflow import Workflow
+@pytest.mark.parametrize("command", EVERYTHING)
+def test_a_result_edited_by_hand_counts_for_what_follows(project, command):
+    """The edited file stays; verify names it."""
+    path = project / f"results/tiny/{TWO[0]}/merge/Task1_ship.txt"
+    path.unlink()  # it may be a link into DVC's cache
+    path.write_text("by hand\n")
+    call(*EVERYTHING[command], at=project)
+    assert calls(project) == ["evaluate", "report"]
+    assert path.read_text() == "by hand\n"
+    require_nothing_to_do(project)
 
-    (mark,) = (each for each in test_keys_of_a_dataset.pytestmark if each.name == "parametrize")
-    followed = {row[0] for row in mark.args[1]}
-    assert followed | set(NOT_FOLLOWED) == {*Dataset.model_fields, *Workflow.model_fields}
+
+def test_what_is_asked_for_again_takes_what_follows_along(project):
+    call("snakemake", "--forcerun", "merge", at=project)
+    assert sorted(calls(project)) == sorted(["merge", "evaluate"] * 2 + ["report"])
 
 
-def test_git_sees_the_lock_alone(reproduced):
-    assert call("git", "status", "--porcelain", at=reproduced).split() == ["??", "dvc.lock"]
+def test_other_settings_on_the_command_line_are_not_recorded(project):
+    """What DVC knows is what configs/config.yaml asks for."""
+    before = (project / "dvc.lock").read_bytes()
+    call("snakemake", "--config", "schedule=small-cpu", at=project)
+    assert "train" in calls(project)
+    assert (project / "dvc.lock").read_bytes() == before
+    assert "results/tiny" in call("dvc", "status", at=project)
+
+
+@pytest.mark.parametrize("command", EVERYTHING)
+def test_images_of_your_own(new, tmp_path, command):
+    """DVC sees what is edited there, and copies nothing."""
+    folder = copied(new, tmp_path / "project")
+    for split in ("train", "val"):
+        for file in ("images/a.png", "labelTxt/a.txt"):
+            path = tmp_path / "pictures" / split / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file)
+    own = {"name": "mine", "source": {"folder": "../../../pictures"}, "schedule": "smoke"}
+    (folder / "configs/datasets/mine.yaml").write_text(yaml.safe_dump(own))
+    change(folder / "configs/config.yaml", lambda config: config | {"dataset": "mine"})
+    call("snakemake", at=folder)
+    require_nothing_to_do(folder)
+    assert [dep["path"] for dep in lock(folder)["data@mine"]["deps"]] == [
+        *(f"../pictures/{split}/{kind}" for split in ("train", "val") for kind in ("images", "labelTxt")),
+        "configs/datasets/mine.yaml",
+    ]
+    (tmp_path / "pictures/val/labelTxt/a.txt").write_text("edited")
+    assert "data@mine" in call("dvc", "status", at=folder)
+    call(*EVERYTHING[command], at=folder)
+    assert sorted(calls(folder)) == sorted(["split", *["predict", "merge", "evaluate"] * 2, "report"])
+    require_nothing_to_do(folder)
+    change(folder / "configs/config.yaml", lambda config: config | {"dataset": "tiny"})
+    call("snakemake", at=folder)
+    require_nothing_to_do(folder)
+    assert (folder / "dvc.yaml").read_text() == (ROOT / "dvc.yaml").read_text()
+
+
+# runs that are killed, or meet --------------------------------------------------------------------------
+
+
+def begun(*command: str, at: Path, **variables: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command,
+        cwd=at,
+        env=environment_of(at) | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("killed", EVERYTHING)
+@pytest.mark.parametrize("then", EVERYTHING)
+def test_after_a_killed_run_only_the_rest_is_done(new, tmp_path, killed, then):
+    folder = copied(new, tmp_path / "project")
+    run = begun(*EVERYTHING[killed], at=folder, TRAINING_SECONDS="30")
+    wait_for(lambda: (folder / "trainings").exists())
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    before = calls(folder)
+    call(*EVERYTHING[then], at=folder)
+    assert "download" in before and "download" not in calls(folder)
+    require_nothing_to_do(folder)
+
+
+@pytest.mark.parametrize("second", EVERYTHING)
+def test_a_second_run_beside_the_first_is_refused(new, tmp_path, second):
+    folder = copied(new, tmp_path / "project")
+    first = begun(*EVERYTHING["snakemake"], at=folder, TRAINING_SECONDS="8")
+    wait_for(lambda: (folder / "trainings").exists())
+    refused = tried(*EVERYTHING[second], at=folder)
+    said = [line for line in (refused.stdout + refused.stderr).splitlines() if "is at work" in line]
+    assert refused.returncode and said == [
+        "snakemake: another run is at work on dataset tiny here; wait for it, or end it"
+    ]
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
+    require_nothing_to_do(folder)
+
+
+# what DVC shows -----------------------------------------------------------------------------------------
+
+
+def test_images_and_patches_are_not_in_the_cache(done):
+    outs = [each["path"] for stage in lock(done).values() for each in stage["outs"]]
+    assert outs == ["data/tiny/archives", "results/tiny"]
+
+
+def test_links_rather_than_copies(done):
+    """No checkpoint is on the disk twice."""
+    weights = done / f"results/tiny/{TWO[0]}/train/checkpoint.pth"
+    assert weights.is_symlink() or weights.stat().st_nlink > 1
+
+
+def lock(folder: Path) -> dict:
+    return yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+
+
+def test_git_sees_the_lock_alone(done):
+    assert call("git", "status", "--porcelain", at=done).split() == ["??", "dvc.lock"]
+
+
+@pytest.fixture(scope="module")
+def real(copy_project, tmp_path_factory) -> Path:
+    """A variant that the real stages trained and scored, by Snakemake."""
+    folder = repository(copy_project, tmp_path_factory.mktemp("real") / "project", TWO[1])
+    call(*EVERYTHING["snakemake"], at=folder)
+    return folder
+
+
+def test_real_stages(real):
+    require_nothing_to_do(real)
+    assert "all as they were written and read" in call("tiltbox", "verify", "results/tiny", at=real)
+
+
+def test_real_results_of_a_clone_that_pulled(real, tmp_path):
+    (tmp_path / "remote").mkdir()
+    call("git", "clone", "--quiet", str(real), str(tmp_path / "clone"), at=tmp_path)
+    clone = tmp_path / "clone"
+    shutil.copy(real / "dvc.lock", clone)
+    for folder in (real, clone):
+        call("dvc", "remote", "add", "--force", "--default", "shared", str(tmp_path / "remote"), at=folder)
+    call("dvc", "push", at=real)
+    call("dvc", "pull", at=clone)
+    require_nothing_to_do(clone)
+    assert TWO[1] in call("tiltbox", "report", "results/tiny", at=clone)
+    checked = call("tiltbox", "verify", "results/tiny", at=clone)
+    assert "all as they were written and read" in checked
+    assert (
+        "not here, so not checked: data/tiny/patches/train, data/tiny/patches/val, data/tiny/raw/val/labelTxt"
+        in checked
+    )
+
+
+def test_metrics(real):
+    shown = json.loads(call("dvc", "metrics", "show", "--json", at=real))
+    ((path, found),) = shown[""]["data"].items()
+    metrics = json.loads((real / f"results/tiny/{TWO[1]}/evaluate/metrics.json").read_text())
+    assert Path(path).as_posix() == f"results/tiny/metrics/{TWO[1]}.json"
+    assert found["data"]["AP50"] == round(100 * metrics["AP50"], 2)
+    assert found["data"]["params (M)"] == 5.09  # as published
+
+
+@pytest.mark.parametrize("name", ["training", "ap_by_class"])
+def test_plots(real, name):
+    """By templates of ours, in which a column names the detector."""
+    shown = call("dvc", "plots", "show", "--show-vega", f"results/tiny/plots/{name}.csv", at=real)
+    plot = json.loads(re.search(r"\{.*\}", shown, re.DOTALL).group())
+    assert {row["detector"] for row in plot["data"]["values"]} == {TWO[1]}
+    assert plot["encoding"]["color"]["field"] == "detector"

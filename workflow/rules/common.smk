@@ -1,17 +1,25 @@
 # The settings, checked before there is a DAG, and what several rules need of them.
 #
-# What a result depends on stands in `params`, mostly as a fingerprint. If they change, or the inputs, or the plain
-# text of the command, Snakemake runs a job again. What only says how to get there (names of files, numbers of
-# GPUs and processes, MLflow) is `uncompared`.
+# A job runs again if what its results depend on has changed, as tiltbox.freshness finds by the records that the stages
+# leave: its parameter `job` is a hash of the settings among that. Snakemake's own notes and the times of files are
+# not asked, since both are lost where results are copied, linked, moved or checked out.
 
+import atexit
+import os
 import sys
+import time
+from functools import cache
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from tiltbox import layout
 from tiltbox.errors import TiltboxError
+from tiltbox.files import acquired
+from tiltbox.freshness import Freshness
 from tiltbox.gpus import gpus_here
-from tiltbox.settings.base import CONFIGS, fingerprint
 from tiltbox.settings.workflow import resolve
+from tiltbox.versioning import record_results
 
 # Without a limit Snakemake ignores GPUs when it runs jobs itself; `--resources gpu=N` sets another, as the
 # profile for SLURM does. A job that SLURM started has got what it asked for.
@@ -41,13 +49,82 @@ wildcard_constraints:
     run=f"({'|'.join(plan.variants)})(/{layout.SEED}[1-9][0-9]*)?",
 
 
-def uncompared(value):
-    """A parameter that triggers nothing: Snakemake compares none that could be derived from the output."""
-    return lambda wildcards, output: value
+def run_or_variant(wildcards):
+    return wildcards.get("run") or wildcards.get("variant") or ""
 
 
-def dataset_keys(*keys):
-    return dataset.model_dump(mode="json", include=set(keys))
+@cache
+def freshness():
+    """What has to be done again; asked for as the DAG is built, when Snakemake's settings for it are known."""
+    settings = workflow.dag_settings
+    settings.rerun_triggers = frozenset()
+    if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
+        require_alone()
+    found = Freshness(plan, settings.forcerun, everything=settings.forceall)
+    if workflow.is_main_process:
+        atexit.register(found.keep_hashes)
+    return found
+
+
+def require_alone():
+    """End this run, before it does anything, if another is at work on the dataset.
+
+    Snakemake does so, too, by lists of files, which a run that was killed leaves behind: they are removed.
+    """
+    place = layout.LOGS / dataset.name / ".run.lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place, thread_local=False, fallback_to_soft=False)
+    try:
+        acquired(lock, 0)
+    except Timeout:
+        other = f"another run is at work on dataset {dataset.name} here"
+        print(f"snakemake: {other}; wait for it, or end it", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1)  # an exception would be shown as a fault of the workflow
+    atexit.register(lock.release)
+    places = tuple(
+        f"{folder / dataset.name}/" for folder in (layout.DATA, layout.RESULTS)
+    )
+    for left in Path(".snakemake/locks").glob("*.lock"):
+        if any(line.startswith(places) for line in left.read_text().splitlines()):
+            left.unlink()
+
+
+def needs(job_rule, **files):
+    """The inputs of a job; of one whose results are right, those that are here, and they trigger nothing."""
+    files = {name: list(map(str, each)) for name, each in files.items()}
+
+    def found(wildcards):
+        run = run_or_variant(wildcards)
+        variant, _ = layout.variant_and_seed(run)
+        paths = {
+            name: [path.format(run=run, variant=variant) for path in each]
+            for name, each in files.items()
+        }
+        reason = freshness().reason(job_rule, run)
+        if reason is not None:
+            return paths | {"reason": reason_file(job_rule, run, reason)}
+        here = {
+            name: [path for path in each if Path(path).exists()]
+            for name, each in paths.items()
+        }
+        return {name: list(map(ancient, each)) for name, each in here.items()}
+
+    return found
+
+
+def reason_file(job_rule, run, reason):
+    """A file that says it, newer than the results: by it Snakemake knows that they have to be made again."""
+    path = layout.LOGS / dataset.name / run / f"{job_rule}.reason"
+    if workflow.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{reason} (found at {time.time()})\n")  # no two alike
+    return [str(path)] if path.exists() else []
+
+
+def job(rule_name):
+    """For the record of a stage, so that it is known what was asked for."""
+    return lambda wildcards: freshness().key(rule_name, run_or_variant(wildcards))
 
 
 def cut_splits():
@@ -61,21 +138,12 @@ def sources(splits):
     return [layout.raw(dataset.name) / split for split in splits]
 
 
-def contents_of(splits):
-    """What lies in these splits of a user's folder; looked up when a job may need it."""
-    return lambda wildcards: dataset.contents(splits)
-
-
 def variant_of(wildcards):
     return layout.variant_and_seed(wildcards.run)[0]
 
 
 def seed_of(wildcards):
     return layout.variant_and_seed(wildcards.run)[1]
-
-
-def weights_of(wildcards):
-    return layout.weights_mark(dataset.name, variant_of(wildcards))
 
 
 def results_of(run):
@@ -95,8 +163,8 @@ def cpu_threads(wildcards):
     return plan.schedule.threads or max(1, CORES // trainings)
 
 
-def tracked(wildcards, output):
-    """The option that logs a stage to the training's MLflow run, ``uncompared``."""
+def tracked(wildcards):
+    """The option that logs a stage to the training's MLflow run."""
     return f"--track {dataset.name}/{wildcards.run}" if plan.workflow.track else ""
 
 

@@ -5,6 +5,8 @@
 
 
 rule download:
+    input:
+        unpack(needs("download")),
     output:
         manifest=layout.raw(dataset.name) / "manifest.json",
     log:
@@ -19,13 +21,12 @@ rule download:
         runtime=720,
     params:
         folder=layout.raw(dataset.name),
-        linked=lambda wildcards: dataset.folders(),
-        source=fingerprint(
-            dataset.source, dataset_keys("splits", "classes", "expected")
-        ),
-        dataset=uncompared(plan.workflow.dataset),
+        archives=layout.archives(dataset.name),
+        dataset=plan.workflow.dataset,
+        job=job("download"),
     shell:
-        "tiltbox download {params.dataset:q} --out {params.folder} > {log} 2>&1"
+        "mkdir -p {params.archives} &&"
+        " TILTBOX_JOB={params.job} tiltbox download {params.dataset:q} --out {params.folder} > {log} 2>&1"
 
 
 for role, splits in cut_splits().items():
@@ -34,7 +35,7 @@ for role, splits in cut_splits().items():
         name:
             f"split_{role}"
         input:
-            raw=rules.download.output.manifest,
+            unpack(needs(f"split_{role}", raw=rules.download.output)),
         output:
             manifest=layout.patches(dataset.name, splits) / "manifest.json",
         log:
@@ -50,15 +51,22 @@ for role, splits in cut_splits().items():
             runtime=240,
         params:
             sources=sources(splits),
-            contents=contents_of(splits),
             folder=layout.patches(dataset.name, splits),
             size=dataset.patch.size,
             overlap=dataset.patch.overlap,
             rates=dataset.patch.rates,
             iof=dataset.patch.iof,
-            classes=dataset.classes,
-            dataset=uncompared(plan.workflow.dataset),
+            dataset=plan.workflow.dataset,
+            job=job(f"split_{role}"),
         shell:
-            "tiltbox split {params.sources} --out {params.folder} --dataset {params.dataset:q}"
+            "TILTBOX_JOB={params.job} tiltbox split {params.sources} --out {params.folder} --dataset {params.dataset:q}"
             " --size {params.size} --overlap {params.overlap} --rates {params.rates}"
             " --iof {params.iof} --workers {threads} > {log} 2>&1"
+
+
+rule data:
+    input:
+        [
+            layout.patches(dataset.name, splits) / "manifest.json"
+            for splits in cut_splits().values()
+        ],

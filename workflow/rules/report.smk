@@ -3,11 +3,15 @@
 
 rule report:
     input:
-        published=CONFIGS / "published.yaml",
-        results=[results_of(run) for run in plan.runs],
-        facts=[layout.training_facts(dataset.name, run) for run in plan.runs],
-        counts=expand(
-            layout.complexity(dataset.name, "{variant}"), variant=plan.variants
+        unpack(
+            needs(
+                "report",
+                results=map(results_of, plan.runs),
+                facts=[layout.training_facts(dataset.name, run) for run in plan.runs],
+                counts=[
+                    layout.complexity(dataset.name, name) for name in plan.variants
+                ],
+            )
         ),
     output:
         markdown=layout.leaderboard(dataset.name, "md"),
@@ -24,8 +28,9 @@ rule report:
         runtime=30,
     params:
         folder=layout.RESULTS / dataset.name,
+        job=job("report"),
     shell:
-        "tiltbox report {params.folder} --out {params.folder} > {log} 2>&1"
+        "TILTBOX_JOB={params.job} tiltbox report {params.folder} --out {params.folder} > {log} 2>&1"
 
 
 for variant in plan.variants:

@@ -3,8 +3,13 @@
 
 rule predict:
     input:
-        checkpoint=rules.train.output.checkpoint,
-        patches=plan.test_patches / "manifest.json",
+        unpack(
+            needs(
+                "predict",
+                checkpoint=[rules.train.output.checkpoint],
+                patches=[plan.test_patches / "manifest.json"],
+            )
+        ),
     output:
         detections=layout.detections(dataset.name, "{run}"),
     log:
@@ -21,21 +26,19 @@ rule predict:
     params:
         variant=lambda wildcards: variant_of(wildcards),
         patches=plan.test_patches,
-        settings=fingerprint(
-            dataset_keys("classes"), {"image_size": plan.schedule.image_size}
-        ),
-        dataset=uncompared(plan.workflow.dataset),
-        schedule=uncompared(plan.schedule_name),
-        gpus=uncompared(plan.gpus),
+        dataset=plan.workflow.dataset,
+        schedule=plan.schedule_name,
+        gpus=plan.gpus,
+        job=job("predict"),
     shell:
-        "tiltbox predict {params.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
+        "TILTBOX_JOB={params.job} tiltbox predict {params.variant} --checkpoint {input.checkpoint} --patches {params.patches}"
         " --out {output.detections} --dataset {params.dataset:q} --schedule {params.schedule:q}"
         " --gpus {params.gpus} > {log} 2>&1"
 
 
 rule merge:
     input:
-        detections=rules.predict.output.detections,
+        unpack(needs("merge", detections=rules.predict.output)),
     output:
         task1=[
             layout.task1(dataset.name, "{run}") / f"Task1_{name}.txt"
@@ -53,16 +56,21 @@ rule merge:
         runtime=60,
     params:
         folder=lambda wildcards: layout.task1(dataset.name, wildcards.run),
-        classes=dataset.classes,
-        dataset=uncompared(plan.workflow.dataset),
+        dataset=plan.workflow.dataset,
+        job=job("merge"),
     shell:
-        "tiltbox merge {input.detections} --out {params.folder} --dataset {params.dataset:q} > {log} 2>&1"
+        "TILTBOX_JOB={params.job} tiltbox merge {input.detections} --out {params.folder} --dataset {params.dataset:q} > {log} 2>&1"
 
 
 rule evaluate:
     input:
-        task1=rules.merge.output.task1,
-        tracking=ancient(rules.tracking.output),
+        unpack(
+            needs(
+                "evaluate",
+                task1=rules.merge.output.task1,
+                tracking=rules.tracking.output,
+            )
+        ),
     output:
         metrics=layout.metrics(dataset.name, "{run}"),
         server=layout.metrics(dataset.name, "{run}").with_name("dota.txt"),
@@ -82,15 +90,17 @@ rule evaluate:
         task1=lambda wildcards: layout.task1(dataset.name, wildcards.run),
         raw=layout.raw(dataset.name) / dataset.test_split,
         split=dataset.test_split,
-        classes=dataset.classes,
         track=tracked,
-        dataset=uncompared(plan.workflow.dataset),
+        dataset=plan.workflow.dataset,
+        job=job("evaluate"),
     shell:
-        "tiltbox evaluate {params.task1} --labels {params.raw}/labelTxt --images {params.raw}/images"
+        "TILTBOX_JOB={params.job} tiltbox evaluate {params.task1} --labels {params.raw}/labelTxt --images {params.raw}/images"
         " --split {params.split} --dataset {params.dataset:q} --out {output.metrics} {params.track} > {log} 2>&1"
 
 
 rule complexity:
+    input:
+        unpack(needs("complexity")),
     output:
         counts=layout.complexity(dataset.name, "{variant}"),
     log:
@@ -103,7 +113,7 @@ rule complexity:
         mem_mb=2000,
         runtime=30,
     params:
-        detector=lambda wildcards: plan.detector(wildcards.variant),
-        dataset=uncompared(plan.workflow.dataset),
+        dataset=plan.workflow.dataset,
+        job=job("complexity"),
     shell:
-        "tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {params.dataset:q} > {log} 2>&1"
+        "TILTBOX_JOB={params.job} tiltbox complexity {wildcards.variant} --out {output.counts} --dataset {params.dataset:q} > {log} 2>&1"

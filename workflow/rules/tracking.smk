@@ -1,5 +1,5 @@
-# The MLflow database, created once: stages that create it at the same time break it. Stages need it as
-# `ancient`, with tracking or without, so that neither a change of mind nor a new database trains anew.
+# The MLflow database, created once: stages that create it at the same time break it. They need it with tracking or
+# without, so that a change of mind trains nothing anew.
 
 
 rule tracking:
@@ -15,7 +15,7 @@ rule tracking:
         mem_mb=1000,
         runtime=10,
     params:
-        command=uncompared(
+        command=(
             f"tiltbox tracking {dataset.name}"
             if plan.workflow.track
             else "echo not asked for"

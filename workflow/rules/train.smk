@@ -2,10 +2,18 @@
 # and so does not delete: a killed training goes on where it was.
 
 
-# The weights to start from go to PyTorch's download cache, before a job that may have no internet.
+# The weights to start from go to PyTorch's download cache, before a job that may have no internet. The mark that they
+# are there says which: of others it is none.
+if workflow.is_main_process:
+    for variant in plan.variants:
+        mark = layout.weights_mark(dataset.name, variant)
+        if mark.exists() and mark.read_text() != str(plan.starting_weights(variant)):
+            mark.unlink()
+
+
 rule weights:
     output:
-        touch(layout.weights_mark(dataset.name, "{variant}")),
+        layout.weights_mark(dataset.name, "{variant}"),
     log:
         log_file("weights", of="{variant}"),
     benchmark:
@@ -18,16 +26,22 @@ rule weights:
         runtime=60,
     params:
         address=lambda wildcards: plan.starting_weights(wildcards.variant),
-        schedule=uncompared(plan.schedule_name),
+        schedule=plan.schedule_name,
     shell:
         "tiltbox weights {wildcards.variant} --schedule {params.schedule:q} > {log} 2>&1"
+        " && printf %s {params.address:q} > {output}"
 
 
 rule train:
     input:
-        patches=plan.train_patches / "manifest.json",
-        tracking=ancient(rules.tracking.output),
-        weights=ancient(weights_of) if plan.needs_weights else [],
+        unpack(
+            needs(
+                "train",
+                patches=rules.split_train.output,
+                tracking=rules.tracking.output,
+                weights=rules.weights.output if plan.needs_weights else [],
+            )
+        ),
     output:
         checkpoint=layout.checkpoint(dataset.name, "{run}"),
         config=layout.config(dataset.name, "{run}"),
@@ -50,13 +64,11 @@ rule train:
         seed=lambda wildcards: seed_of(wildcards),
         folder=lambda wildcards: layout.checkpoint(dataset.name, wildcards.run).parent,
         track=tracked,
-        settings=lambda wildcards: plan.depends_on(
-            variant_of(wildcards), seed_of(wildcards)
-        ),
-        dataset=uncompared(plan.workflow.dataset),
-        schedule=uncompared(plan.schedule_name),
-        gpus=uncompared(plan.gpus),
+        dataset=plan.workflow.dataset,
+        schedule=plan.schedule_name,
+        gpus=plan.gpus,
+        job=job("train"),
     shell:
-        "tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
+        "TILTBOX_JOB={params.job} tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
         " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.track}"
         " > {log} 2>&1"

@@ -85,6 +85,11 @@ class Plan:
         return layout.patches(self.dataset.name, [self.dataset.test_split])
 
     @property
+    def test_rule(self) -> str:
+        """The rule that cuts the patches to test on: the same patches as those to train on are cut once."""
+        return "split_train" if self.test_patches == self.train_patches else "split_test"
+
+    @property
     def runs(self) -> list[str]:
         """The trainings: of every variant with every seed, seed by seed."""
         return [layout.run(name, seed) for seed in self.workflow.seeds for name in self.variants]

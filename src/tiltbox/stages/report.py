@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
-from tiltbox.files import write_text
+from tiltbox.files import require_writable, write_text
 from tiltbox.layout import OUTCOMES
-from tiltbox.provenance import SUFFIX, Begun
-from tiltbox.report.collect import collect
+from tiltbox.provenance import SUFFIX, Begun, read_provenance
+from tiltbox.report.collect import Row, collect
 from tiltbox.report.leaderboard import leaderboard
 from tiltbox.report.markdown import markdown
 from tiltbox.report.page import page
+from tiltbox.report.series import series
 from tiltbox.report.sheet import sheet
 from tiltbox.report.tables import terminal_table
-from tiltbox.report.uncertainty import uncertainty
+from tiltbox.report.uncertainty import Uncertainty, uncertainty
 from tiltbox.settings.base import CONFIGS
-from tiltbox.settings.published import load_published
+from tiltbox.settings.published import Published, load_published
 from tiltbox.settings.variants import load_variants
 
 
-def report(results: Path, out: Path, *, published: Path = CONFIGS / "published.yaml") -> str:
+def report(results: Path, out: Path | None, *, published: Path = CONFIGS / "published.yaml") -> str:
     """Write ``leaderboard.md``, ``.csv`` and ``.html`` into ``out`` from what lies below ``results``.
+
+    The figures are written a second time, into files for DVC (:mod:`tiltbox.report.series`).
 
     What a variant lacks so far is shown as a dash. The same results give the same bytes.
 
     Args:
         results: A folder with one folder per variant, as the other stages leave it.
-        out: The folder to write to; it may be the same.
+        out: The folder to write to; it may be the same. None writes nothing.
         published: The published numbers to set beside ours.
 
     Returns:
@@ -37,17 +41,36 @@ def report(results: Path, out: Path, *, published: Path = CONFIGS / "published.y
         SettingsError: ``published`` is malformed.
         OutputError: ``out`` cannot be written.
     """
-    begun, results, out = Begun("report"), Path(results), Path(out)
+    begun, results = Begun("report"), Path(results)
     rows = collect(results, load_variants().variants)
     begun.reads(*(path for row in rows for path in _files(results / row.name)))
     sure = uncertainty(rows)
-    board = leaderboard(rows, out, load_published(published), sure)
-    texts = {"md": markdown(board), "csv": sheet(rows, out, sure), "html": page(board, rows, sure)}
-    for suffix, text in texts.items():
-        write_text(out / f"leaderboard.{suffix}", text)
-    outputs = [out / f"leaderboard.{suffix}" for suffix in texts]
-    begun.record(out / f"leaderboard.{SUFFIX}", outputs)
+    if out is not None:
+        _write(rows, sure, Path(out), load_published(published), begun)
     return terminal_table(rows, sure)
+
+
+def _write(rows: list[Row], sure: Uncertainty, out: Path, published: Published, begun: Begun) -> None:
+    board = leaderboard(rows, out, published, sure)
+    texts = {
+        Path("leaderboard.md"): markdown(board),
+        Path("leaderboard.csv"): sheet(rows, out, sure),
+        Path("leaderboard.html"): page(board, rows, sure),
+        **series(rows),
+    }
+    for name, text in texts.items():
+        require_writable((out / name).parent)
+        write_text(out / name, text)
+    record = out / f"leaderboard.{SUFFIX}"
+    _remove_others(record, texts)
+    begun.record(record, [out / name for name in texts])
+
+
+def _remove_others(record: Path, written: Collection[Path]) -> None:
+    """What an earlier report wrote of a detector that is there no longer."""
+    if record.is_file():
+        for name in set(map(Path, read_provenance(record).outputs)) - set(written):
+            (record.parent / name).unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -32,11 +32,17 @@ NEEDS_RECORD = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was looked at, and what does not fit, a line each."""
+    """What was looked at, and what does not fit, a line each.
+
+    Attributes:
+        absent: Folders that stages read and that are not here at all, such as the patches where results
+            come from another machine.
+    """
 
     records: int
     files: int
     problems: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
 
 def verify(results: Path) -> Verdict:
@@ -64,7 +70,7 @@ def verify(results: Path) -> Verdict:
     for place, record in records.items():
         checker.check_inputs(place, record)
     checker.require_records(results)
-    return Verdict(len(records), len(checker.hashes), tuple(checker.problems))
+    return Verdict(len(records), len(checker.hashes), tuple(checker.problems), tuple(sorted(checker.absent)))
 
 
 def _chain(places: list[Path]) -> dict[Path, Provenance]:
@@ -96,6 +102,7 @@ class _Checker:
     def __init__(self, records: dict[Path, Provenance]) -> None:
         self.hashes: dict[Path, str | None] = {}
         self.problems: list[str] = []
+        self.absent: set[str] = set()
         self._named: set[Path] = set()
         self._written = {
             path: found for place, record in records.items() for path, found in _files(place, record.outputs)
@@ -112,7 +119,10 @@ class _Checker:
     def check_inputs(self, place: Path, record: Provenance) -> None:
         """To be called when all outputs were: who wrote a file says best that it changed."""
         for path, expected in _files(place, record.inputs):
-            self._compare(path, expected, f"since 'tiltbox {record.stage}' read it for {_shown(place)}")
+            if path not in self._written and not path.parent.exists():
+                self.absent.add(_shown(path.parent))
+            else:
+                self._compare(path, expected, f"since 'tiltbox {record.stage}' read it for {_shown(place)}")
         for folder in record.folders:
             self._require_nothing_new(place, record, located(place, folder.path), folder.pattern)
 

@@ -1,0 +1,171 @@
+"""What has to be done again, by records alone: on small files that stand for the results."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiltbox.freshness import KEPT_HASHES, LARGE, Freshness
+from tiltbox.provenance import file_hash
+from tiltbox.settings.workflow import Plan, resolve
+
+STAND_IN = Path(__file__).parent / "workflow/stand_in.py"
+RUN = "yoloms-xs-current"
+SETTINGS = {"dataset": "tiny", "variants": [RUN], "gpus": 0}
+PLACES = {
+    "train": f"results/tiny/{RUN}/train",
+    "predict": f"results/tiny/{RUN}/predict/detections.parquet",
+    "merge": f"results/tiny/{RUN}/merge",
+    "evaluate": f"results/tiny/{RUN}/evaluate/metrics.json",
+}
+JOBS = [
+    *(("download", ""), ("split_train", ""), ("split_test", ""), ("train", RUN), ("predict", RUN)),
+    *(("merge", RUN), ("evaluate", RUN), ("complexity", RUN), ("report", "")),
+]
+
+
+def planned(**changes) -> Plan:
+    return resolve(SETTINGS | changes, gpus=0)
+
+
+@pytest.fixture
+def project(copy_project, tmp_path, monkeypatch) -> Path:
+    """Everything was done once."""
+    copy_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRAINING_SECONDS", "0")
+    stand_in, freshness = runpy.run_path(STAND_IN)["main"], Freshness(planned())
+    patches, results = "data/tiny/patches", f"results/tiny/{RUN}"
+    arguments = {
+        "download": ["tiny", "--out", "data/tiny/raw"],
+        "split_train": ["data/tiny/raw/train", "--out", f"{patches}/train"],
+        "split_test": ["data/tiny/raw/val", "--out", f"{patches}/val"],
+        "train": [RUN, "--patches", f"{patches}/train", "--out", PLACES["train"]],
+        "predict": [
+            *(RUN, "--checkpoint", f"{results}/train/checkpoint.pth", "--patches", f"{patches}/val"),
+            *("--out", PLACES["predict"]),
+        ],
+        "merge": [PLACES["predict"], "--out", PLACES["merge"]],
+        "evaluate": [PLACES["merge"], "--out", PLACES["evaluate"]],
+        "complexity": [RUN, "--out", f"{results}/complexity/complexity.json"],
+        "report": ["results/tiny", "--out", "results/tiny"],
+    }
+    for rule, run in JOBS:
+        monkeypatch.setenv("TILTBOX_JOB", freshness.key(rule, run))
+        stand_in(rule.partition("_")[0], *arguments[rule])
+    return tmp_path
+
+
+def due(plan: Plan | None = None, *forced: str, everything: bool = False) -> dict[str, str]:
+    """The rules that have to be done again, and why."""
+    freshness = Freshness(plan or planned(), forced, everything=everything)
+    reasons = {rule: freshness.reason(rule, run) for rule, run in JOBS}
+    return {rule: reason for rule, reason in reasons.items() if reason}
+
+
+def written(place: str, text: str) -> None:
+    path = Path(place)
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+
+
+def test_nothing(copy_project, tmp_path, monkeypatch):
+    copy_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert due() == dict.fromkeys((rule for rule, _ in JOBS), "there are no results with a record yet")
+
+
+def test_all_is_right(project):
+    assert due() == {}
+
+
+def test_a_file_that_was_read_and_changed(project):
+    """The stage that wrote it stays: what was edited by hand is not lost."""
+    written(f"{PLACES['merge']}/Task1_ship.txt", "edited")
+    assert due() == {
+        "evaluate": f"{PLACES['merge']}/Task1_ship.txt has changed",
+        "report": f"evaluate {RUN} has to be done again",
+    }
+
+
+def test_a_file_more_in_a_folder_that_was_read_whole(project):
+    written(f"{PLACES['merge']}/Task1_submarine.txt", "")
+    assert due()["evaluate"] == f"{PLACES['merge']}/Task1_submarine.txt is new"
+
+
+def test_a_file_that_is_gone_is_made_again_and_leaves_what_follows(project):
+    Path(PLACES["predict"]).unlink()
+    assert due() == {"predict": f"{PLACES['predict']} is gone"}
+
+
+def test_data_that_are_not_here(project):
+    """As in a clone that pulled the results."""
+    shutil.rmtree("data")
+    gone = dict.fromkeys(("download", "split_train", "split_test"), "there are no results with a record yet")
+    assert due() == gone
+
+
+def test_patches_cut_otherwise_count_where_they_were_read(project):
+    written("data/tiny/patches/val/manifest.json", "other patches")
+    assert list(due()) == ["predict", "merge", "evaluate", "report"]
+
+
+def test_a_record_that_is_damaged(project):
+    written(f"{PLACES['train']}/provenance.json", "{")
+    assert "train" in due()
+
+
+def test_settings(project):
+    path = Path("configs/variants.yaml")
+    table = yaml.safe_load(path.read_text())
+    table["variants"][RUN]["head_groups"] = 2
+    path.write_text(yaml.safe_dump(table))
+    assert list(due()) == ["train", "predict", "merge", "evaluate", "complexity", "report"]
+
+
+def test_a_setting_of_the_data_reaches_all_that_was_made_of_them(project):
+    """In a clone, too, which has no patches to compare with."""
+    shutil.rmtree("data")
+    path = Path("configs/datasets/tiny.yaml")
+    path.write_text(path.read_text().replace("overlap: 24", "overlap: 32"))
+    assert {"train", "predict", "merge", "evaluate", "report"} <= due().keys()
+    assert "complexity" not in due()
+
+
+def test_another_seed_is_another_job(project):
+    freshness = Freshness(planned(seeds=[0, 1]))
+    assert freshness.reason("train", RUN) is None
+    assert freshness.reason("train", f"{RUN}/seed-1") == "there are no results with a record yet"
+    assert "its settings are others" in freshness.reason("report")
+
+
+@pytest.mark.parametrize("forced", ["merge", f"{PLACES['merge']}/Task1.zip"])
+def test_what_is_asked_for_takes_what_follows_along(project, forced):
+    assert due(None, forced)["merge"] == "it was asked for"
+    assert list(due(None, forced)) == ["merge", "evaluate", "report"]
+    assert list(due(everything=True)) == [rule for rule, _ in JOBS]
+
+
+def test_large_files_are_read_once(project, monkeypatch):
+    weights = Path(PLACES["train"]) / "checkpoint.pth"
+    weights.unlink()
+    weights.write_bytes(bytes(LARGE))
+    freshness = Freshness(planned())
+    assert "checkpoint.pth has changed" in freshness.reason("predict", RUN)
+    freshness.keep_hashes()
+    assert KEPT_HASHES.exists()
+    reads = []
+    monkeypatch.setattr(
+        "tiltbox.freshness.file_hash", lambda path: reads.append(path.name) or file_hash(path)
+    )
+    assert "checkpoint.pth has changed" in Freshness(planned()).reason("predict", RUN)
+    assert reads and "checkpoint.pth" not in reads
+    time.sleep(0.01)
+    weights.write_bytes(bytes(LARGE))
+    Freshness(planned()).reason("predict", RUN)
+    assert "checkpoint.pth" in reads
