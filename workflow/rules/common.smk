@@ -7,7 +7,7 @@
 import atexit
 import os
 import sys
-import time
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -51,6 +51,14 @@ wildcard_constraints:
 
 def run_or_variant(wildcards):
     return wildcards.get("run") or wildcards.get("variant") or ""
+
+
+# Says why jobs are done again. It is newer than all results, by which Snakemake knows that they are: so it has to be
+# there before Snakemake looks, and no two may begin alike.
+REASONS = layout.LOGS / dataset.name / "reasons.txt"
+if workflow.is_main_process:
+    REASONS.parent.mkdir(parents=True, exist_ok=True)
+    REASONS.write_text(f"{datetime.now()}\n")
 
 
 @cache
@@ -103,7 +111,8 @@ def needs(job_rule, **files):
         }
         reason = freshness().reason(job_rule, run)
         if reason is not None:
-            return paths | {"reason": reason_file(job_rule, run, reason)}
+            note(f"{job_rule} {run}: {reason}".replace(" :", ":"))
+            return paths | {"reason": [str(REASONS)]}
         here = {
             name: [path for path in each if Path(path).exists()]
             for name, each in paths.items()
@@ -113,13 +122,11 @@ def needs(job_rule, **files):
     return found
 
 
-def reason_file(job_rule, run, reason):
-    """A file that says it, newer than the results: by it Snakemake knows that they have to be made again."""
-    path = layout.LOGS / dataset.name / run / f"{job_rule}.reason"
+@cache
+def note(reason):
     if workflow.is_main_process:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{reason} (found at {time.time()})\n")  # no two alike
-    return [str(path)] if path.exists() else []
+        with REASONS.open("a") as notes:
+            notes.write(f"{reason}\n")
 
 
 def job(rule_name):
