@@ -95,12 +95,9 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 def require_nothing_to_do(at: Path) -> None:
-    calls(at)
     dry = call("snakemake", "--dry-run", at=at)
     assert "Nothing to be done" in dry, dry
     assert "up to date" in call("dvc", "status", at=at)
-    assert "Running stage" not in call("dvc", "repro", at=at)
-    assert calls(at) == []
 
 
 @pytest.fixture(scope="module")
@@ -109,27 +106,36 @@ def new(copy_project, tmp_path_factory) -> Path:
     return with_stand_ins(repository(copy_project, tmp_path_factory.mktemp("new") / "project", *TWO))
 
 
-@pytest.fixture(scope="module", params=EVERYTHING)
-def done(request, new, tmp_path_factory) -> Path:
-    """A project in which one of the two commands did everything."""
-    folder = copied(new, tmp_path_factory.mktemp(request.param) / "project")
-    call(*EVERYTHING[request.param], at=folder)
+def everything_done(by: str, new: Path, folders: pytest.TempPathFactory) -> Path:
+    folder = copied(new, folders.mktemp(by) / "project")
+    call(*EVERYTHING[by], at=folder)
     expected = ["complexity", "train", "predict", "merge", "evaluate"] * 2
     assert sorted(calls(folder)) == sorted([*expected, "download", "split", "split", "report"])
     return folder
 
 
+@pytest.fixture(scope="module")
+def both(new, tmp_path_factory) -> dict[str, Path]:
+    """A project in which one of the two commands did everything, for each."""
+    return {name: everything_done(name, new, tmp_path_factory) for name in EVERYTHING}
+
+
 @pytest.fixture
-def project(done, tmp_path) -> Path:
-    """A copy to do something to."""
-    return copied(done, tmp_path / "project")
+def project(both, request, tmp_path) -> Path:
+    """A copy to do something to: done by DVC where the test goes on with Snakemake, else by Snakemake."""
+    goes_on = getattr(request.node, "callspec", None) and request.node.callspec.params.get("command")
+    return copied(both["dvc" if goes_on == "snakemake" else "snakemake"], tmp_path / "project")
 
 
 # after one command the other has nothing to do ----------------------------------------------------------
 
 
-def test_after_either_command(done):
-    require_nothing_to_do(done)
+@pytest.mark.parametrize("first", EVERYTHING)
+@pytest.mark.parametrize("second", EVERYTHING)
+def test_after_either_command(both, first, second):
+    require_nothing_to_do(both[first])
+    call(*EVERYTHING[second], at=both[first])
+    assert calls(both[first]) == []
 
 
 def test_after_a_copy_and_a_move(project, tmp_path):
@@ -316,14 +322,15 @@ def test_a_second_run_beside_the_first_is_refused(new, tmp_path, second):
 # what DVC shows -----------------------------------------------------------------------------------------
 
 
-def test_images_and_patches_are_not_in_the_cache(done):
-    outs = [each["path"] for stage in lock(done).values() for each in stage["outs"]]
+def test_images_and_patches_are_not_in_the_cache(both):
+    outs = [each["path"] for stage in lock(both["dvc"]).values() for each in stage["outs"]]
     assert outs == ["data/tiny/archives", "results/tiny"]
 
 
-def test_links_rather_than_copies(done):
+@pytest.mark.parametrize("by", EVERYTHING)
+def test_links_rather_than_copies(both, by):
     """No checkpoint is on the disk twice."""
-    weights = done / f"results/tiny/{TWO[0]}/train/checkpoint.pth"
+    weights = both[by] / f"results/tiny/{TWO[0]}/train/checkpoint.pth"
     assert weights.is_symlink() or weights.stat().st_nlink > 1
 
 
@@ -331,8 +338,8 @@ def lock(folder: Path) -> dict:
     return yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
 
 
-def test_git_sees_the_lock_alone(done):
-    assert call("git", "status", "--porcelain", at=done).split() == ["??", "dvc.lock"]
+def test_git_sees_the_lock_alone(both):
+    assert call("git", "status", "--porcelain", at=both["snakemake"]).split() == ["??", "dvc.lock"]
 
 
 @pytest.fixture(scope="module")
