@@ -25,7 +25,7 @@ def parser() -> ArgumentParser:
     top.add_argument("--version", action="version", version=f"tiltbox {__version__}")
     verbs = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
     stages = _download, _split, _train, _predict, _merge, _evaluate, _complexity, _report
-    for add in (*stages, _compare, _verify, _tracking, _weights):
+    for add in (*stages, _compare, _verify, _status, _tracking, _weights):
         add(verbs)
     return top
 
@@ -487,6 +487,25 @@ def _run_verify(options: Namespace) -> None:
     print(f"{looked_at}: all as they were written and read")
     if found.absent:
         print(f"not here, so not checked: {', '.join(found.absent)}")
+
+
+# status -----------------------------------------------------------------------------------------------
+
+
+def _status(verbs) -> None:
+    help = "say how far a run of Snakemake in this folder is, from another terminal or on a cluster"
+    _verb(verbs, "status", help, _run_status)
+
+
+def _run_status(options: Namespace) -> None:
+    from tiltbox.watching import lines, read_states
+
+    states = read_states()
+    for dataset, state in states.items():
+        first, *jobs = lines(state)
+        print("\n".join([f"{dataset}: {first}", *jobs]))
+    if not states:
+        print("no run is at work in this folder")
 
 
 # tracking ---------------------------------------------------------------------------------------------

@@ -49,11 +49,11 @@ def call(*command: str, at: Path) -> str:
 
 
 def calls(at: Path) -> list[str]:
-    """The stages that ran, and forgets them."""
+    """The stages that ran, and forgets them; the report once, which every evaluation makes anew."""
     notes = at / "calls"
     found = [line.split()[0] for line in notes.read_text().splitlines()] if notes.exists() else []
     notes.unlink(missing_ok=True)
-    return found
+    return [verb for verb in found if verb != "report"] + ["report"] * ("report" in found)
 
 
 def change(path: Path, edit) -> None:

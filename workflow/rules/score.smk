@@ -1,4 +1,5 @@
-# From a checkpoint to detections, merged results and scores; and what a variant costs.
+# From a checkpoint to detections, merged results and scores; and what a variant costs. What is trained is scored before
+# the next training begins, and stands in the leaderboard from then on.
 
 
 rule predict:
@@ -16,6 +17,7 @@ rule predict:
         log_file("predict"),
     benchmark:
         benchmark_file("predict")
+    priority: 5
     conda:
         "../envs/tiltbox.yaml"
     threads: plan.gpus * 4 or cpu_threads
@@ -49,6 +51,7 @@ rule merge:
         log_file("merge"),
     benchmark:
         benchmark_file("merge")
+    priority: 5
     conda:
         "../envs/tiltbox.yaml"
     resources:
@@ -81,6 +84,7 @@ rule evaluate:
         log_file("evaluate"),
     benchmark:
         benchmark_file("evaluate")
+    priority: 5
     conda:
         "../envs/tiltbox.yaml"
     resources:
@@ -89,6 +93,7 @@ rule evaluate:
     params:
         task1=lambda wildcards: layout.task1(dataset.name, wildcards.run),
         raw=layout.raw(dataset.name) / dataset.test_split,
+        results=layout.RESULTS / dataset.name,
         split=dataset.test_split,
         track=tracked,
         dataset=plan.workflow.dataset,
@@ -96,6 +101,7 @@ rule evaluate:
     shell:
         "TILTBOX_JOB={params.job} tiltbox evaluate {params.task1} --labels {params.raw}/labelTxt --images {params.raw}/images"
         " --split {params.split} --dataset {params.dataset:q} --out {output.metrics} {params.track} > {log} 2>&1"
+        " && (tiltbox report {params.results} --out {params.results} >> {log} 2>&1 || true)"
 
 
 rule complexity:

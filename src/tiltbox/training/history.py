@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import time
 from collections import defaultdict
 from datetime import timedelta
@@ -19,7 +20,7 @@ from tiltbox.files import write_text
 
 COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "seconds")
 LOSSES = COLUMNS[3:6]
-STEPS_BETWEEN_LINES = 50
+SECONDS_BETWEEN_LINES = 5
 
 log = logging.getLogger("tiltbox")
 
@@ -37,13 +38,14 @@ class HistoryHook(Hook):
         if runner.rank == 0:
             self._drop_steps_after(runner.iter)
         self._first, self._begun = runner.iter, time.monotonic()
+        self._said = -math.inf
         self._start()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         for name in LOSSES:
             self._sums[name] += outputs[name].item()
         self._steps += 1
-        if (runner.iter + 1) % STEPS_BETWEEN_LINES == 0:
+        if runner.rank == 0 and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._say(runner)
 
     def after_train_epoch(self, runner) -> None:
@@ -60,13 +62,17 @@ class HistoryHook(Hook):
         return dict(zip(LOSSES, means.tolist(), strict=True))
 
     def _say(self, runner) -> None:
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in self._means().items())
+        """Of this process alone: the others may be at another step."""
+        self._said = time.monotonic()
+        losses = ", ".join(f"{name} {self._sums[name] / self._steps:.3f}" for name in LOSSES)
         step, steps = runner.iter + 1, runner.max_iters
         pace = (time.monotonic() - self._begun) / (step - self._first)
         left = timedelta(seconds=round(pace * (steps - step)))
-        if runner.rank == 0:
-            epoch = runner.epoch + 1
-            log.info(f"step {step} of {steps}, epoch {epoch}: {losses}; {pace:.2f} s a step, {left} left")
+        epoch = runner.epoch + 1
+        images = runner.train_dataloader.batch_size * runner.world_size / pace
+        log.info(
+            f"step {step} of {steps}, epoch {epoch}: {losses}; {images:.1f} images a second, {left} left"
+        )
 
     def _write(self, runner) -> None:
         means = [f"{value:.6f}" for value in self._means().values()]

@@ -1,0 +1,75 @@
+"""What Snakemake shows of a run of tiltbox: jobs at work with how far they are, a line for each that ends.
+
+Snakemake finds it by the name of this package; ``profiles/default`` asks for it. Its own log stays whole in
+``.snakemake/log``, and a dry run is shown as Snakemake shows it.
+"""
+
+from __future__ import annotations
+
+import sys
+from logging import WARNING, LogRecord
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from tiltbox.watching import Run, Screen
+
+SHOWN = (
+    "Nothing to be done",
+    "Config file",
+    "Removing incomplete",
+    "Trying to restart",
+    "Unlocked",
+    "Complete log",
+)
+NOT_SHOWN = "of rule report were not present when the DAG was created"  # every evaluation makes a leaderboard
+SILENT = (
+    *(LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.SHELLCMD, LogEvent.RULEGRAPH),
+    *(LogEvent.JOB_STARTED, LogEvent.DEBUG_DAG),
+)
+
+
+class LogHandler(LogHandlerBase):
+    """Keeps a :class:`tiltbox.watching.Run` up to date from Snakemake's events."""
+
+    writes_to_file = has_filter = has_formatter = needs_rulegraph = False
+
+    @property
+    def writes_to_stream(self) -> bool:
+        return not self.common_settings.dryrun
+
+    def __post_init__(self) -> None:
+        stream = sys.stdout if self.common_settings.stdout else sys.stderr
+        self._run = Run()
+        self._screen = Screen(self._run, stream, plain=self.common_settings.nocolor)
+
+    def emit(self, record: LogRecord) -> None:
+        if not self.common_settings.dryrun:
+            try:
+                self._follow(record, getattr(record, "event", None))
+            except Exception:
+                self.handleError(record)
+
+    def close(self) -> None:
+        self._screen.close()
+        super().close()
+
+    def _follow(self, record: LogRecord, event: LogEvent | None) -> None:
+        match event:
+            case LogEvent.RUN_INFO:
+                self._screen.begin(record.stats)
+            case LogEvent.JOB_INFO:
+                self._screen.job_begins(record.jobid, record.rule_name, record.wildcards, record.log)
+            case LogEvent.JOB_FINISHED:
+                self._screen.job_ends(record.job_id)
+            case LogEvent.JOB_ERROR:
+                self._screen.job_fails(record.jobid)
+                self._screen.say(self.format(record))
+            case LogEvent.PROGRESS:
+                self._screen.count(record.done, record.total)
+            case None if record.getMessage().startswith(SHOWN):
+                self._screen.say(self.format(record))
+            case None if record.levelno >= WARNING and NOT_SHOWN not in record.getMessage():
+                self._screen.say(self.format(record))
+            case _ if event is not None and event not in SILENT:
+                self._screen.say(self.format(record))
