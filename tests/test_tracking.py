@@ -284,6 +284,40 @@ def test_class_names_of_all_sorts(here, name):
     assert len(runs()[0].data.metrics) == 10
 
 
+def test_the_experiment_opens_as_the_training_of_models(here):
+    """Not on the pages for language models, as MLflow 3 takes an experiment that says nothing."""
+    begin("another/yoloms-xs-current")
+    client = tracking._client()
+    assert (
+        client.get_experiment_by_name("another").tags["mlflow.experimentKind"] == "custom_model_development"
+    )
+    old = client.create_experiment("old")
+    begin("old/yoloms-xs-current")
+    assert client.get_experiment(old).tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_run_says_what_it_was_trained_and_scored_on(here):
+    """Once for each content, whatever is logged again."""
+    data = FACTS["data"] | {"contents": "0" * 32}
+    for _ in range(2):
+        begin(data=data, resumes=True)
+        scored = scores(ship=0.5, plane=None) | {"dataset": "mini", "split": "val", "labels": "34824d0d17e9"}
+        tracking.log_evaluation(TRACK, scored, [])
+    (run,) = runs()
+    assert [
+        (each.dataset.name, each.dataset.digest, [tag.value for tag in each.tags])
+        for each in sorted(run.inputs.dataset_inputs, key=lambda each: each.dataset.name)
+    ] == [("mini train", "0" * 32, ["training"]), ("mini val", "34824d0d17e9", ["test"])]
+    assert run.data.tags["seed"] == "0" and run.data.tags["mlflow.source.git.commit"] == FACTS["git_commit"]
+    note = run.data.tags["mlflow.note.content"].splitlines()
+    assert note == [
+        "| class | mAP | AP50 | AP75 |",
+        "|:--|--:|--:|--:|",
+        "| all | 25.00 | 50.00 | 12.50 |",
+        "| ship | 50.00 | 50.00 | 50.00 |",
+    ]
+
+
 @pytest.mark.parametrize("track", ["", "mini", "mini/", "/yoloms", "mini/it's"])
 @pytest.mark.parametrize("log", [begin, lambda track: tracking.log_evaluation(track, scores(), [])])
 def test_a_target_that_is_none(here, log, track):

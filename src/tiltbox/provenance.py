@@ -135,7 +135,7 @@ class Begun:
         found = Provenance(
             stage=self.stage,
             job=os.environ.get(JOB),
-            command=_command(),
+            command=command_line(),
             started=self._started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self._clock, 1),
             commit=self._commit,
@@ -264,7 +264,7 @@ def _kernels() -> str | None:
     return torch.backends.cpu.get_cpu_capability() if torch else None
 
 
-def _command() -> str | None:
+def command_line() -> str | None:
     """None where tiltbox was not called as a command."""
     program = Path(sys.argv[0]) if sys.argv else Path()
     ours = program.name == "tiltbox" or program.parts[-2:] == ("tiltbox", "__main__.py")

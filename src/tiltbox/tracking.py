@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote, urlsplit
 from tiltbox.errors import SettingsError
 from tiltbox.files import only_writer, whole_file
 from tiltbox.layout import TRACKING_DATABASE, TRACKING_FILES
+from tiltbox.provenance import command_line
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SCORES = ("mAP", "AP50", "AP75")
 _CONFIG_HASH, _VARIANT, _BEGUN = "config_hash", "variant", "training_begun"  # tags that runs are found by
+_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"  # not GenAI: MLflow opens on runs
 
 log = logging.getLogger("tiltbox")
 
@@ -81,9 +83,14 @@ def begin_training(track: str, variant: Variant, schedule: Schedule, facts: Mapp
             _BEGUN: datetime.now(UTC).isoformat(),
             "size": variant.size,
             "generation": variant.generation,
+            "seed": str(schedule.seed),
             "git_commit": facts["git_commit"],
+            "mlflow.source.name": command_line() or "tiltbox",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": facts["git_commit"],
         },
     )
+    _log_data(run, f"{experiment} train", facts["data"].get("contents"), "training")
     return run.info.run_id
 
 
@@ -126,7 +133,37 @@ def log_evaluation(track: str, metrics: Mapping, artifacts: Iterable[Path]) -> N
     figures = _figures(metrics)
     for name, row in metrics["classes"].items():
         figures |= {f"{key}/{name}": value for key, value in _figures(row).items()}
-    _log_results(_evaluated_run(track), figures, artifacts)
+    run = _evaluated_run(track)
+    _log_results(run, figures, artifacts)
+    if metrics.get("labels"):
+        _log_data(run, f"{metrics['dataset']} {metrics['split']}", metrics["labels"], "test")
+    _client().set_tag(run.info.run_id, "mlflow.note.content", _note(metrics))
+
+
+def _log_data(run: Run, name: str, digest: str | None, context: str) -> None:
+    """Name the images that a run has used, once for each content."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    known = (
+        {(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs} if run.inputs else ()
+    )
+    if digest and (name, digest) not in known:
+        data = Dataset(
+            name, digest, source_type="local", source=json.dumps({"uri": f"data/{name.split()[0]}"})
+        )
+        tags = [InputTag("mlflow.data.context", context)]
+        _client().log_inputs(run.info.run_id, datasets=[DatasetInput(data, tags)])
+
+
+def _note(metrics: Mapping) -> str:
+    """What stands at the top of a run's page."""
+    rows = {"all": metrics, **metrics["classes"]}
+    known = {name: row for name, row in rows.items() if row["AP50"] is not None}
+    lines = [
+        f"| {name} | " + " | ".join(f"{100 * row[key]:.2f}" for key in SCORES) + " |"
+        for name, row in known.items()
+    ]
+    return "\n".join([f"| class | {' | '.join(SCORES)} |", "|:--|--:|--:|--:|", *lines])
 
 
 def _figures(row: Mapping) -> dict[str, float | None]:
@@ -218,10 +255,12 @@ def _experiment(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         place = None if _server() else f"mlflow-artifacts:/{quote(name)}"
-        return client.create_experiment(name, artifact_location=place)
+        return client.create_experiment(name, artifact_location=place, tags={_KIND: _TRAINING})
     if found.lifecycle_stage != "active":
         remedy = f"mlflow experiments restore --experiment-id {found.experiment_id} brings it back"
         raise SettingsError(f"experiment '{name}'", "was deleted in MLflow", remedy)
+    if _KIND not in found.tags:
+        client.set_experiment_tag(found.experiment_id, _KIND, _TRAINING)
     return found.experiment_id
 
 

@@ -87,7 +87,8 @@ def test_a_line_after_the_first_step_and_every_five_seconds(tmp_path, monkeypatc
     assert len(caplog.messages) == said
     if said > 1:
         assert caplog.messages[1] == (
-            "step 6 of 100, epoch 1: loss 0.500, loss_cls 0.500, loss_bbox 0.500; 8.0 images a second, 0:01:34 left"
+            "step 6 of 100, epoch 1: loss 0.500, loss_cls 0.500, loss_bbox 0.500;"
+            " 8.0 images a second, 0:01:34 left"
         )
 
 
