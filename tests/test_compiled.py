@@ -74,3 +74,16 @@ def test_a_full_disk_keeps_nothing_from_being_compiled(monkeypatch):
 
     monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._open_for_write", full)
     assert compiled(twice)(4) == 8
+
+
+def test_processes_that_start_together_compile_once(tmp_path):
+    (tmp_path / "a.py").write_text(f"{CACHED}\nprint(sum(twice.stats.cache_misses.values()))\n")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    begun = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "a.py"], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    printed = [process.communicate()[0].split() for process in begun]
+    assert sorted(printed) == [["8", "0"], ["8", "0"], ["8", "1"]]

@@ -6,7 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
+
+from tiltbox.files import acquired
 
 
 @contextmanager
@@ -40,7 +45,25 @@ def compiled(function: Callable) -> Callable:
         return njit(function)
     # numba asks it what to forgive, on Windows alone; load and save then do nothing.
     result._cache._guard_against_spurious_io_errors = partial(_forgiven, result._cache)
+    result.compile = partial(_by_one_process, result.compile, Path(result._cache.cache_path))
     return result
+
+
+def _by_one_process(compile: Callable, kept: Path, *signature: Any) -> Any:
+    """Compile, or load what another process has kept: those that come meanwhile wait, which costs nothing."""
+    if kept not in _locks:
+        with suppress(OSError):  # then there is no lock
+            kept.mkdir(parents=True, exist_ok=True)
+        _locks[kept] = FileLock(kept / ".lock", fallback_to_soft=False)
+    held = acquired(_locks[kept])
+    try:
+        return compile(*signature)
+    finally:
+        if held:
+            _locks[kept].release()
+
+
+_locks: dict[Path, FileLock] = {}  # may be had again by who has it, as for functions that others call
 
 
 @contextmanager
