@@ -390,3 +390,23 @@ def test_plots(real, name):
     plot = json.loads(re.search(r"\{.*\}", shown, re.DOTALL).group())
     assert {row["detector"] for row in plot["data"]["values"]} == {TWO[1]}
     assert plot["encoding"]["color"]["field"] == "detector"
+
+
+def test_an_experiment(project):
+    """As docs/workflow.md shows it: other settings, kept beside the commit."""
+    commit(project)
+    call(
+        "dvc",
+        "exp",
+        "run",
+        "--set-param",
+        "configs/config.yaml:seeds=[0,1]",
+        "--name",
+        "two-seeds",
+        at=project,
+    )
+    assert calls(project).count("train") == 2
+    shown = call("dvc", "exp", "show", "--csv", "--only-changed", at=project)
+    assert "two-seeds" in shown and "[0, 1]" in shown
+    assert "seeds" in call("dvc", "params", "diff", at=project)
+    require_nothing_to_do(project)
