@@ -110,6 +110,14 @@ def test_data_that_are_not_here(project):
     assert due() == gone
 
 
+def test_links_that_lead_nowhere(project):
+    Path("data/tiny/raw/train").mkdir()
+    Path("data/tiny/raw/train/images").symlink_to(project / "pictures")
+    assert due() == {"download": "data/tiny/raw/train/images is gone"}
+    (project / "pictures").mkdir()
+    assert due() == {}
+
+
 def test_patches_cut_otherwise_count_where_they_were_read(project):
     written("data/tiny/patches/val/manifest.json", "other patches")
     assert list(due()) == ["predict", "merge", "evaluate", "report"]

@@ -51,6 +51,8 @@ class Freshness:
         if record is None:
             return "there are no results with a record yet"
         gone = [path for path in _files(self._place(rule, run), record.outputs) if not path.exists()]
+        if rule == "download":  # images of one's own, which are somewhere else now
+            gone += [path for path in layout.raw(self._plan.dataset.name).glob("*/*") if not path.exists()]
         return f"{_shown(gone[0])} is gone" if gone else self._change(rule, run)
 
     def _find_change(self, rule: str, run: str) -> str | None:

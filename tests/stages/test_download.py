@@ -101,6 +101,14 @@ def test_folder_is_linked_and_counted(tmp_path, mine):
     assert everything(mine) == before
 
 
+def test_a_project_with_its_images_in_it_can_be_moved(tmp_path, mine, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    download(dataset_of({"folder": str(mine)}), Path("data/mine/raw"))
+    link = Path("data/mine/raw/train/images")
+    assert link.readlink() == Path("../../../../mine/train/images")
+    assert everything(link) == everything(mine / "train/images")
+
+
 def test_again_gives_the_same_and_leaves_the_folder_alone(tmp_path, mine):
     before = everything(mine)
     dataset = dataset_of({"folder": str(mine)})

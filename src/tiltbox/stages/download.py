@@ -61,7 +61,7 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None, file:
         raise OutputError(out, problem, "choose another folder with --out")
     reads = [path for path in (dataset.source.folder, archives) if path is not None]
     with whole_folder(out, "download", reads=reads) as folder:
-        _fill(dataset, folder, _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives))
+        _fill(dataset, folder, out, _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives))
         manifest = _manifest(dataset, _checked(dataset, folder, shown_as=out))
         write_json(folder / "manifest.json", manifest)
     settings = dataset.model_dump(mode="json", include={"name", "source", "splits"})
@@ -97,11 +97,11 @@ def _fingerprint(dataset: Dataset) -> str:
     return fingerprint({key: value for key, value in dataset.model_dump(mode="json").items() if key in keys})
 
 
-def _fill(dataset: Dataset, folder: Path, files: list[tuple[Archive, Path]]) -> None:
+def _fill(dataset: Dataset, folder: Path, place: Path, files: list[tuple[Archive, Path]]) -> None:
     if dataset.source.render:
         _render(dataset.source.render, folder)
     elif dataset.source.folder:
-        _link(_split_folders(dataset, folder), folder)
+        _link(_split_folders(dataset, folder), folder, place)
     else:
         _unpack(files, folder)
 
@@ -110,12 +110,20 @@ def _render(render: Render, folder: Path) -> None:
     render_mini(folder, seed=render.seed, images=render.images, size=render.size)
 
 
-def _link(splits: dict[str, SplitFolders], folder: Path) -> None:
+def _link(splits: dict[str, SplitFolders], folder: Path, place: Path) -> None:
+    """In a folder that is moved to ``place`` afterwards."""
     for name, (images, labels) in splits.items():
         (folder / name).mkdir()
-        (folder / name / "images").symlink_to(images.resolve(), target_is_directory=True)
-        if labels is not None:
-            (folder / name / "labelTxt").symlink_to(labels.resolve(), target_is_directory=True)
+        for link, target in (("images", images), ("labelTxt", labels)):
+            if target is not None:
+                address = _address(target.resolve(), place.absolute() / name)
+                (folder / name / link).symlink_to(address, target_is_directory=True)
+
+
+def _address(target: Path, start: Path) -> str:
+    """Relative to ``start`` within the current folder, so that a project can be moved; else absolute."""
+    inside = target.is_relative_to(Path.cwd()) and start.is_relative_to(Path.cwd())
+    return os.path.relpath(target, start) if inside else str(target)
 
 
 def _unpack(files: list[tuple[Archive, Path]], folder: Path) -> None:
