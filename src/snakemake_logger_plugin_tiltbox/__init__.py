@@ -6,23 +6,21 @@ Snakemake finds it by the name of this package; ``profiles/default`` asks for it
 
 from __future__ import annotations
 
+import re
 import sys
-from logging import WARNING, LogRecord
+from logging import LogRecord
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from tiltbox.watching import Run, Screen
 
-SHOWN = (
-    "Nothing to be done",
-    "Config file",
-    "Removing incomplete",
-    "Trying to restart",
-    "Unlocked",
-    "Complete log",
+# Messages that go without saying. Of the last: every evaluation makes a leaderboard.
+NOT_SHOWN = re.compile(
+    r"Building DAG|Select jobs|Assuming unrestricted|Using (workflow|profile|shell)|Config file"
+    r"|Provided (cores|resources)|Rules claiming more"
+    r"|.*of rule report were not present when the DAG was created"
 )
-NOT_SHOWN = "of rule report were not present when the DAG was created"  # every evaluation makes a leaderboard
 SILENT = (
     *(LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.SHELLCMD, LogEvent.RULEGRAPH),
     *(LogEvent.JOB_STARTED, LogEvent.DEBUG_DAG),
@@ -67,9 +65,7 @@ class LogHandler(LogHandlerBase):
                 self._screen.say(self.format(record))
             case LogEvent.PROGRESS:
                 self._screen.count(record.done, record.total)
-            case None if record.getMessage().startswith(SHOWN):
-                self._screen.say(self.format(record))
-            case None if record.levelno >= WARNING and NOT_SHOWN not in record.getMessage():
+            case None if not NOT_SHOWN.match(record.getMessage()):
                 self._screen.say(self.format(record))
             case _ if event is not None and event not in SILENT:
                 self._screen.say(self.format(record))

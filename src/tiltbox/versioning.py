@@ -23,18 +23,20 @@ PIPELINE = Path("dvc.yaml")
 OWN_FOLDERS = re.compile(r"(?<=# your own folders:\n)( +- \S.*\n)*")
 
 
-def record_results() -> None:
-    """Have DVC take over the results, if they are all there that ``configs/config.yaml`` asks for.
+def record_results(dataset: str) -> None:
+    """Have DVC take over the results on a dataset, if all are there that ``configs/config.yaml`` asks for.
 
     It takes nothing where a part is missing, or was made with other settings (``--config``): its record would
-    be wrong. Nor does it where it called Snakemake itself, or does not version this folder. That it fails is
-    said, and is no failure of the run.
+    be wrong. Nor does it where it called Snakemake itself, does not version this folder, or cannot know the
+    dataset, whose file lies elsewhere. That it fails is said, and is no failure of the run.
     """
     if not (Path(".dvc").is_dir() and Path(".git").exists() and PIPELINE.is_file()):
         return
     try:
         plan = resolve(read_yaml(CONFIGS / "config.yaml"))
     except TiltboxError:
+        return
+    if plan.dataset.name != dataset or plan.workflow.dataset != dataset:
         return
     _name_own_folders(plan.dataset)
     if "DVC_ROOT" not in os.environ and _complete(plan):
