@@ -28,7 +28,7 @@ localrules:
 
 # What is finished is recorded for DVC, too, unless DVC called: see dvc.yaml.
 onsuccess:
-    record_results(dataset.name),
+    record_results(dataset.name, GPU_LIMIT),
 
 
 rule all_variants:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import shutil
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiltbox.freshness import KEPT_HASHES, LARGE, Freshness
+from tiltbox.freshness import DATA, KEPT_HASHES, LARGE, Freshness
 from tiltbox.provenance import file_hash
 from tiltbox.settings.workflow import Plan, resolve
 
@@ -64,8 +65,14 @@ def project(copy_project, tmp_path, monkeypatch) -> Path:
 def due(plan: Plan | None = None, *forced: str, everything: bool = False) -> dict[str, str]:
     """The rules that have to be done again, and why."""
     freshness = Freshness(plan or planned(), forced, everything=everything)
-    reasons = {rule: freshness.reason(rule, run) for rule, run in JOBS}
-    return {rule: reason for rule, reason in reasons.items() if reason}
+    changes = {rule: freshness.change(rule, run) for rule, run in JOBS}
+    return {rule: change for rule, change in changes.items() if change}
+
+
+def here() -> set[str]:
+    """The rules of which all is there that they have made."""
+    freshness = Freshness(planned())
+    return {rule for rule, run in JOBS if freshness.is_here(rule, run)}
 
 
 def written(place: str, text: str) -> None:
@@ -77,11 +84,11 @@ def written(place: str, text: str) -> None:
 def test_nothing(copy_project, tmp_path, monkeypatch):
     copy_project(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert due() == dict.fromkeys((rule for rule, _ in JOBS), "there are no results with a record yet")
+    assert due() == {} and here() == set()
 
 
 def test_all_is_right(project):
-    assert due() == {}
+    assert due() == {} and here() == {rule for rule, _ in JOBS}
 
 
 def test_a_file_that_was_read_and_changed(project):
@@ -98,24 +105,56 @@ def test_a_file_more_in_a_folder_that_was_read_whole(project):
     assert due()["evaluate"] == f"{PLACES['merge']}/Task1_submarine.txt is new"
 
 
-def test_a_file_that_is_gone_is_made_again_and_leaves_what_follows(project):
+def test_a_file_that_is_gone_is_made_again_where_it_is_needed_alone(project):
     Path(PLACES["predict"]).unlink()
-    assert due() == {"predict": f"{PLACES['predict']} is gone"}
+    assert due() == {} and here() == {rule for rule, _ in JOBS} - {"predict"}
 
 
 def test_data_that_are_not_here(project):
     """As in a clone that pulled the results."""
     shutil.rmtree("data")
-    gone = dict.fromkeys(("download", "split_train", "split_test"), "there are no results with a record yet")
-    assert due() == gone
+    assert due() == {} and here() == {rule for rule, _ in JOBS} - set(DATA)
 
 
-def test_links_that_lead_nowhere(project):
-    Path("data/tiny/raw/train").mkdir()
-    Path("data/tiny/raw/train/images").symlink_to(project / "pictures")
-    assert due() == {"download": "data/tiny/raw/train/images is gone"}
-    (project / "pictures").mkdir()
-    assert due() == {}
+def test_data_that_were_made_for_other_settings(project, monkeypatch):
+    """As after checking out another branch, whose data stay on the disk: they are as good as none."""
+    monkeypatch.setenv("TILTBOX_JOB", "another key")
+    stand_in = runpy.run_path(STAND_IN)["main"]
+    for split in ("train", "val"):
+        stand_in("split", f"data/tiny/raw/{split}", "--out", f"data/tiny/patches/{split}")
+    assert due() == dict.fromkeys(DATA[1:], "its settings have changed, or those of a job before it")
+
+
+def test_a_training_that_was_begun_again(project):
+    (Path(PLACES["train"]) / "work").mkdir()
+    assert due()["train"] == "it was begun again, and is not finished"
+    assert list(due()) == ["train", "predict", "merge", "evaluate", "report"]
+
+
+def test_links_to_images_of_ones_own(project):
+    """Another folder of the same content, and one that is gone."""
+    for name in ("old", "new"):
+        for place in ("train/images/a.png", "train/labelTxt/a.txt", "val/images/a.png", "val/labelTxt/a.txt"):
+            path = project / name / place
+            path.parent.mkdir(parents=True)
+            path.write_text("")
+    place = Path("configs/datasets/tiny.yaml")
+    settings = yaml.safe_load(place.read_text()) | {"source": {"folder": "../../old"}}
+    place.write_text(yaml.safe_dump(settings))
+    for split in ("train", "val"):
+        for kind in ("images", "labelTxt"):
+            link = project / "data/tiny/raw" / split / kind
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(project / "old" / split / kind)
+    record = Path("data/tiny/raw.provenance.json")
+    content = json.loads(record.read_text()) | {"job": Freshness(planned()).key("download")}
+    record.write_text(json.dumps(content))
+    assert "download" not in due()
+    place.write_text(yaml.safe_dump(settings | {"source": {"folder": "../../new"}}))
+    assert due()["download"] == "its folder is another one now, or was moved"
+    place.write_text(yaml.safe_dump(settings))
+    (project / "old/val/images").rename(project / "old/val/pictures")
+    assert due()["download"]
 
 
 def test_patches_cut_otherwise_count_where_they_were_read(project):
@@ -125,7 +164,8 @@ def test_patches_cut_otherwise_count_where_they_were_read(project):
 
 def test_a_record_that_is_damaged(project):
     written(f"{PLACES['train']}/provenance.json", "{")
-    assert "train" in due()
+    assert due()["train"] == "there is no record of how it was made"
+    assert list(due()) == ["train", "predict", "merge", "evaluate", "report"]
 
 
 def test_settings(project):
@@ -147,9 +187,11 @@ def test_a_setting_of_the_data_reaches_all_that_was_made_of_them(project):
 
 def test_another_seed_is_another_job(project):
     freshness = Freshness(planned(seeds=[0, 1]))
-    assert freshness.reason("train", RUN) is None
-    assert freshness.reason("train", f"{RUN}/seed-1") == "there are no results with a record yet"
-    assert "its settings are others" in freshness.reason("report")
+    assert freshness.change("train", RUN) is None
+    assert freshness.change("train", f"{RUN}/seed-1") is None and not freshness.is_here(
+        "train", f"{RUN}/seed-1"
+    )
+    assert "its settings have changed" in freshness.change("report")
 
 
 @pytest.mark.parametrize("forced", ["merge", f"{PLACES['merge']}/Task1.zip"])
@@ -164,16 +206,16 @@ def test_large_files_are_read_once(project, monkeypatch):
     weights.unlink()
     weights.write_bytes(bytes(LARGE))
     freshness = Freshness(planned())
-    assert "checkpoint.pth has changed" in freshness.reason("predict", RUN)
+    assert "checkpoint.pth has changed" in freshness.change("predict", RUN)
     freshness.keep_hashes()
     assert KEPT_HASHES.exists()
     reads = []
     monkeypatch.setattr(
         "tiltbox.freshness.file_hash", lambda path: reads.append(path.name) or file_hash(path)
     )
-    assert "checkpoint.pth has changed" in Freshness(planned()).reason("predict", RUN)
+    assert "checkpoint.pth has changed" in Freshness(planned()).change("predict", RUN)
     assert reads and "checkpoint.pth" not in reads
     time.sleep(0.01)
     weights.write_bytes(bytes(LARGE))
-    Freshness(planned()).reason("predict", RUN)
+    Freshness(planned()).change("predict", RUN)
     assert "checkpoint.pth" in reads

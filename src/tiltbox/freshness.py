@@ -18,11 +18,13 @@ from tiltbox import layout
 from tiltbox.errors import DataError
 from tiltbox.files import write_json
 from tiltbox.provenance import SUFFIX, Provenance, beside, file_hash, located, matching, read_provenance
+from tiltbox.settings.auto import AUTO
 from tiltbox.settings.base import CONFIGS, fingerprint, read_yaml
 from tiltbox.settings.workflow import Plan
 
 LARGE = 1 << 20  # bytes from which on the hash of a file is kept for the next time
 KEPT_HASHES = Path(".snakemake/tiltbox-hashes.json")
+DATA = ("download", "split_train", "split_test")  # rules that make no results but what they are made of
 
 Job = tuple[str, str]  # a rule, and the run or variant that it is for, or ""
 
@@ -38,49 +40,86 @@ class Freshness:
     def __init__(self, plan: Plan, forced: Iterable[str] = (), *, everything: bool = False) -> None:
         self._plan, self._forced, self._everything = plan, set(forced), everything
         self._contents = _Contents(KEPT_HASHES)
-        self.key, self.reason = cache(self._key), cache(self._reason)
-        self._record, self._change = cache(self._read_record), cache(self._find_change)
+        self.key, self.change = cache(self._key), cache(self._find_change)
+        self._record = cache(self._read_record)
 
     def keep_hashes(self) -> None:
         """Spares the next one from reading the large files."""
         self._contents.keep()
 
-    def _reason(self, rule: str, run: str = "") -> str | None:
-        """Why a job has to be done again; None where its results are right."""
+    def is_here(self, rule: str, run: str = "") -> bool:
+        """Whether all that a job has made is still there."""
         record = self._record(rule, run)
-        if record is None:
-            return "there are no results with a record yet"
-        gone = [path for path in _files(self._place(rule, run), record.outputs) if not path.exists()]
-        if rule == "download":  # images of one's own, which are somewhere else now
-            gone += [path for path in layout.raw(self._plan.dataset.name).glob("*/*") if not path.exists()]
-        return f"{_shown(gone[0])} is gone" if gone else self._change(rule, run)
+        return record is not None and all(
+            path.exists() for path in _files(self._place(rule, run), record.outputs)
+        )
 
-    def _find_change(self, rule: str, run: str) -> str | None:
-        """What is no longer as it was when the job was done; None, too, where nothing of it is here."""
+    def _find_change(self, rule: str, run: str = "") -> str | None:
+        """Why a job has to be done again; None where it is as it was when it was done.
+
+        What is not here at all is no change, neither of the job itself nor of what it read: it may not be
+        wanted here.
+        """
         record = self._record(rule, run)
         if record is None:
-            return None
+            return "there is no record of how it was made" if self._main_output(rule, run).exists() else None
         if self._is_forced(rule, run, record):
             return "it was asked for"
         if record.job != self.key(rule, run):
-            return "its settings are others now, or those of a job before it"
+            return "its settings have changed, or those of a job before it"
         for before in self._before(rule, run):
-            if self._change(*before):
+            if self._change_that_counts(*before):
                 return f"{' '.join(filter(None, before))} has to be done again"
-        return None if rule.startswith("split") else self._changed_input(rule, run, record)
+        match rule:
+            case "download":
+                return "its folder is another one now, or was moved" if self._linked_elsewhere() else None
+            case "split_train" | "split_test":
+                return None  # its key says that the images are as they were
+            case "train" if (self._place(rule, run).parent / "work").exists():
+                return "it was begun again, and is not finished"
+        return self._changed_input(rule, run, record)
+
+    def _change_that_counts(self, rule: str, run: str) -> bool:
+        return not self._made_otherwise(rule, run) and self.change(rule, run) is not None
+
+    def _made_otherwise(self, rule: str, run: str) -> bool:
+        """Whether the data that are here were made for other settings.
+
+        They are as good as none, since they may be another branch's: what was made of the right ones says
+        so by its key.
+        """
+        record = self._record(rule, run) if rule in DATA else None
+        return (
+            record is not None
+            and record.job != self.key(rule, run)
+            and not self._is_forced(rule, run, record)
+        )
 
     def _changed_input(self, rule: str, run: str, record: Provenance) -> str | None:
-        """What is not here is no change. (That images did not change, ``Dataset.contents`` says.)"""
         place = self._place(rule, run)
         known = _files(place, record.inputs)
+        others = [self._folder(each).absolute() for each in DATA if self._made_otherwise(each, "")]
         for path, expected in known.items():
-            if path.is_file() and self._contents.hash(path) != expected:
+            if any(path.is_relative_to(folder) for folder in others) or not path.is_file():
+                continue
+            if self._contents.hash(path) != expected:
                 return f"{_shown(path)} has changed"
-        for folder in record.folders:
-            for path in matching(located(place, folder.path), folder.pattern):
+        for read in record.folders:
+            folder = located(place, read.path)
+            found = () if any(map(folder.is_relative_to, others)) else matching(folder, read.pattern)
+            for path in found:
                 if located(place, path.absolute()) not in known:
                     return f"{_shown(path)} is new"
         return None
+
+    def _linked_elsewhere(self) -> bool:
+        """Whether the links to images of one's own lead nowhere, or not where the settings say."""
+        dataset = self._plan.dataset
+        if dataset.source.folder is None:
+            return False
+        links = {link for link in layout.raw(dataset.name).glob("*/*") if link.is_symlink()}
+        wanted = {(dataset.source.folder / folder).resolve() for folder in dataset.folders()}
+        return any(not link.exists() or link.resolve() not in wanted for link in links)
 
     def _is_forced(self, rule: str, run: str, record: Provenance) -> bool:
         made = {_shown(path) for path in _files(self._place(rule, run), record.outputs)}
@@ -92,13 +131,35 @@ class Freshness:
         except DataError:
             return None
 
+    def _folder(self, rule: str) -> Path:
+        """Where a job of ``DATA`` leaves what it makes."""
+        plan = self._plan
+        folders = {"split_train": plan.train_patches, "split_test": plan.test_patches}
+        return folders.get(rule, layout.raw(plan.dataset.name))
+
+    def _main_output(self, rule: str, run: str) -> Path:
+        """Without which nothing is left of a job."""
+        name = self._plan.dataset.name
+        match rule:
+            case "train":
+                return layout.checkpoint(name, run)
+            case "predict":
+                return layout.detections(name, run)
+            case "merge":
+                return layout.task1(name, run) / "Task1.zip"
+            case "evaluate":
+                return layout.metrics(name, run)
+            case "complexity":
+                return layout.complexity(name, run)
+            case "report":
+                return layout.leaderboard(name, "html")
+        return self._folder(rule) / "manifest.json"
+
     def _place(self, rule: str, run: str) -> Path:
         """Where the stages leave their records."""
         name = self._plan.dataset.name
         places = {
-            "download": lambda: beside(layout.raw(name)),
-            "split_train": lambda: beside(self._plan.train_patches),
-            "split_test": lambda: beside(self._plan.test_patches),
+            **{each: lambda: beside(self._folder(rule)) for each in DATA},
             "train": lambda: layout.checkpoint(name, run).with_name(SUFFIX),
             "predict": lambda: beside(layout.detections(name, run)),
             "merge": lambda: beside(layout.task1(name, run)),
@@ -150,7 +211,8 @@ class Freshness:
             case "train":
                 return {"settings": plan.depends_on(*layout.variant_and_seed(run))}
             case "predict":
-                return {"image_size": plan.schedule.image_size, **_classes(settings)}
+                chosen = plan.schedule_name == AUTO  # by the data, which the key holds as well
+                return {"image_size": AUTO if chosen else plan.schedule.image_size, **_classes(settings)}
             case "merge":
                 return _classes(settings)
             case "evaluate":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -23,42 +24,48 @@ PIPELINE = Path("dvc.yaml")
 OWN_FOLDERS = re.compile(r"(?<=# your own folders:\n)( +- \S.*\n)*")
 
 
-def record_results(dataset: str) -> None:
+def record_results(dataset: str, gpus: int) -> None:
     """Have DVC take over the results on a dataset, if all are there that ``configs/config.yaml`` asks for.
 
     It takes nothing where a part is missing, or was made with other settings (``--config``): its record would
     be wrong. Nor does it where it called Snakemake itself, does not version this folder, or cannot know the
     dataset, whose file lies elsewhere. That it fails is said, and is no failure of the run.
+
+    Args:
+        gpus: That trainings of the run may use.
     """
-    if not (Path(".dvc").is_dir() and Path(".git").exists() and PIPELINE.is_file()):
+    if "DVC_ROOT" in os.environ or not _is_versioned():
         return
     try:
-        plan = resolve(read_yaml(CONFIGS / "config.yaml"))
+        plan = resolve(read_yaml(CONFIGS / "config.yaml"), gpus=gpus)
     except TiltboxError:
         return
-    if plan.dataset.name != dataset or plan.workflow.dataset != dataset:
-        return
-    _name_own_folders(plan.dataset)
-    if "DVC_ROOT" not in os.environ and _complete(plan):
+    if plan.dataset.name == plan.workflow.dataset == dataset and _complete(plan):
         _commit(f"{stage}@{plan.workflow.dataset}" for stage in ("data", "comparison"))
 
 
-def _name_own_folders(dataset: Dataset) -> None:
+def name_own_folders(dataset: Dataset) -> None:
     """DVC looks for changes in the folders that its file names, and the file can ask for none."""
+    if not _is_versioned() or read_yaml(CONFIGS / "config.yaml").get("dataset") != dataset.name:
+        return
     text = PIPELINE.read_text(encoding="utf-8")
     folders = [os.path.relpath(dataset.source.folder / folder) for folder in dataset.folders()]
-    lines = "".join(f"        - {folder}\n" for folder in folders)
+    lines = "".join(f"        - {json.dumps(folder, ensure_ascii=False)}\n" for folder in folders)
     if (changed := OWN_FOLDERS.sub(lambda _: lines, text)) != text:
         write_text(PIPELINE, changed)
 
 
 def _complete(plan: Plan) -> bool:
-    """Whether all results are what the plan says."""
+    """Whether all results are there, and what the plan says."""
     freshness = Freshness(plan)
-    last = "evaluate" if plan.dataset.test_labelled else "merge"
-    runs = [(last, run) for run in plan.runs]
-    jobs = [*runs, *(("complexity", name) for name in plan.variants), ("report", "")]
-    return all(freshness.reason(*job) is None for job in jobs)
+    stages = ("train", "predict", "merge", *(["evaluate"] if plan.dataset.test_labelled else []))
+    jobs = [(stage, run) for run in plan.runs for stage in stages]
+    jobs += [*(("complexity", name) for name in plan.variants), ("report", "")]
+    return all(freshness.is_here(*job) and freshness.change(*job) is None for job in jobs)
+
+
+def _is_versioned() -> bool:
+    return Path(".dvc").is_dir() and Path(".git").exists() and PIPELINE.is_file()
 
 
 def _commit(stages: Iterable[str]) -> None:
@@ -67,5 +74,5 @@ def _commit(stages: Iterable[str]) -> None:
     if done.returncode:
         errors = (line for line in done.stderr.splitlines() if line.startswith("ERROR: "))
         reason = next(errors, "for no reason that it gave").removeprefix("ERROR: ")
-        remedy = "'dvc repro' does that and runs nothing"
+        remedy = "once that is put right, 'dvc repro' records them and runs no stage"
         log.warning("snakemake: results are not recorded in dvc.lock (%s); %s", reason, remedy)

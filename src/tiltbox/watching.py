@@ -65,8 +65,8 @@ class Run:
 
     def seconds_left(self) -> float | None:
         """By the trainings alone, which take nearly all of the time; None before anything is known."""
-        at_work = [job for job in self.jobs.values() if job.stage == "train"]
-        known = {job.run: job.seconds_left for job in at_work if job.seconds_left is not None}
+        at_work = [job for job in list(self.jobs.values()) if job.stage == "train"]
+        known = {job.run: left for job in at_work if (left := job.seconds_left) is not None}
         now = time.time()
         whole = self.lasted + [now - job.begun + known[job.run] for job in at_work if job.run in known]
         if not whole or self.trainings == 0:
@@ -77,7 +77,7 @@ class Run:
         return max(max(known.values(), default=0), rest / max(1, len(at_work)))
 
     def state(self) -> dict:
-        jobs = [vars(job) for job in self.jobs.values()]
+        jobs = [vars(job) for job in list(self.jobs.values())]
         return {
             "host": socket.gethostname(),
             "process": os.getpid(),
@@ -98,7 +98,7 @@ class Screen:
     def __init__(self, run: Run, stream: TextIO, *, plain: bool = False) -> None:
         self.run, self._stream, self._live = run, stream, None
         self._places: set[Path] = set()
-        self._ended = threading.Event()
+        self._ended, self._keeper = threading.Event(), None
         if stream.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -116,7 +116,8 @@ class Screen:
         )
         if self._live:
             self._live.start()
-        threading.Thread(target=self._keep_state, daemon=True).start()
+        self._keeper = threading.Thread(target=self._keep_state, daemon=True)
+        self._keeper.start()
 
     def job_begins(
         self, number: int, rule: str, wildcards: Mapping[str, str] | None, logs: Iterable[str] | None
@@ -132,13 +133,16 @@ class Screen:
         self._leave_state()
 
     def job_ends(self, number: int) -> None:
-        job = self._forget(number)
+        job = self.run.jobs.pop(number, None)
+        if job is not None and job.stage == "train":
+            self.run.trainings -= 1
+            self.run.lasted.append(time.time() - job.begun)
         if job is not None and job.log is not None:  # without a log it is a target alone
             lasted = timedelta(seconds=round(time.time() - job.begun))
             self.say(f"{_clock()} {job.name} done in {lasted}{_scores(job)}")
 
     def job_fails(self, number: int) -> None:
-        job = self._forget(number)
+        job = self.run.jobs.pop(number, None)  # it may be tried again
         if job is not None:
             self.say(f"{_clock()} {job.name} failed; its log: {job.log}")
 
@@ -154,18 +158,13 @@ class Screen:
 
     def close(self) -> None:
         self._ended.set()
+        if self._keeper is not None:
+            self._keeper.join()
         if self._live:
             self._live.stop()
         for place in self._places:
             with suppress(OSError):
                 (place / STATE).unlink()
-
-    def _forget(self, number: int) -> Job | None:
-        job = self.run.jobs.pop(number, None)
-        if job is not None and job.stage == "train":
-            self.run.trainings -= 1
-            self.run.lasted.append(time.time() - job.begun)
-        return job
 
     def _view(self):
         from rich.text import Text

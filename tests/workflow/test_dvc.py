@@ -213,6 +213,51 @@ def test_after_a_change(project, command, edit, jobs):
     require_nothing_to_do(project)
 
 
+AS_A_USER = """
+import os
+
+of_root = os.access
+os.access = lambda path, mode, **options: (
+    of_root(path, mode, **options) and (mode != os.W_OK or bool(os.stat(path).st_mode & 0o200))
+)
+"""
+
+
+def test_links_that_are_read_only_are_replaced(project, monkeypatch):
+    """Root may write to every file; for anybody else Snakemake takes DVC's links for outputs to protect."""
+    (project / "bin/sitecustomize.py").write_text(AS_A_USER)
+    weights = project / f"results/tiny/{TWO[1]}/train/checkpoint.pth"
+    weights.chmod(0o444)
+    before = weights.read_text()
+    change_row(project)
+    monkeypatch.setenv("PYTHONPATH", str(project / "bin"))
+    call("snakemake", at=project)
+    assert weights.read_text() != before
+
+
+def test_results_that_a_wrong_clock_dated(project):
+    """They are made again all the same."""
+    for path in (project / "results").rglob("*"):
+        os.utime(path, times=(time.time() + 10**6,) * 2)
+    change_row(project)
+    call("snakemake", at=project)
+    assert sorted(calls(project)) == sorted([*PER_VARIANT, "report"])
+
+
+def test_a_dry_run_changes_nothing(project):
+    """Beside a run that is at work, above all."""
+
+    def files() -> dict[Path, bytes]:
+        places = [project / name for name in ("results", "data", "logs", "dvc.yaml", "dvc.lock")]
+        found = [path for place in places for path in ([place] if place.is_file() else place.rglob("*"))]
+        return {path: path.read_bytes() for path in found if path.is_file()}
+
+    before = files()
+    change_row(project)
+    assert "train" in call("snakemake", "--dry-run", at=project)
+    assert files() == before
+
+
 @pytest.mark.parametrize("command", EVERYTHING)
 def test_a_result_edited_by_hand_counts_for_what_follows(project, command):
     """The edited file stays; verify names it."""
@@ -252,6 +297,7 @@ def test_images_of_your_own(new, tmp_path, command):
     (folder / "configs/datasets/mine.yaml").write_text(yaml.safe_dump(own))
     change(folder / "configs/config.yaml", lambda config: config | {"dataset": "mine"})
     call("snakemake", at=folder)
+    calls(folder)
     require_nothing_to_do(folder)
     assert [dep["path"] for dep in lock(folder)["data@mine"]["deps"]] == [
         *(f"../pictures/{split}/{kind}" for split in ("train", "val") for kind in ("images", "labelTxt")),

@@ -7,11 +7,13 @@
 import atexit
 import os
 import sys
-from datetime import datetime
+from contextlib import suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from snakemake.io import _IOFile
 
 from tiltbox import layout
 from tiltbox.errors import TiltboxError
@@ -19,7 +21,7 @@ from tiltbox.files import acquired
 from tiltbox.freshness import Freshness
 from tiltbox.gpus import gpus_here
 from tiltbox.settings.workflow import resolve
-from tiltbox.versioning import record_results
+from tiltbox.versioning import name_own_folders, record_results
 
 # Without a limit Snakemake ignores GPUs when it runs jobs itself; `--resources gpu=N` sets another, as the
 # profile for SLURM does. A job that SLURM started has got what it asked for.
@@ -53,12 +55,28 @@ def run_or_variant(wildcards):
     return wildcards.get("run") or wildcards.get("variant") or ""
 
 
-# Says why jobs are done again. It is newer than all results, by which Snakemake knows that they are: so it has to be
-# there before Snakemake looks, and no two may begin alike.
-REASONS = layout.LOGS / dataset.name / "reasons.txt"
+# By an input that is newer than all results Snakemake knows that they have to be made again. It has to be there
+# before Snakemake looks, and under another name each time, or its content would be compared with the last one's.
+AGAIN = Path(f".snakemake/tiltbox-again-{os.getpid()}")
+REASONS = layout.LOGS / dataset.name / "reasons.txt"  # in words, of the last run
 if workflow.is_main_process:
-    REASONS.parent.mkdir(parents=True, exist_ok=True)
-    REASONS.write_text(f"{datetime.now()}\n")
+    with suppress(OSError):  # where one may only read
+        AGAIN.parent.mkdir(exist_ok=True)
+        AGAIN.touch()
+        atexit.register(AGAIN.unlink, missing_ok=True)
+
+
+# DVC links results into its cache, where they are read-only. Stages replace files and write into none.
+async def replaceable(file):
+    return False
+
+
+_IOFile.protected = replaceable
+
+
+def is_executed():
+    """Whether jobs will be run, by this process; known when the DAG is built."""
+    return workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun
 
 
 @cache
@@ -66,9 +84,14 @@ def freshness():
     """What has to be done again; asked for as the DAG is built, when Snakemake's settings for it are known."""
     settings = workflow.dag_settings
     settings.rerun_triggers = frozenset()
-    if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
-        require_alone()
     found = Freshness(plan, settings.forcerun, everything=settings.forceall)
+    if is_executed():
+        require_alone()
+        layout.archives(dataset.name).mkdir(parents=True, exist_ok=True)
+        REASONS.write_text("")
+        date_back()
+        forget_other_weights()
+        name_own_folders(dataset)
     if workflow.is_main_process:
         atexit.register(found.keep_hashes)
     return found
@@ -83,12 +106,15 @@ def require_alone():
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place, thread_local=False, fallback_to_soft=False)
     try:
-        acquired(lock, 0)
+        held = acquired(lock, 0)
     except Timeout:
         other = f"another run is at work on dataset {dataset.name} here"
         print(f"snakemake: {other}; wait for it, or end it", file=sys.stderr)
         sys.stderr.flush()
+        AGAIN.unlink(missing_ok=True)
         os._exit(1)  # an exception would be shown as a fault of the workflow
+    if not held:
+        return  # no locks on this drive: Snakemake's lists have to do
     atexit.register(lock.release)
     places = tuple(
         f"{folder / dataset.name}/" for folder in (layout.DATA, layout.RESULTS)
@@ -98,8 +124,29 @@ def require_alone():
             left.unlink()
 
 
+def date_back():
+    """Give results that a wrong clock has dated later than now the time of now, so that AGAIN is newer."""
+    now = AGAIN.stat().st_mtime
+    results = (layout.RESULTS / dataset.name).glob("**/*")
+    data = (layout.DATA / dataset.name).glob("*/**/manifest.json")
+    for path in chain(results, data):
+        if path.lstat().st_mtime >= now:
+            os.utime(path, (now - 1, now - 1), follow_symlinks=False)
+
+
+def forget_other_weights():
+    """Remove marks that weights to start from are there, if they are those of another address."""
+    for variant in plan.variants:
+        mark = layout.weights_mark(dataset.name, variant)
+        if mark.exists() and mark.read_text() != str(plan.starting_weights(variant)):
+            mark.unlink()
+
+
 def needs(job_rule, **files):
-    """The inputs of a job; of one whose results are right, those that are here, and they trigger nothing."""
+    """The inputs of a job: all of one that has to be done again, and what says so.
+
+    Of others they trigger nothing; where all is here that the job has made, those that are not here are left out.
+    """
     files = {name: list(map(str, each)) for name, each in files.items()}
 
     def found(wildcards):
@@ -109,22 +156,23 @@ def needs(job_rule, **files):
             name: [path.format(run=run, variant=variant) for path in each]
             for name, each in files.items()
         }
-        reason = freshness().reason(job_rule, run)
-        if reason is not None:
-            note(f"{job_rule} {run}: {reason}".replace(" :", ":"))
-            return paths | {"reason": [str(REASONS)]}
-        here = {
-            name: [path for path in each if Path(path).exists()]
-            for name, each in paths.items()
-        }
-        return {name: list(map(ancient, each)) for name, each in here.items()}
+        change = freshness().change(job_rule, run)
+        if change is not None:
+            note(f"{' '.join(filter(None, (job_rule, run)))}: {change}")
+            return paths | {"again": [str(AGAIN)] if AGAIN.exists() else []}
+        if freshness().is_here(job_rule, run):
+            paths = {
+                name: [path for path in each if Path(path).exists()]
+                for name, each in paths.items()
+            }
+        return {name: list(map(ancient, each)) for name, each in paths.items()}
 
     return found
 
 
 @cache
 def note(reason):
-    if workflow.is_main_process:
+    if is_executed():
         with REASONS.open("a") as notes:
             notes.write(f"{reason}\n")
 

@@ -21,12 +21,10 @@ rule download:
         runtime=720,
     params:
         folder=layout.raw(dataset.name),
-        archives=layout.archives(dataset.name),
         dataset=plan.workflow.dataset,
         job=job("download"),
     shell:
-        "mkdir -p {params.archives} &&"
-        " TILTBOX_JOB={params.job} tiltbox download {params.dataset:q} --out {params.folder} > {log} 2>&1"
+        "TILTBOX_JOB={params.job} tiltbox download {params.dataset:q} --out {params.folder} > {log} 2>&1"
 
 
 for role, splits in cut_splits().items():

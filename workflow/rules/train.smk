@@ -3,14 +3,7 @@
 
 
 # The weights to start from go to PyTorch's download cache, before a job that may have no internet. The mark that they
-# are there says which: of others it is none.
-if workflow.is_main_process:
-    for variant in plan.variants:
-        mark = layout.weights_mark(dataset.name, variant)
-        if mark.exists() and mark.read_text() != str(plan.starting_weights(variant)):
-            mark.unlink()
-
-
+# are there says which.
 rule weights:
     output:
         layout.weights_mark(dataset.name, "{variant}"),

@@ -17,7 +17,7 @@ from tiltbox.report.collect import Row, class_names
 from tiltbox.scores import FIGURES
 
 METRICS, PLOTS = Path("metrics"), Path("plots")  # folders beside the leaderboard
-RECALLS = np.linspace(0, 1, 101)
+RECALLS = np.arange(101) / 100
 
 
 def series(rows: list[Row]) -> dict[Path, str]:
@@ -51,8 +51,8 @@ def _losses(rows: list[Row]) -> Iterable[tuple]:
 def _curves(rows: list[Row]) -> Iterable[tuple]:
     """Precision at IoU 0.5 as AP takes it, the best at this recall or a higher one; the mean over classes."""
     for row in rows:
-        curves = [row.curve(name) for name in class_names([row])]
-        precisions = [_interpolated(curve) for curve in curves if curve]
+        scored = [name for name in class_names([row]) if row.class_ap50(name) is not None]
+        precisions = [_interpolated(row.curve(name)) for name in scored] if row.curves else []
         for recall, precision in zip(
             RECALLS, np.mean(precisions, axis=0) if precisions else (), strict=False
         ):
@@ -60,7 +60,8 @@ def _curves(rows: list[Row]) -> Iterable[tuple]:
 
 
 def _interpolated(curve: list[tuple[float, float]]) -> np.ndarray:
-    recalls, precisions = np.array(curve).T
+    """Zeros where nothing of a class was found."""
+    recalls, precisions = np.array(curve).reshape(-1, 2).T
     best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0.0)
     return best[np.searchsorted(recalls, RECALLS)]
 

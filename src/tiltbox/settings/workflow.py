@@ -147,20 +147,28 @@ class Plan:
     def depends_on(self, name: str, seed: int = 0) -> str:
         """A hash of all that can change the weights that a training of the variant ends with.
 
-        GPUs count only by their number, the processes: not by where they are. How many processes load the
-        data changes nothing that matters, nor do weights to start from where the schedule starts from none.
+        GPUs count only by their number, the processes, and only where that is set: what ``auto`` finds is a
+        machine's, and results are right on others, too. How many processes load the data changes nothing that
+        matters, nor do weights to start from where the schedule starts from none.
         """
         size = self.variants[name].size
-        changed = {"processes": self.gpus or 1, "pretrained": self.starting_weights(name), "seed": seed}
+        changed = {"pretrained": self.starting_weights(name), "seed": seed}
+        if self.workflow.gpus != "auto":
+            changed["processes"] = self.gpus or 1
         schedules = [
             schedule.model_dump(mode="json", exclude={"workers", "epochs"})
             | {"epochs": getattr(schedule.epochs, size)}
             | changed
-            for schedule in self._schedules.values()
+            for schedule in (_anywhere() if self.schedule_name == AUTO else self._schedules).values()
         ]
         if self.schedule_name == AUTO:
             schedules.append({"schedule": AUTO})
         return fingerprint({"detector": self.detector(name)}, *schedules, self.dataset.patch)
+
+
+def _anywhere() -> dict[str, Schedule]:
+    """What ``auto`` may choose on one machine or another."""
+    return {name: schedule for gpus in range(3) for name, schedule in candidates(gpus).items()}
 
 
 def resolve(

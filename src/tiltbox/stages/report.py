@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from tiltbox.errors import DataError
 from tiltbox.files import require_writable, write_text
 from tiltbox.layout import OUTCOMES
 from tiltbox.provenance import SUFFIX, Begun, read_provenance
@@ -68,9 +69,12 @@ def _write(rows: list[Row], sure: Uncertainty, out: Path, published: Published, 
 
 def _remove_others(record: Path, written: Collection[Path]) -> None:
     """What an earlier report wrote of a detector that is there no longer."""
-    if record.is_file():
-        for name in set(map(Path, read_provenance(record).outputs)) - set(written):
-            (record.parent / name).unlink(missing_ok=True)
+    try:
+        earlier = read_provenance(record).outputs
+    except DataError:  # there is none, or it is damaged
+        return
+    for name in set(map(Path, earlier)) - set(written):
+        (record.parent / name).unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

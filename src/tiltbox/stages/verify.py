@@ -64,7 +64,7 @@ def verify(results: Path) -> Verdict:
     records = _chain(sorted(results.rglob(f"*{SUFFIX}")))
     if not records:
         raise DataError(results, f"holds no *{SUFFIX}", "run the stages again: each writes one")
-    checker = _Checker(records)
+    checker = _Checker(records, _plain(results))
     for place, record in progress(records.items(), "verify", len(records)):
         checker.check_outputs(place, record)
     for place, record in records.items():
@@ -99,7 +99,8 @@ def _records_near(folder: Path) -> Iterator[Path]:
 class _Checker:
     """Compares files with records; each file is read once and named once."""
 
-    def __init__(self, records: dict[Path, Provenance]) -> None:
+    def __init__(self, records: dict[Path, Provenance], results: Path) -> None:
+        self._results = results
         self.hashes: dict[Path, str | None] = {}
         self.problems: list[str] = []
         self.absent: set[str] = set()
@@ -119,7 +120,7 @@ class _Checker:
     def check_inputs(self, place: Path, record: Provenance) -> None:
         """To be called when all outputs were: who wrote a file says best that it changed."""
         for path, expected in _files(place, record.inputs):
-            if path not in self._written and not path.parent.exists():
+            if not (path in self._written or path.parent.exists() or path.is_relative_to(self._results)):
                 self.absent.add(_shown(path.parent))
             else:
                 self._compare(path, expected, f"since 'tiltbox {record.stage}' read it for {_shown(place)}")
