@@ -5,13 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tiltbox.records import CurvePoint
 from tiltbox.report.series import series
 
 XS, S = "yoloms-xs-previous", "yoloms-s-current"
+
+
+def curve(name: str, *points: tuple[float, float]) -> tuple[CurvePoint, ...]:
+    rows = ({"class": name, "threshold": 0.5, "recall": recall, "precision": p} for recall, p in points)
+    return tuple(CurvePoint(**row) for row in rows)
 
 
 def lines(text: str) -> list[list[str]]:
@@ -53,6 +60,22 @@ def test_precision_is_the_best_at_this_recall_or_a_higher_one(make_row):
         0,
         0,
     )
+
+
+def test_a_class_of_which_nothing_was_found_counts_as_zero(make_row):
+    row = make_row(XS)
+    missed = row.metrics.classes["plane"].model_copy(update={"AP50": 0.0})
+    classes = row.metrics.classes | {"harbor": missed}
+    row = replace(row, metrics=row.metrics.model_copy(update={"classes": classes}))
+    _, *rows = lines(series([row])[Path("plots/precision_recall.csv")])
+    assert rows[0] == [XS, "0.00", "0.5000"]
+
+
+def test_recalls_that_a_curve_reaches_exactly(make_row):
+    """In binary, 95 hundredths of one and a file's 0.95 have to be the same number."""
+    row = make_row(XS, curves=curve("plane", *((k / 100, 1.0) for k in range(1, 101))))
+    _, *rows = lines(series([row])[Path("plots/precision_recall.csv")])
+    assert {precision for _, _, precision in rows} == {"1.0000"}
 
 
 def test_classes_without_objects_are_left_out(make_row):

@@ -110,6 +110,29 @@ def test_no_file_need_be_there(results, missing):
     assert "–" in (results / "leaderboard.md").read_text()
 
 
+def test_detectors_that_are_gone_leave_no_figures(results):
+    """Files of others stay; a damaged record of the last report stops nothing."""
+    report(results, results)
+    assert {path.stem for path in (results / "metrics").iterdir()} == set(NAMES)
+    (results / "metrics/mine.json").write_text("{}")
+    shutil.rmtree(results / NAMES[1])
+    report(results, results)
+    assert {path.stem for path in (results / "metrics").iterdir()} == {NAMES[0], "mine"}
+    (results / "leaderboard.provenance.json").write_text("{")
+    report(results, results)
+    assert {path.stem for path in (results / "plots").iterdir()} == {
+        "training",
+        "precision_recall",
+        "ap_by_class",
+    }
+
+
+def test_without_a_folder_it_only_prints(results):
+    before = sorted(results.rglob("*"))
+    assert NAMES[0] in report(results, None)
+    assert sorted(results.rglob("*")) == before
+
+
 def test_without_results_it_says_what_to_run(tmp_path):
     with pytest.raises(DataError, match="all_variants"):
         report(tmp_path / "nowhere", tmp_path)

@@ -128,6 +128,22 @@ def test_tampering(project, file, tamper, said):
     assert any(line.startswith(f"{file}: {said}") for line in problems), problems
 
 
+def test_a_stage_that_was_removed_from_the_results(project):
+    shutil.rmtree(project / RESULTS / "evaluate")
+    problems = verify(Path("results/mini")).problems
+    assert any(line.startswith(f"{SCORES}: is gone since 'tiltbox report' read it") for line in problems)
+
+
+def test_data_that_are_not_here_are_named_and_no_problem(project, capsys):
+    """As where results came from another machine."""
+    shutil.rmtree(project / "data")
+    found = verify(Path("results/mini"))
+    assert found.problems == ()
+    assert found.absent == ("data/patches/train", "data/patches/val", "data/raw/val/labelTxt")
+    assert main(["verify", "results/mini"]) == 0
+    assert f"not here, so not checked: {', '.join(found.absent)}" in capsys.readouterr().out
+
+
 def test_a_patch_with_another_pixel_or_label(project):
     patch = next(Path("data/patches/train/images").iterdir())
     before = patch.read_bytes()
