@@ -189,7 +189,18 @@ def test_a_training_depends_on_all_that_may_be_chosen(gpus, unscheduled, monkeyp
         other = find(changed).model_copy(update={"flip": 0.1})
         found = lambda name: other if name == changed else find(name)  # noqa: B023, E731
         monkeypatch.setattr("tiltbox.settings.auto.find_schedule", found)
-        assert (mark(dataset=unscheduled) == before) is (changed == "dota-2gpu"), changed
+        assert mark(dataset=unscheduled) != before, changed
+
+
+@pytest.mark.parametrize("schedule", ["auto", "dota-2gpu"])
+def test_how_many_gpus_a_machine_has_is_no_setting(gpus, unscheduled, schedule):
+    """Results are right where others pulled them, whatever `gpus: auto` would find there."""
+    found = set()
+    for here in (0, 2, 8):
+        gpus(here)
+        found.add(mark(dataset=unscheduled, schedule=schedule))
+    assert len(found) == 1
+    assert mark(dataset=unscheduled, schedule=schedule, gpus=1) not in found
 
 
 def mark(**change) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -140,9 +140,7 @@ class Plan:
 
     def starting_weights(self, name: str) -> str | None:
         """The address of the weights that a training of the variant may start from; None for random ones."""
-        variant = self.variants[name]
-        found = (starting_weights(schedule, variant) for schedule in self._schedules.values())
-        return next(filter(None, found), None)
+        return _first_weights(self._schedules, self.variants[name])
 
     def depends_on(self, name: str, seed: int = 0) -> str:
         """A hash of all that can change the weights that a training of the variant ends with.
@@ -152,18 +150,24 @@ class Plan:
         matters, nor do weights to start from where the schedule starts from none.
         """
         size = self.variants[name].size
-        changed = {"pretrained": self.starting_weights(name), "seed": seed}
+        possible = _anywhere() if self.schedule_name == AUTO else self._schedules
+        changed = {"pretrained": _first_weights(possible, self.variants[name]), "seed": seed}
         if self.workflow.gpus != "auto":
             changed["processes"] = self.gpus or 1
         schedules = [
             schedule.model_dump(mode="json", exclude={"workers", "epochs"})
             | {"epochs": getattr(schedule.epochs, size)}
             | changed
-            for schedule in (_anywhere() if self.schedule_name == AUTO else self._schedules).values()
+            for schedule in possible.values()
         ]
         if self.schedule_name == AUTO:
             schedules.append({"schedule": AUTO})
         return fingerprint({"detector": self.detector(name)}, *schedules, self.dataset.patch)
+
+
+def _first_weights(schedules: Mapping[str, Schedule], variant: Variant) -> str | None:
+    found = (starting_weights(schedule, variant) for schedule in schedules.values())
+    return next(filter(None, found), None)
 
 
 def _anywhere() -> dict[str, Schedule]:
