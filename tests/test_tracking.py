@@ -296,6 +296,15 @@ def test_the_experiment_opens_as_the_training_of_models(here):
     assert client.get_experiment(old).tags["mlflow.experimentKind"] == "custom_model_development"
 
 
+def test_runs_of_all_seeds_can_be_grouped(here):
+    for seed, run in enumerate(("yoloms-xs-current", "yoloms-xs-current/seed-1")):
+        begin(f"mini/{run}", seed=seed)
+    assert {(run.data.tags["detector"], run.data.tags["seed"]) for run in runs()} == {
+        ("yoloms-xs-current", "0"),
+        ("yoloms-xs-current", "1"),
+    }
+
+
 def test_a_run_says_what_it_was_trained_and_scored_on(here):
     """Once for each content, whatever is logged again."""
     data = FACTS["data"] | {"contents": "0" * 32}

@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tiltbox.errors import SettingsError
 from tiltbox.files import only_writer, whole_file
-from tiltbox.layout import TRACKING_DATABASE, TRACKING_FILES
+from tiltbox.layout import TRACKING_DATABASE, TRACKING_FILES, variant_and_seed
 from tiltbox.provenance import command_line
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
@@ -83,6 +83,7 @@ def begin_training(track: str, variant: Variant, schedule: Schedule, facts: Mapp
             _BEGUN: datetime.now(UTC).isoformat(),
             "size": variant.size,
             "generation": variant.generation,
+            "detector": variant_and_seed(name)[0],  # of all seeds, to group runs by
             "seed": str(schedule.seed),
             "git_commit": facts["git_commit"],
             "mlflow.source.name": command_line() or "tiltbox",
