@@ -17,7 +17,7 @@ from tiltbox.stages.train import train
 SIDE, CLASSES = 64, ("ship",)
 NARROW = find_variant("yoloms-xs-previous").model_copy(update={"width": 0.2})
 SCHEDULE = find_schedule("small-cpu").model_copy(
-    update={"epochs": Epochs(xs=16, s=1, l=1), "image_size": SIDE, "workers": 0}
+    update={"epochs": Epochs(xs=24, s=1, l=1), "image_size": SIDE, "workers": 0}
 )
 
 
@@ -48,7 +48,7 @@ def bars(tmp_path_factory):
 
 
 def test_it_learns(bars):
-    """Without a gradient for the angle, AP50 is 0.70 and the median error 15 degrees."""
+    """Without a gradient for the angle, the median error is 10 degrees."""
     train("narrow", NARROW, SCHEDULE, bars / "patches/train", bars / "train-out", classes=CLASSES, gpus=0)
     predict(
         "narrow",
@@ -63,5 +63,5 @@ def test_it_learns(bars):
     merge(bars / "detections.parquet", bars / "merged", classes=CLASSES)
     metrics = evaluate(bars / "merged", bars / "val/labelTxt", bars / "metrics.json", classes=CLASSES)
     assert metrics["objects"] == 40
-    assert metrics["AP50"] > 0.85
+    assert metrics["AP50"] > 0.8
     assert metrics["angle_error"]["median"] < 5
