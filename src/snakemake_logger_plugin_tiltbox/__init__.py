@@ -18,7 +18,7 @@ from tiltbox.watching import Run, Screen
 # Messages that go without saying. Of the last: every evaluation makes a leaderboard.
 NOT_SHOWN = re.compile(
     r"Building DAG|Select jobs|Assuming unrestricted|Using (workflow|profile|shell)|Config file"
-    r"|Provided (cores|resources)|Rules claiming more"
+    r"|Provided (cores|resources)|Rules claiming more|Conda environments"
     r"|.*of rule report were not present when the DAG was created"
 )
 SILENT = (
