@@ -96,7 +96,7 @@ def test_a_file_that_was_read_and_changed(project):
     written(f"{PLACES['merge']}/Task1_ship.txt", "edited")
     assert due() == {
         "evaluate": f"{PLACES['merge']}/Task1_ship.txt has changed",
-        "report": f"evaluate {RUN} has to be done again",
+        "report": f"evaluate {RUN} must run again",
     }
 
 
@@ -127,7 +127,7 @@ def test_data_that_were_made_for_other_settings(project, monkeypatch):
 
 def test_a_training_that_was_begun_again(project):
     (Path(PLACES["train"]) / "work").mkdir()
-    assert due()["train"] == "it was begun again, and is not finished"
+    assert due()["train"] == "it was restarted and did not finish"
     assert list(due()) == ["train", "predict", "merge", "evaluate", "report"]
 
 
@@ -151,7 +151,7 @@ def test_links_to_images_of_ones_own(project):
     record.write_text(json.dumps(content))
     assert "download" not in due()
     place.write_text(yaml.safe_dump(settings | {"source": {"folder": "../../new"}}))
-    assert due()["download"] == "its folder is another one now, or was moved"
+    assert due()["download"] == "the folder of images in its settings has changed or was moved"
     place.write_text(yaml.safe_dump(settings))
     (project / "old/val/images").rename(project / "old/val/pictures")
     assert due()["download"]
@@ -164,7 +164,7 @@ def test_patches_cut_otherwise_count_where_they_were_read(project):
 
 def test_a_record_that_is_damaged(project):
     written(f"{PLACES['train']}/provenance.json", "{")
-    assert due()["train"] == "there is no record of how it was made"
+    assert due()["train"] == "its record is missing or damaged"
     assert list(due()) == ["train", "predict", "merge", "evaluate", "report"]
 
 

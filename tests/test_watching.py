@@ -179,7 +179,7 @@ def test_status(handler, capsys, monkeypatch):
     assert second == f"  train {RUN}  {last_line(LOG)}"
     handler.close()
     assert main(["status"]) == 0
-    assert capsys.readouterr().out == "no run is at work in this folder\n"
+    assert capsys.readouterr().out == "no run is active in this folder\n"
 
 
 def test_a_run_that_was_killed_is_not_at_work(handler):

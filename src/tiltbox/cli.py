@@ -505,7 +505,7 @@ def _run_status(options: Namespace) -> None:
         first, *jobs = lines(state)
         print("\n".join([f"{dataset}: {first}", *jobs]))
     if not states:
-        print("no run is at work in this folder")
+        print("no run is active in this folder")
 
 
 # tracking ---------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def compiled(function: Callable) -> Callable:
 def _by_one_process(compile: Callable, kept: Path, *signature: Any) -> Any:
     """Compile, or load what another process has kept: those that come meanwhile wait, which costs nothing."""
     if kept not in _locks:
-        with suppress(OSError):  # then there is no lock
+        with suppress(OSError):  # without the folder, compile without a lock
             kept.mkdir(parents=True, exist_ok=True)
         _locks[kept] = FileLock(kept / ".lock", fallback_to_soft=False)
     held = acquired(_locks[kept])

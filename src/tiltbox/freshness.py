@@ -57,26 +57,29 @@ class Freshness:
     def _find_change(self, rule: str, run: str = "") -> str | None:
         """Why a job has to be done again; None where it is as it was when it was done.
 
-        What is not here at all is no change, neither of the job itself nor of what it read: it may not be
-        wanted here.
+        Missing files do not count as a change, neither results nor inputs: this clone may not need them.
         """
         record = self._record(rule, run)
         if record is None:
-            return "there is no record of how it was made" if self._main_output(rule, run).exists() else None
+            return "its record is missing or damaged" if self._main_output(rule, run).exists() else None
         if self._is_forced(rule, run, record):
             return "it was asked for"
         if record.job != self.key(rule, run):
             return "its settings have changed, or those of a job before it"
         for before in self._before(rule, run):
             if self._change_that_counts(*before):
-                return f"{' '.join(filter(None, before))} has to be done again"
+                return f"{' '.join(filter(None, before))} must run again"
         match rule:
             case "download":
-                return "its folder is another one now, or was moved" if self._linked_elsewhere() else None
+                return (
+                    "the folder of images in its settings has changed or was moved"
+                    if self._linked_elsewhere()
+                    else None
+                )
             case "split_train" | "split_test":
                 return None  # its key says that the images are as they were
             case "train" if (self._place(rule, run).parent / "work").exists():
-                return "it was begun again, and is not finished"
+                return "it was restarted and did not finish"
         return self._changed_input(rule, run, record)
 
     def _change_that_counts(self, rule: str, run: str) -> bool:
@@ -113,7 +116,7 @@ class Freshness:
         return None
 
     def _linked_elsewhere(self) -> bool:
-        """Whether the links to images of one's own lead nowhere, or not where the settings say."""
+        """Whether a link to the user's images is broken, or differs from the folder in the settings."""
         dataset = self._plan.dataset
         if dataset.source.folder is None:
             return False

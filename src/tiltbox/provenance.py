@@ -174,7 +174,7 @@ def beside(out: Path) -> Path:
 def read_provenance(path: Path) -> Provenance:
     """
     Raises:
-        DataError: The file cannot be read or is not a stage record.
+        DataError: The file cannot be read or is not a valid stage record.
     """
     try:
         return Provenance.model_validate_json(Path(path).read_bytes())
@@ -182,7 +182,7 @@ def read_provenance(path: Path) -> Provenance:
         raise DataError(path, f"cannot be read ({error.strerror})", "check the path") from None
     except ValidationError as error:
         first = error.errors()[0]
-        problem = f"is not a stage record ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        problem = f"is not a valid stage record ({'.'.join(map(str, first['loc']))}: {first['msg']})"
         raise DataError(path, problem, "run the stage again") from None
 
 

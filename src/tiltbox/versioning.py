@@ -25,14 +25,14 @@ OWN_FOLDERS = re.compile(r"(?<=# your own folders:\n)( +- \S.*\n)*")
 
 
 def record_results(dataset: str, gpus: int) -> None:
-    """Have DVC take over the results on a dataset, if all are there that ``configs/config.yaml`` asks for.
+    """Record the results on a dataset in DVC, if they are complete for ``configs/config.yaml``.
 
-    It takes nothing where a part is missing, or was made with other settings (``--config``): its record would
-    be wrong. Nor does it where it called Snakemake itself, does not version this folder, or cannot know the
-    dataset, whose file lies elsewhere. That it fails is said, and is no failure of the run.
+    Nothing is recorded if a result is missing or was made with other settings (``--config``), if DVC itself
+    called Snakemake, if this folder is not a DVC repository, or if the dataset file is not in
+    ``configs/datasets``. A failure of DVC is a warning and does not fail the run.
 
     Args:
-        gpus: That trainings of the run may use.
+        gpus: The number that trainings of the run may use.
     """
     if "DVC_ROOT" in os.environ or not _is_versioned():
         return
@@ -45,7 +45,7 @@ def record_results(dataset: str, gpus: int) -> None:
 
 
 def name_own_folders(dataset: Dataset) -> None:
-    """DVC looks for changes in the folders that its file names, and the file can ask for none."""
+    """List the user's folders of images in dvc.yaml, so that DVC checks them for changes."""
     if not _is_versioned() or read_yaml(CONFIGS / "config.yaml").get("dataset") != dataset.name:
         return
     text = PIPELINE.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run of the workflow while it goes on: what each job does, how far it is, when the whole will be done.
+"""The progress of a running workflow: what each job does, how far it is, and when the run will finish.
 
 How far a stage is it says itself, in the last line of its log.
 """

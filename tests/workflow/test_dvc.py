@@ -356,9 +356,9 @@ def test_a_second_run_beside_the_first_is_refused(new, tmp_path, second):
     first = begun(*EVERYTHING["snakemake"], at=folder, TRAINING_SECONDS="8")
     wait_for(lambda: (folder / "trainings").exists())
     refused = tried(*EVERYTHING[second], at=folder)
-    said = [line for line in (refused.stdout + refused.stderr).splitlines() if "is at work" in line]
+    said = [line for line in (refused.stdout + refused.stderr).splitlines() if "is active" in line]
     assert refused.returncode and said == [
-        "snakemake: another run is at work on dataset tiny here; wait for it, or end it"
+        "snakemake: another run on dataset tiny is active in this folder; wait until it ends, or stop it"
     ]
     output, _ = first.communicate()
     assert first.returncode == 0, output

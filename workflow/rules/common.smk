@@ -108,8 +108,8 @@ def require_alone():
     try:
         held = acquired(lock, 0)
     except Timeout:
-        other = f"another run is at work on dataset {dataset.name} here"
-        print(f"snakemake: {other}; wait for it, or end it", file=sys.stderr)
+        other = f"another run on dataset {dataset.name} is active in this folder"
+        print(f"snakemake: {other}; wait until it ends, or stop it", file=sys.stderr)
         sys.stderr.flush()
         AGAIN.unlink(missing_ok=True)
         os._exit(1)  # an exception would be shown as a fault of the workflow

@@ -1,5 +1,5 @@
 # The MLflow database, created once: stages that create it at the same time break it. They need it with tracking or
-# without, so that a change of mind trains nothing anew.
+# without, so that switching it on or off does not train again.
 
 
 rule tracking:

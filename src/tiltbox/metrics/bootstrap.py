@@ -37,7 +37,7 @@ SCORES = ("AP50", "AP75", "mAP")
 
 @dataclass(frozen=True)
 class Difference:
-    """A score of two detectors, as fractions; None if there are no objects.
+    """A score of two detectors, as fractions; None without any objects.
 
     Attributes:
         first, second: Of all images, means over runs.
@@ -151,7 +151,7 @@ class Resampling:
         return np.stack([_aps(run, self._counts) for run in progress(runs, "resample", len(runs))])
 
     def ranges(self, aps: np.ndarray) -> dict[str, tuple[float, float] | None]:
-        """The 95 % interval of each score of a detector, as a fraction; None if there are no objects."""
+        """The 95 % interval of each score of a detector, as a fraction; None without any objects."""
         scores = mean_scores(self._mean_of_runs(aps, 1))
         return {key: _interval(column[1:]) for key, column in zip(SCORES, scores.T, strict=True)}
 
