@@ -1,4 +1,4 @@
-"""Whether the results of a job of the workflow still are what they would become, by the record beside them.
+"""Decides from the records beside the results which jobs of the workflow must run again.
 
 Snakemake goes by times, which change as files are copied, linked and checked out, and by notes of its own,
 which stay on the machine. The records of :mod:`tiltbox.provenance` travel with the results. They say what a
@@ -44,7 +44,7 @@ class Freshness:
         self._record = cache(self._read_record)
 
     def keep_hashes(self) -> None:
-        """Spares the next one from reading the large files."""
+        """Save the hashes of large files, so that the next run need not read them."""
         self._contents.keep()
 
     def is_here(self, rule: str, run: str = "") -> bool:
@@ -55,7 +55,7 @@ class Freshness:
         )
 
     def _find_change(self, rule: str, run: str = "") -> str | None:
-        """Why a job has to be done again; None where it is as it was when it was done.
+        """Why a job must run again; None if nothing that it depends on has changed.
 
         Missing files do not count as a change, neither results nor inputs: this clone may not need them.
         """
@@ -88,8 +88,8 @@ class Freshness:
     def _made_otherwise(self, rule: str, run: str) -> bool:
         """Whether the data that are here were made for other settings.
 
-        They are as good as none, since they may be another branch's: what was made of the right ones says
-        so by its key.
+        Such data may come from another branch, and count as missing. Results that were made of the right
+        data have them in their own key.
         """
         record = self._record(rule, run) if rule in DATA else None
         return (
