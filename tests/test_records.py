@@ -112,6 +112,14 @@ def test_an_endless_training_is_refused(tmp_path):
         read_record(Training, path)
 
 
+def test_history_has_scores_where_it_was_validated(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss,val_AP50,val_mAP\n1,2.0,,\n2,1.5,0.5,0.25\n")
+    assert [row.val_AP50 for row in read_rows(Epoch, path)] == [None, 0.5]
+    path.write_text("epoch,loss\n1,2.0\n")
+    assert read_rows(Epoch, path)[0].val_mAP is None
+
+
 def test_history_keeps_a_loss_that_is_no_number(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,step,lr,loss\r\n1,75,0.004,1.5\r\n2,149,0.004,nan\r\n")

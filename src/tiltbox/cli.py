@@ -173,6 +173,8 @@ def _train(verbs) -> None:
         "--patches", type=Path, required=True, metavar="DIR", help="labelled patches from split"
     )
     _out(verb, "DIR", "folder for checkpoint.pth, config.py, history.csv and train.json")
+    help = "other labelled patches to score it on, as often as the schedule says (default: none)"
+    verb.add_argument("--validate", type=Path, metavar="DIR", help=help)
     _gpus(verb, "the schedule's number, or 0 where there are none")
     verb.add_argument(
         "--processes", type=_at_least(1), metavar="N", help="training processes on the CPU (default: 1)"
@@ -209,6 +211,7 @@ def _run_train(options: Namespace) -> None:
         seed=options.seed,
         resume=options.resume,
         track=options.track,
+        validate=options.validate,
     )
 
 

@@ -55,6 +55,23 @@ class PatchManifest(Record):
     contents: str
 
 
+class Validated(Record):
+    """How a training was scored on its way.
+
+    Attributes:
+        held_out_images: Of the training images, to validate on; 0 where that was done on the test split.
+        best_epoch: With the highest AP50, of those that were validated; ``best_AP50`` a fraction.
+        checkpoint: Which epoch's weights are the result.
+        seconds: That validation took.
+    """
+
+    held_out_images: Count
+    best_epoch: Count
+    best_AP50: Fraction
+    checkpoint: Literal["last", "best"]
+    seconds: Annotated[float, Field(ge=0)]
+
+
 class Training(Record):
     """train.json: how a variant was trained."""
 
@@ -76,6 +93,7 @@ class Training(Record):
     git_commit: str
     versions: dict[str, str]
     schedule_choice: str | None = None
+    validation: Validated | None = None
     data: dict[str, JsonValue] = {}
 
 
@@ -141,12 +159,14 @@ class Complexity(Record):
 
 
 class Epoch(Record):
-    """One row of history.csv; a training that diverged has a loss of NaN."""
+    """One row of history.csv; a loss may be NaN, and an epoch without validation has no scores."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=True)
 
     epoch: Count
     loss: float
+    val_AP50: Fraction | None = None
+    val_mAP: Fraction | None = None
 
 
 class CurvePoint(Record):
@@ -187,7 +207,7 @@ def write_record(path: Path, record: Record) -> dict:
 
 
 def read_rows(kind: type[R], path: Path) -> tuple[R, ...]:
-    """Read a CSV file, each row as ``kind``; without the file there are no rows.
+    """Read a CSV file, each row as ``kind``, an empty cell as if it were not there; without the file no rows.
 
     Raises:
         DataError: A column is missing or a value is no number (with its line).
@@ -198,9 +218,13 @@ def read_rows(kind: type[R], path: Path) -> tuple[R, ...]:
     rows = csv.DictReader(text.splitlines())
     for name, field in kind.model_fields.items():
         column = field.alias or name
-        if column not in (rows.fieldnames or ()):
+        if field.is_required() and column not in (rows.fieldnames or ()):
             raise DataError(f"{path}: {column}", "there is no such column", _again(path))
-    return tuple(_checked(kind, row, f"{path}:{number}") for number, row in enumerate(rows, start=2))
+    return tuple(_checked(kind, _filled(row), f"{path}:{number}") for number, row in enumerate(rows, start=2))
+
+
+def _filled(row: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in row.items() if value != ""}
 
 
 def _text(path: Path) -> str | None:

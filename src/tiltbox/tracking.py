@@ -102,8 +102,20 @@ def log_history(run_id: str, history: Path) -> None:
         for row in csv.DictReader(stream):
             epoch = int(row["epoch"])
             if epoch not in logged:
-                values = {f"train/{key}": float(row[key]) for key in row if key not in ("epoch", "step")}
+                values = {
+                    _of_epoch(key): float(row[key])
+                    for key in row
+                    if row[key] and key not in ("epoch", "step")
+                }
                 _log_metrics(run_id, values, epoch)
+
+
+def _of_epoch(column: str) -> str:
+    """
+    >>> _of_epoch("loss"), _of_epoch("val_AP50")
+    ('train/loss', 'val/AP50')
+    """
+    return column.replace("val_", "val/") if column.startswith("val_") else f"train/{column}"
 
 
 def log_training(run_id: str, out: Path, counts: Mapping) -> None:

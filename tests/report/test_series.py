@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tiltbox.records import CurvePoint
+from tiltbox.records import CurvePoint, Epoch
 from tiltbox.report.series import series
 
 XS, S = "yoloms-xs-previous", "yoloms-s-current"
@@ -26,7 +26,7 @@ def lines(text: str) -> list[list[str]]:
 
 
 def test_nothing():
-    tables = {"training.csv": ["detector", "epoch", "loss"]}
+    tables = {"training.csv": ["detector", "epoch", "loss"], "validation.csv": ["detector", "epoch", "AP50"]}
     assert {path.name for path in series([])} == {*tables, "precision_recall.csv", "ap_by_class.csv"}
     assert lines(series([])[Path("plots/training.csv")]) == [tables["training.csv"]]
 
@@ -45,6 +45,12 @@ def test_what_is_not_known_is_left_out(make_row):
 def test_training(make_row):
     table = lines(series([make_row(XS), make_row(S, history=())])[Path("plots/training.csv")])
     assert table == [["detector", "epoch", "loss"], [XS, "1", "1.5"], [XS, "2", "1.25"]]
+
+
+def test_scores_while_training(make_row):
+    scored = make_row(XS, history=(Epoch(epoch=1, loss=1.5), Epoch(epoch=2, loss=1.25, val_AP50=0.5)))
+    table = lines(series([scored, make_row(S)])[Path("plots/validation.csv")])
+    assert table == [["detector", "epoch", "AP50"], [XS, "2", "50.00"]]
 
 
 def test_precision_is_the_best_at_this_recall_or_a_higher_one(make_row):

@@ -91,6 +91,13 @@ def test_smaller_machines_warm_up_over_as_many_images(name):
         ({"objective": {"assigner": "atss"}}, "objective.assigner: 'atss' is not accepted"),
         ({"early_scale": 0.5, "early_share": 1}, "early_share: 1 never shows images in full size"),
         ({"mosaic": 2}, "mosaic: 2 is not accepted"),
+        ({"validation": {"every": -1}}, "validation.every: -1 is not accepted"),
+        ({"validation": {"patience": 3}}, "validation: patience needs images of its own to decide by"),
+        ({"validation": {"checkpoint": "best"}}, "validation: checkpoint: best needs images of its own"),
+        (
+            {"validation": {"share": 0.1, "every": 0}},
+            "validation: share holds images out that are never used",
+        ),
         ({"decay": "sudden"}, "decay: 'sudden' is not accepted"),
         ({"batchsize": 4}, "batchsize: unknown key; did you mean 'batch'?"),
     ],

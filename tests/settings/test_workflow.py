@@ -307,6 +307,36 @@ def test_a_training_depends_on_its_seed():
     assert plan.depends_on(name, 0) != plan.depends_on(name, 1)
 
 
+@pytest.fixture
+def validating(monkeypatch):
+    """Have the schedule of the data set hold a share out, or validate less often."""
+
+    def use(**validation):
+        own = schedules.find_schedule("mini")
+        changed = own.model_copy(update={"validation": schedules.Validation(**validation)})
+        monkeypatch.setattr("tiltbox.settings.workflow.find_schedule", lambda name: changed)
+
+    return use
+
+
+def test_a_training_does_not_depend_on_how_it_is_scored_on_the_way(validating):
+    before = mark(dataset="mini")
+    validating(every=1, patches=7)
+    assert mark(dataset="mini") == before
+    validating(share=0.2)
+    held_out = mark(dataset="mini")
+    validating(share=0.2, patience=3)
+    assert len({before, held_out, mark(dataset="mini")}) == 3
+
+
+def test_when_the_test_split_is_used_on_the_way(validating):
+    assert resolve(LEAST | {"dataset": "mini"}).validates
+    assert not resolve(LEAST | {"dataset": "dota", "gpus": 0}).validates, "its test split has no labels"
+    for validation in ({"share": 0.2}, {"every": 0}):
+        validating(**validation)
+        assert not resolve(LEAST | {"dataset": "mini"}).validates
+
+
 def test_a_seed_of_the_schedule_that_is_not_used_is_remarked(tmp_path):
     content = yaml.safe_load((CONFIG.parent / "schedules/smoke.yaml").read_text()) | {"seed": 5}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))

@@ -9,8 +9,13 @@ import pytest
 
 from tiltbox import tracking
 from tiltbox.training.history import COLUMNS, HistoryHook
+from tiltbox.training.validation import Scores
 
-ROWS = ["1,20,1e-3,3.0,1.0,2.0,9.5", "2,40,1e-3,2.0,1.0,1.0,9.5", "3,60,1e-3,1.0,0.5,0.5,9.5"]
+ROWS = [
+    "1,20,1e-3,3.0,1.0,2.0,9.5,,,",
+    "2,40,1e-3,2.0,1.0,1.0,9.5,0.500000,0.250000,1.5",
+    "3,60,1e-3,1.0,0.5,0.5,9.5,,,",
+]
 
 
 def runner(folder: Path, step: int, rank: int = 0, **settings: object) -> SimpleNamespace:
@@ -25,6 +30,8 @@ def runner(folder: Path, step: int, rank: int = 0, **settings: object) -> Simple
         cfg=settings,
         optim_wrapper=optimizer,
         train_dataloader=SimpleNamespace(batch_size=4),
+        max_epochs=5,
+        train_loop=SimpleNamespace(stop_training=False),
     )
 
 
@@ -59,6 +66,13 @@ def test_a_row_that_was_cut_off_is_dropped(history):
     assert written(history) == [",".join(COLUMNS), *ROWS[:2]]
 
 
+def test_a_history_of_an_earlier_version_gets_the_new_columns(history):
+    old = [",".join(COLUMNS[:7]), *(",".join(row.split(",")[:7]) for row in ROWS)]
+    (history / "history.csv").write_text("\n".join(old) + "\n")
+    HistoryHook().before_train(runner(history, step=40))
+    assert written(history) == [",".join(COLUMNS), ROWS[0], f"{old[2]},,,"]
+
+
 def test_one_process_alone_changes_the_file(history):
     HistoryHook().before_train(runner(history, step=20, rank=1))
     assert len(written(history)) == 4
@@ -87,8 +101,8 @@ def test_a_line_after_the_first_step_and_every_five_seconds(tmp_path, monkeypatc
     assert len(caplog.messages) == said
     if said > 1:
         assert caplog.messages[1] == (
-            "step 6 of 100, epoch 1: loss 0.500, loss_cls 0.500, loss_bbox 0.500;"
-            " 8.0 images a second, 0:01:34 left"
+            "epoch 1, step 6 of 100, 0:01:34 left: loss 0.500 (classes 0.500, boxes 0.500);"
+            " 8.0 images a second"
         )
 
 
@@ -103,3 +117,69 @@ def test_training_goes_on_where_mlflow_does_not_answer(history, monkeypatch, cap
     hook.after_train_epoch(state)
     assert caplog.messages == ["MLflow did not take epoch 4: no answer"]
     assert len(written(history)) == 5
+
+
+class Scored:
+    """In place of a validation: AP50 rises up to the third epoch."""
+
+    def __init__(self, settings: dict, work: Path) -> None:
+        self.patience = settings["patience"]
+        self.best: list[int] = []
+
+    def remember(self, rows: list[dict]) -> None:
+        self.best = [int(row["epoch"]) for row in rows if row["val_AP50"]]
+
+    def is_due(self, epoch: int, epochs: int) -> bool:
+        return epoch > 1
+
+    def after_epoch(self, runner: object, epoch: int) -> Scores:
+        self.best.append(epoch)
+        return Scores(min(epoch, 3) / 10, 0.05, 7, 2.0)
+
+    @property
+    def gives_up(self) -> bool:
+        return len(self.best) > self.patience
+
+
+@pytest.fixture
+def validated(tmp_path, monkeypatch):
+    """Train through some epochs of a step; returns the hook and the last state of the runner."""
+    monkeypatch.setattr("tiltbox.training.history.Validation", Scored)
+
+    def run(first: int, last: int, patience: int = 9):
+        hook, state = HistoryHook(), runner(tmp_path, step=first, validation={"patience": patience})
+        state.epoch = first
+        hook.before_train(state)
+        for _ in range(first, last):
+            hook.after_train_iter(state, 0, outputs=LOSSES)
+            state.iter += 1
+            hook.after_train_epoch(state)
+            state.epoch += 1
+        return hook, state
+
+    return run
+
+
+def test_scores_stand_in_the_row_of_their_epoch_and_in_the_lines_after_it(tmp_path, validated, caplog):
+    caplog.set_level("INFO")
+    hook, state = validated(0, 2)
+    assert [row.split(",")[-3:] for row in written(tmp_path)[1:]] == [
+        ["", "", ""],
+        ["0.200000", "0.050000", "2.0"],
+    ]
+    hook._said = -1e9
+    hook.after_train_iter(state, 0, outputs=LOSSES)
+    assert caplog.messages[-1].endswith(" images a second; AP50 20.00, mAP 5.00 after epoch 2")
+
+
+def test_a_training_whose_scores_do_not_rise_is_ended(validated, caplog):
+    caplog.set_level("INFO")
+    _, state = validated(0, 3, patience=1)
+    assert state.train_loop.stop_training
+    assert "training ends after epoch 3: the scores do not rise any more" in caplog.messages
+
+
+def test_one_that_was_ended_and_killed_then_is_not_gone_on_with(validated):
+    validated(0, 3, patience=1)
+    _, state = validated(3, 3, patience=1)
+    assert state.train_loop.stop_training

@@ -336,6 +336,8 @@ def test_no_more_trainings_than_gpus(quick, limit, most):
     steps = [1 if line == "begin" else -1 for line in (quick / "trainings").read_text().split()]
     at_once = [sum(steps[: end + 1]) for end in range(len(steps))]
     assert (len(steps), max(at_once), at_once[-1]) == (2 * len(ALL), most, 0)
+    sizes = re.findall(r"^train yoloms-(\w+)-", (quick / "calls").read_text(), flags=re.MULTILINE)
+    assert sizes == ["xs", "xs", "s", "s", "l", "l"], "the first scores are there early"
 
 
 SLURM = {

@@ -42,6 +42,7 @@ if workflow.is_main_process:
         print(f"snakemake: {remark}", file=sys.stderr)
 
 dataset = plan.dataset
+SIZES = ("xs", "s", "l")
 CORES = workflow.resource_settings.cores or 16  # on a cluster nobody may have set them
 
 
@@ -216,6 +217,11 @@ def cpu_threads(wildcards):
     asked = targets & set(plan.variants) or plan.variants
     trainings = len(asked) * len(plan.workflow.seeds)
     return plan.schedule.threads or max(1, CORES // trainings)
+
+
+def smaller_first(wildcards):
+    """The first scores, and the first comparison, are there early; below the priority of what scores them."""
+    return 3 - SIZES.index(plan.variants[variant_of(wildcards)].size)
 
 
 def tracked(wildcards):

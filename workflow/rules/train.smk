@@ -33,6 +33,7 @@ rule train:
                 patches=rules.split_train.output,
                 tracking=rules.tracking.output,
                 weights=rules.weights.output if plan.needs_weights else [],
+                validate=[plan.test_patches / "manifest.json"] if plan.validates else [],
             )
         ),
     output:
@@ -44,6 +45,7 @@ rule train:
         log_file("train"),
     benchmark:
         benchmark_file("train")
+    priority: smaller_first
     conda:
         "../envs/tiltbox.yaml"
     threads: plan.gpus * (plan.schedule.workers + 1) or cpu_threads
@@ -57,11 +59,12 @@ rule train:
         seed=lambda wildcards: seed_of(wildcards),
         folder=lambda wildcards: layout.checkpoint(dataset.name, wildcards.run).parent,
         track=tracked,
+        validate=f"--validate {plan.test_patches}" if plan.validates else "",
         dataset=plan.workflow.dataset,
         schedule=plan.schedule_name,
         gpus=plan.gpus,
         job=job("train"),
     shell:
         "TILTBOX_JOB={params.job} tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
-        " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.track}"
+        " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.validate} {params.track}"
         " > {log} 2>&1"

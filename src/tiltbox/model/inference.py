@@ -20,7 +20,7 @@ READERS = 4
 
 
 def detect_patches(
-    model: nn.Module, images: list[Path], *, image_size: int, batch: int
+    model: nn.Module, images: list[Path], *, image_size: int, batch: int, label: str = "predict"
 ) -> dict[str, np.ndarray]:
     """Detections of ``model`` on patches.
 
@@ -29,6 +29,7 @@ def detect_patches(
         images: Patch files.
         image_size: Side to which the longer side of a patch is resized; padded at right and bottom.
         batch: Patches per forward pass.
+        label: What this is called where it is said how far it has come.
 
     Returns:
         Columns of equal length n: ``patch`` (file stem), ``label`` (class index), ``score`` float32 and
@@ -38,12 +39,11 @@ def detect_patches(
     Raises:
         CheckpointError: The outputs are not finite, which would pass for patches without objects.
     """
-    model.bbox_head.register_forward_hook(_require_finite)
     nothing = np.empty(0, np.float32)
     parts = [(nothing.astype(object), nothing.astype(np.int64), nothing, nothing.reshape(0, 5))]
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(READERS) as readers, model.bbox_head.register_forward_hook(_require_finite):
         groups = _groups(images, batch)
-        for group, samples in progress(_ahead(readers, groups, image_size), "predict", total=len(groups)):
+        for group, samples in progress(_ahead(readers, groups, image_size), label, total=len(groups)):
             for path, result in zip(group, _run(model, samples), strict=True):
                 found = result.pred_instances.cpu()
                 boxes = le90(found.bboxes.numpy()).astype(np.float32)

@@ -27,6 +27,7 @@ def series(rows: list[Row]) -> dict[Path, str]:
     """
     return {METRICS / f"{row.name}.json": _scores(row) for row in rows} | {
         PLOTS / "training.csv": _table(("detector", "epoch", "loss"), _losses(rows)),
+        PLOTS / "validation.csv": _table(("detector", "epoch", "AP50"), _validations(rows)),
         PLOTS / "precision_recall.csv": _table(("detector", "recall", "precision"), _curves(rows)),
         PLOTS / "ap_by_class.csv": _table(("detector", "class", "AP50"), _classes(rows)),
     }
@@ -46,6 +47,13 @@ def _losses(rows: list[Row]) -> Iterable[tuple]:
     for row in rows:
         for epoch in row.history:
             yield row.name, epoch.epoch, epoch.loss
+
+
+def _validations(rows: list[Row]) -> Iterable[tuple]:
+    for row in rows:
+        for epoch in row.history:
+            if epoch.val_AP50 is not None:
+                yield row.name, epoch.epoch, f"{100 * epoch.val_AP50:.2f}"
 
 
 def _curves(rows: list[Row]) -> Iterable[tuple]:

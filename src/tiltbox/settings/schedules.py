@@ -48,6 +48,33 @@ class Objective(Settings):
         return self
 
 
+class Validation(Settings):
+    """How a detector is scored while it learns; unless a share is held out, it changes no weights.
+
+    The test images must not decide which weights are scored on them, or the scores come out too high: what
+    decides something needs images of its own.
+    """
+
+    every: int = Field(5, ge=0, description="epochs from one to the next, counted from the last; 0 for none")
+    patches: int = Field(200, ge=1, description="to score at most, spread evenly over those there are")
+    share: float = Field(
+        0, ge=0, lt=1, description="share of the training images held out for it; 0: the test split is used"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="the training ends after so many validations without a better AP50"
+    )
+    checkpoint: Literal["last", "best"] = Field("last", description="the epoch whose weights are the result")
+
+    @model_validator(mode="after")
+    def _decides_by_its_own_images(self) -> Self:
+        for key, decides in (("patience", self.patience), ("checkpoint: best", self.checkpoint == "best")):
+            if decides and not self.share:
+                raise ValueError(f"{key} needs images of its own to decide by; set share, to 0.1 say")
+        if self.share and not self.every:
+            raise ValueError("share holds images out that are never used; set every, or share to 0")
+        return self
+
+
 class Schedule(Settings):
     """One way to train.
 
@@ -89,6 +116,7 @@ class Schedule(Settings):
     mosaic_share: float = Field(1, ge=0, le=1, description="share of the epochs, from the first on, with it")
     background: bool = Field(False, description="whether patches without objects are trained on, too")
     objective: Objective = Objective()
+    validation: Validation = Validation()
     pretrained: bool = Field(True, description="start from the variant's COCO weights")
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a process without a GPU; null for all, with results that vary"

@@ -90,6 +90,12 @@ class Plan:
         return "split_train" if self.test_patches == self.train_patches else "split_test"
 
     @property
+    def validates(self) -> bool:
+        """Whether trainings score themselves on the patches to test on while they run."""
+        wanted = [each.validation for each in self._schedules.values()]
+        return self.dataset.test_labelled and any(each.every and not each.share for each in wanted)
+
+    @property
     def runs(self) -> list[str]:
         """The trainings: of every variant with every seed, seed by seed."""
         return [layout.run(name, seed) for seed in self.workflow.seeds for name in self.variants]
@@ -147,7 +153,8 @@ class Plan:
 
         GPUs count only by their number, the processes, and only where that is set: what ``auto`` finds is a
         machine's, and results are right on others, too. How many processes load the data changes nothing that
-        matters, nor do weights to start from where the schedule starts from none.
+        matters, nor do weights to start from where the schedule starts from none, nor validation on the test
+        split.
         """
         size = self.variants[name].size
         possible = _anywhere() if self.schedule_name == AUTO else self._schedules
@@ -155,7 +162,8 @@ class Plan:
         if self.workflow.gpus != "auto":
             changed["processes"] = self.gpus or 1
         schedules = [
-            schedule.model_dump(mode="json", exclude={"workers", "epochs"})
+            schedule.model_dump(mode="json", exclude={"workers", "epochs", "validation"})
+            | _held_out(schedule)
             | {"epochs": getattr(schedule.epochs, size)}
             | changed
             for schedule in possible.values()
@@ -163,6 +171,11 @@ class Plan:
         if self.schedule_name == AUTO:
             schedules.append({"schedule": AUTO})
         return fingerprint({"detector": self.detector(name)}, *schedules, self.dataset.patch)
+
+
+def _held_out(schedule: Schedule) -> dict:
+    validation = schedule.validation
+    return {"validation": validation.model_dump(mode="json")} if validation.share else {}
 
 
 def _first_weights(schedules: Mapping[str, Schedule], variant: Variant) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import os
@@ -21,19 +20,21 @@ from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_text
 from tiltbox.layout import LEFT_OUT
-from tiltbox.model.checkpoint import copy_at_hand, is_address, read_checkpoint, save_checkpoint
+from tiltbox.model.checkpoint import copy_at_hand, is_address
 from tiltbox.processes import run_program
 from tiltbox.provenance import SUFFIX, Begun, file_hash
-from tiltbox.records import PatchManifest, Training, read_record, write_record
+from tiltbox.records import PatchManifest, read_record
 from tiltbox.settings.auto import LARGE, TrainingData, choose
 from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
 from tiltbox.settings.variants import Variant
 from tiltbox.stages.weights import require_weights
-from tiltbox.training.config import read_config, runner_config
+from tiltbox.training.config import runner_config
 from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
+from tiltbox.training.results import publish
 from tiltbox.training.resume import essence, has_epochs, last_checkpoint, mark_of, prepare_work
+from tiltbox.training.validation_patches import images_held_out, patches_to_validate, without
 
 log = logging.getLogger("tiltbox")
 
@@ -61,13 +62,15 @@ def train(
     seed: int | None = None,
     resume: bool = True,
     track: str | None = None,
+    validate: Path | None = None,
 ) -> Path:
     """Train ``variant`` on a folder of patches and return the path of the final checkpoint.
 
     ``out`` receives ``checkpoint.pth`` (averaged weights where the schedule averages), ``config.py``,
-    ``history.csv`` and ``train.json``. Until then epoch checkpoints live in ``out/work``; a training that
-    was killed goes on from the last of them if nothing it depends on has changed, and is kept as
-    ``out/work.<hash>`` if something has.
+    ``history.csv`` and ``train.json``; where it was validated, the weights of the epoch with the best AP50 as
+    ``best.pth``, too, unless that is the last one. Until then epoch checkpoints live in ``out/work``; a
+    training that was killed goes on from the last of them if nothing it depends on has changed, and is kept
+    as ``out/work.<hash>`` if something has.
 
     Args:
         name: The variant's name, kept in the checkpoint.
@@ -80,10 +83,13 @@ def train(
         seed: Instead of the schedule's.
         resume: Whether to go on from ``out/work``; if not, it is dropped with all that was kept beside it.
         track: MLflow experiment and run to log to, as ``experiment/run``; None logs nothing.
+        validate: Labelled patches to score the detector on while it learns, as often as the schedule says;
+            None for none, or those of the images that the schedule holds out.
 
     Raises:
         DataError: The patches have no labels or no objects.
-        SettingsError: More GPUs are wanted than there are, though there are some.
+        SettingsError: More GPUs are wanted than there are, though there are some; or the schedule holds
+            images out, and ``validate`` names others.
         OutputError: ``out`` cannot be written, holds files of somebody else, or another process is training
             there.
         CheckpointError: The weights to start from cannot be downloaded or read, or belong to another model.
@@ -101,13 +107,18 @@ def train(
         raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
     changes = {"processes": gpus or processes or 1, "seed": schedule.seed if seed is None else seed}
     schedule = schedule.model_copy(update=changes)
+    held_out = _held_out(schedule, patches, validate)
+    manifest = without(manifest, patches, held_out, classes)
     _say_what_is_left_out(schedule, manifest)
     _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
     if track is not None:
         tracking.require_target(track)
     work = out / "work"
     with _only_trainer(out):
-        config = runner_config(variant, schedule, patches, work, classes, cuda=gpus > 0)
+        config = runner_config(
+            *(variant, schedule, patches, work, classes),
+            **{"cuda": gpus > 0, "held_out": held_out, "validate": validate},
+        )
         config.pretrained = _start(start, schedule, variant)
         config.fingerprint = fingerprint(essence(config), manifest.model_dump(mode="json"))
         if config.pretrained and not (resume and has_epochs(work, config.fingerprint)):
@@ -124,8 +135,7 @@ def train(
             with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
                 _write_config(config, work)
                 _launch(work / "config.py", schedule.processes, on_cpu=gpus == 0)
-                _publish(work, out, facts, classes)
-                _record(begun, out, schedule, variant, facts)
+                _record(begun, out, publish(work, out, facts, classes), schedule, variant, facts)
                 shutil.rmtree(work)
             if config.tracking:
                 _record_end(config.tracking, variant, out, len(classes))
@@ -191,6 +201,17 @@ def median_object_side(patches: Path, classes: tuple[str, ...]) -> float:
     x, y = corners[:, 0::2], corners[:, 1::2]
     areas = np.abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)) / 2
     return float(np.median(np.sqrt(areas))) if len(areas) else 0.0
+
+
+def _held_out(schedule: Schedule, patches: Path, validate: Path | None) -> list[str]:
+    """The images to validate on instead of training on them."""
+    share = schedule.validation.share
+    if validate is not None and schedule.validation.every:
+        if share:
+            problem = "is for schedules that hold no images out, and this one does (validation: share)"
+            raise SettingsError("--validate", problem, "leave it out, or set that to 0")
+        patches_to_validate(validate, 1)
+    return images_held_out(patches, share)
 
 
 def _trained_patches(schedule: Schedule, manifest: PatchManifest) -> int:
@@ -312,23 +333,9 @@ def _record_end(run: str, variant: Variant, out: Path, classes: int) -> None:
         tracking.log_training(run, out, vars(counts))
 
 
-def _publish(work: Path, out: Path, facts: dict, classes: tuple[str, ...]) -> None:
-    """Copy the results out of the work folder; what stays there are optimiser states and older epochs."""
-    weights, _ = read_checkpoint(last_checkpoint(work))
-    config = read_config(work / "config.py")
-    config.update(resume=False, load_from=None, tracking=None)  # of this run of it alone
-    write_text(out / "config.py", config.pretty_text)
-    write_text(out / "history.csv", (work / "history.csv").read_text())
-    with (work / "history.csv").open(newline="") as stream:
-        epochs = list(csv.DictReader(stream))
-    seconds = round(sum(float(epoch["seconds"]) for epoch in epochs), 1)  # over resumes, too
-    write_record(out / "train.json", Training(**facts, steps=int(epochs[-1]["step"]), seconds=seconds))
-    meta = {"variant": facts["variant"], "classes": list(classes), "image_size": facts["image_size"]}
-    save_checkpoint(out / "checkpoint.pth", weights, meta)
-
-
-def _record(begun: Begun, out: Path, schedule: Schedule, variant: Variant, facts: dict) -> None:
-    outputs = [out / name for name in ("checkpoint.pth", "config.py", "history.csv", "train.json")]
+def _record(
+    begun: Begun, out: Path, outputs: list[Path], schedule: Schedule, variant: Variant, facts: dict
+) -> None:
     settings = {
         "name": facts["variant"],
         "schedule": schedule.model_dump(mode="json"),

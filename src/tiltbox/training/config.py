@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,13 +14,27 @@ from tiltbox.training.data import train_pipeline
 from tiltbox.training.muon import MuonAdamW, MuonConstructor
 
 CHECKPOINTS_KEPT = 2
+VALIDATION_BATCH = 8  # images; without gradients they need little memory
 _CPU_WRAPPER = {"type": "MMDistributedDataParallel", "broadcast_buffers": False, "device_ids": None}
 
 
 def runner_config(
-    variant: Variant, schedule: Schedule, patches: Path, work: Path, classes: tuple[str, ...], *, cuda: bool
+    variant: Variant,
+    schedule: Schedule,
+    patches: Path,
+    work: Path,
+    classes: tuple[str, ...],
+    *,
+    cuda: bool,
+    held_out: Sequence[str] = (),
+    validate: Path | None = None,
 ) -> Config:
-    """Everything that one training run depends on, in the form that mmengine's Runner takes."""
+    """Everything that one training run depends on, in the form that mmengine's Runner takes.
+
+    Args:
+        held_out: Images of ``patches`` to validate on instead of training on them.
+        validate: Other patches to validate on, where none are held out.
+    """
     epochs = getattr(schedule.epochs, variant.size)
     steps_known = schedule.max_steps is not None
     several = schedule.processes > 1
@@ -30,7 +45,7 @@ def runner_config(
             "model": detector_config(
                 variant, len(classes), sync_bn=several and cuda, objective=schedule.objective
             ),
-            "train_dataloader": _dataloader(schedule, patches, classes, pipelines[0]),
+            "train_dataloader": _dataloader(schedule, patches, classes, pipelines[0], held_out),
             "train_cfg": (
                 {"type": "IterBasedTrainLoop", "max_iters": schedule.max_steps}
                 if steps_known
@@ -66,6 +81,7 @@ def runner_config(
             "log_level": "ERROR",  # mmengine reports the whole configuration and environment otherwise
             "cpu_threads": None if cuda else schedule.threads,
             "randomness": {"seed": schedule.seed, "deterministic": cuda and schedule.deterministic},
+            "validation": _validation(schedule, patches, classes, held_out, validate),
             "launcher": "pytorch" if several else "none",
             # Spelled out because mmengine's own choice assumes a GPU.
             "model_wrapper_cfg": None if cuda else _CPU_WRAPPER,
@@ -83,7 +99,9 @@ def read_config(path: Path) -> Config:
     return Config(Config.fromfile(path).to_dict(), format_python_code=False)
 
 
-def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...], pipeline: list[dict]) -> dict:
+def _dataloader(
+    schedule: Schedule, patches: Path, classes: tuple[str, ...], pipeline: list[dict], held_out: Sequence[str]
+) -> dict:
     return {
         "batch_size": schedule.batch,
         "num_workers": schedule.workers,
@@ -96,7 +114,32 @@ def _dataloader(schedule: Schedule, patches: Path, classes: tuple[str, ...], pip
             "classes": classes,
             "pipeline": pipeline,
             **({"background": True} if schedule.background else {}),
+            **({"held_out": list(held_out)} if held_out else {}),
         },
+    }
+
+
+def _validation(
+    schedule: Schedule,
+    patches: Path,
+    classes: tuple[str, ...],
+    held_out: Sequence[str],
+    validate: Path | None,
+) -> dict | None:
+    """For :class:`tiltbox.training.validation.Validation`; None for none."""
+    wanted = schedule.validation
+    if not wanted.every or not (held_out or validate):
+        return None
+    return {
+        "patches": str(patches if held_out else validate),
+        "images": list(held_out) or None,
+        "most": wanted.patches,
+        "every": wanted.every,
+        "patience": wanted.patience,
+        "checkpoint": wanted.checkpoint,
+        "image_size": schedule.image_size,
+        "batch": VALIDATION_BATCH,
+        "classes": list(classes),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmrotate.registry import DATASETS
 
 from tiltbox.dota.labels import read_labels
+from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError
 from tiltbox.model.detector import PAD_VALUE
 from tiltbox.settings.schedules import Schedule
@@ -19,14 +21,26 @@ UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel
 
 @DATASETS.register_module()
 class PatchDataset(BaseDataset):
-    """Patches and annfiles as the split stage writes them, in the order of their names."""
+    """Patches and annfiles as the split stage writes them, in the order of their names.
 
-    def __init__(self, patches: str, classes: tuple[str, ...], background: bool = False, **kwargs) -> None:
-        self.patches, self.background = Path(patches), background
+    Those of the images ``held_out`` are passed over, and those without objects unless ``background`` is set.
+    """
+
+    def __init__(
+        self,
+        patches: str,
+        classes: tuple[str, ...],
+        background: bool = False,
+        held_out: Collection[str] = (),
+        **kwargs,
+    ) -> None:
+        self.patches, self.background, self.held_out = Path(patches), background, frozenset(held_out)
         super().__init__(metainfo={"classes": tuple(classes)}, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         annfiles = sorted((self.patches / "annfiles").glob("*.txt"))
+        if self.held_out:
+            annfiles = [path for path in annfiles if parse_patch_name(path.stem).image not in self.held_out]
         return [self._patch(path) for path in annfiles]
 
     def filter_data(self) -> list[dict]:

@@ -1,8 +1,12 @@
-"""Per-epoch history of a training run: a CSV file that grows row by row, a line on the terminal, MLflow."""
+"""Per-epoch history of a training run: a CSV file that grows row by row, a line on the terminal, MLflow.
+
+Where it is validated, its scores stand in the row of their epoch.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 import time
@@ -11,15 +15,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, barrier
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from tiltbox import tracking
 from tiltbox.files import write_text
+from tiltbox.training.validation import COLUMNS as SCORES
+from tiltbox.training.validation import Scores, Validation
 
-COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "seconds")
-LOSSES = COLUMNS[3:6]
+LOSSES = ("loss", "loss_cls", "loss_bbox")
+COLUMNS = ("epoch", "step", "lr", *LOSSES, "seconds", *SCORES)
 SECONDS_BETWEEN_LINES = 5
 
 log = logging.getLogger("tiltbox")
@@ -29,17 +35,30 @@ log = logging.getLogger("tiltbox")
 class HistoryHook(Hook):
     """Appends one row per epoch to ``history.csv`` in the work folder; losses are means over the epoch.
 
+    Where the configuration says how, the detector is validated first, and a training whose scores do not rise
+    any more is ended.
+
     Where the configuration names an MLflow run under ``tracking``, each row is logged there as well; should
     that fail, the training goes on, and the row is logged with the next.
     """
 
     def before_train(self, runner) -> None:
         self._file = Path(runner.work_dir) / "history.csv"
+        rows = self._rows_until(runner.iter)
+        barrier()  # all have read before one writes
         if runner.rank == 0:
-            self._drop_steps_after(runner.iter)
+            self._write_again(rows)
+        self._validate_with(runner, rows)
         self._first, self._begun = runner.iter, time.monotonic()
         self._said = -math.inf
         self._start()
+
+    def _validate_with(self, runner, rows: list[dict[str, str]]) -> None:
+        self._validation, self._latest = None, ""
+        if settings := runner.cfg.get("validation"):
+            self._validation = Validation(settings, self._file.parent)
+            self._validation.remember(rows)
+            runner.train_loop.stop_training = self._validation.gives_up
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         for name in LOSSES:
@@ -49,7 +68,18 @@ class HistoryHook(Hook):
             self._say(runner)
 
     def after_train_epoch(self, runner) -> None:
-        self._write(runner)
+        row, epoch = self._row(runner), runner.epoch + 1
+        scores = None
+        if self._validation is not None and self._validation.is_due(epoch, runner.max_epochs):
+            scores = self._validation.after_epoch(runner, epoch)
+            self._latest = f"; {scores} after epoch {epoch}" if scores else self._latest
+        if runner.rank == 0:
+            self._write(runner, row, scores)
+        if scores is not None and self._validation.gives_up:
+            runner.train_loop.stop_training = True
+            if runner.rank == 0:
+                log.info("training ends after epoch %d: the scores do not rise any more", epoch)
+        self._start()
 
     def _start(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
@@ -64,37 +94,50 @@ class HistoryHook(Hook):
     def _say(self, runner) -> None:
         """Of this process alone: the others may be at another step."""
         self._said = time.monotonic()
-        losses = ", ".join(f"{name} {self._sums[name] / self._steps:.3f}" for name in LOSSES)
+        loss, classes, boxes = (f"{self._sums[name] / self._steps:.3f}" for name in LOSSES)
         step, steps = runner.iter + 1, runner.max_iters
         pace = (time.monotonic() - self._begun) / (step - self._first)
         left = timedelta(seconds=round(pace * (steps - step)))
         epoch = runner.epoch + 1
         images = runner.train_dataloader.batch_size * runner.world_size / pace
         log.info(
-            f"step {step} of {steps}, epoch {epoch}: {losses}; {images:.1f} images a second, {left} left"
+            f"epoch {epoch}, step {step} of {steps}, {left} left: loss {loss} (classes {classes},"
+            f" boxes {boxes}); {images:.1f} images a second{self._latest}"
         )
 
-    def _write(self, runner) -> None:
+    def _row(self, runner) -> list:
+        """Without scores; to be called in all processes."""
         means = [f"{value:.6f}" for value in self._means().values()]
-        if runner.rank == 0:
-            lr = runner.optim_wrapper.get_lr()["lr"][0]
-            seconds = f"{time.monotonic() - self._since:.1f}"
-            row = [runner.epoch + 1, runner.iter, f"{lr:.3e}", *means, seconds]
-            self._append(row)
-            if run := runner.cfg.get("tracking"):
-                with tracking.best_effort(f"epoch {runner.epoch + 1}"):
-                    tracking.log_history(run, self._file)
-        self._start()
+        lr = runner.optim_wrapper.get_lr()["lr"][0]
+        seconds = f"{time.monotonic() - self._since:.1f}"
+        return [runner.epoch + 1, runner.iter, f"{lr:.3e}", *means, seconds]
 
-    def _drop_steps_after(self, last: int) -> None:
-        """Leave out rows of epochs that ended without a checkpoint and so come again, and one cut off."""
-        if last == 0:
+    def _write(self, runner, row: list, scores: Scores | None) -> None:
+        self._append([*row, *(scores.row if scores else [""] * len(SCORES))])
+        if run := runner.cfg.get("tracking"):
+            with tracking.best_effort(f"epoch {row[0]}"):
+                tracking.log_history(run, self._file)
+
+    def _rows_until(self, last: int) -> list[dict[str, str]]:
+        """Without those of epochs that ended without a checkpoint and so come again, and one cut off."""
+        if last == 0 or not self._file.exists():
+            return []
+        header, *lines = self._file.read_text().splitlines(keepends=True)
+        names = header.strip().split(",")
+        whole = [line.strip().split(",") for line in lines if line.endswith("\n")]
+        rows = [dict(zip(names, line, strict=True)) for line in whole if len(line) == len(names)]
+        return [row for row in rows if int(row["step"]) <= last]
+
+    def _write_again(self, rows: list[dict[str, str]]) -> None:
+        """With today's columns, if an earlier version began the training."""
+        if not rows:
             self._file.unlink(missing_ok=True)
-        elif self._file.exists():
-            header, *rows = self._file.read_text().splitlines(keepends=True)
-            whole = [row for row in rows if row.count(",") == len(COLUMNS) - 1 and row.endswith("\n")]
-            done = [row for row in whole if int(row.split(",")[COLUMNS.index("step")]) <= last]
-            write_text(self._file, "".join([header, *done]))
+            return
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self._file, text.getvalue())
 
     def _append(self, row: list) -> None:
         new = not self._file.exists()

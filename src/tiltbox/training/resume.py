@@ -21,6 +21,10 @@ def essence(config) -> dict:
     What is in the patches, to the pixel, says their manifest.
     """
     plain = config.to_dict()
+    if _decides(plain["validation"]):
+        del plain["validation"]["patches"]  # of which the manifest says what is in them
+    else:
+        del plain["validation"]
     loader = plain["train_dataloader"]
     for part, keys in (
         (plain, ("work_dir", "cpu_threads")),
@@ -30,6 +34,11 @@ def essence(config) -> dict:
         for key in keys:
             del part[key]
     return plain
+
+
+def _decides(validation: dict | None) -> bool:
+    """Whether the scores on the way have a say in which weights are the result."""
+    return validation is not None and bool(validation["patience"] or validation["checkpoint"] == "best")
 
 
 def prepare_work(work: Path, mark: str, wanted: bool) -> bool:

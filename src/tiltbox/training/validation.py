@@ -1,0 +1,181 @@
+"""Scores while a detector learns: the project's own evaluation, on patches that it does not learn from.
+
+Patches are scored as they are, neither merged nor all of them, so the scores are near those of the finished
+detector and not the same. Nothing is drawn at random, and the weights that learn are not touched: with the
+last epoch's weights as the result, a training gives the same bits with validation and without.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size
+from mmengine.hooks import EMAHook
+
+from tiltbox.dota.labels import Labels, read_labels
+from tiltbox.dota.task1 import ClassDetections
+from tiltbox.errors import CheckpointError, TiltboxError, TrainingError
+from tiltbox.files import whole_file
+from tiltbox.geometry.boxes import rbox_to_qbox
+from tiltbox.metrics.score import Task1Score, evaluate_task1
+from tiltbox.model.inference import detect_patches
+from tiltbox.training.best import best_epoch, kept_weights, scores_by_epoch, weights_of
+from tiltbox.training.finite import REMEDY
+from tiltbox.training.validation_patches import patches_to_validate
+
+COLUMNS = ("val_AP50", "val_mAP", "val_seconds")  # of history.csv; empty for an epoch without
+
+log = logging.getLogger("tiltbox")
+
+
+def score_patches(
+    columns: Mapping[str, np.ndarray], labels: Mapping[str, Labels], classes: tuple[str, ...]
+) -> Task1Score:
+    """Score what :func:`tiltbox.model.inference.detect_patches` returns, each patch as an image."""
+    qboxes = rbox_to_qbox(columns["rboxes"].astype(np.float64))
+    scores = columns["score"].astype(np.float64)
+    detections = {}
+    for index, name in enumerate(classes):
+        rows = columns["label"] == index
+        detections[name] = ClassDetections.of(columns["patch"][rows].tolist(), scores[rows], qboxes[rows])
+    return evaluate_task1(detections, labels, classes)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one validation; AP as fractions, None without objects.
+
+    Attributes:
+        seconds: That it took.
+    """
+
+    AP50: float | None
+    mAP: float | None
+    patches: int
+    seconds: float
+
+    @property
+    def row(self) -> list[str]:
+        """In the order of ``COLUMNS``."""
+        values = ["" if value is None else f"{value:.6f}" for value in (self.AP50, self.mAP)]
+        return [*values, f"{self.seconds:.1f}"]
+
+    def __str__(self) -> str:
+        values = {"AP50": self.AP50, "mAP": self.mAP}
+        known = [f"{key} {100 * value:.2f}" for key, value in values.items() if value is not None]
+        return ", ".join(known) or "no objects to score"
+
+
+class Validation:
+    """Validates after those epochs that are due, and keeps the best weights.
+
+    To be used in all processes alike: each detects on its share of the patches.
+
+    Args:
+        settings: ``validation`` of the resolved configuration (:mod:`tiltbox.training.config`).
+        work: Where the best weights are kept (:mod:`tiltbox.training.best`).
+    """
+
+    def __init__(self, settings: Mapping, work: Path) -> None:
+        self._settings, self._work = settings, work
+        self._labels = patches_to_validate(Path(settings["patches"]), settings["most"], settings["images"])
+        self._scores: dict[int, float] = {}  # AP50 by epoch
+
+    def remember(self, rows: Iterable[Mapping[str, str]]) -> None:
+        """Take up the rows of history.csv that a resumed training has."""
+        self._scores = scores_by_epoch(rows)
+
+    def is_due(self, epoch: int, epochs: int) -> bool:
+        """Every few epochs, counted from the last, so that the curve has its end."""
+        return (epochs - epoch) % self._settings["every"] == 0
+
+    def after_epoch(self, runner, epoch: int) -> Scores | None:
+        """Validate the weights that the training would end with; None where that failed.
+
+        Raises:
+            TrainingError: The detector's outputs are not finite.
+        """
+        begun = time.monotonic()
+        model = _averaged(runner) or _unwrapped(runner.model)
+        found = self._agreed(self._detected(model))
+        if isinstance(found, TiltboxError):
+            return self._failed(found, epoch)
+        scores = Scores(*found, len(self._labels), time.monotonic() - begun)
+        if scores.AP50 is not None:
+            self._scores[epoch] = scores.AP50
+        if get_rank() == 0:
+            what = (epoch, scores, scores.patches, scores.seconds)
+            log.info("validation after epoch %d: %s, on %d patches in %.1f s", *what)
+            if best_epoch(self._scores) == epoch:
+                self._keep(model, epoch)
+        return scores
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether the last few validations were no better than one before."""
+        patience, best = self._settings["patience"], best_epoch(self._scores)
+        return bool(patience and best) and sum(epoch > best for epoch in self._scores) >= patience
+
+    def _detected(self, model) -> dict[str, np.ndarray] | TiltboxError:
+        """On this process's share of the patches; what went wrong all processes have to know."""
+        mine = self._labels[get_rank() :: get_world_size()]
+        images = [path.parents[1] / "images" / f"{path.stem}.png" for path in mine]
+        was_training = model.training
+        try:
+            size, batch = self._settings["image_size"], self._settings["batch"]
+            return detect_patches(model.eval(), images, image_size=size, batch=batch, label="validation")
+        except TiltboxError as error:
+            return error
+        finally:
+            model.train(was_training)
+
+    def _agreed(self, mine: dict[str, np.ndarray] | TiltboxError) -> tuple | TiltboxError:
+        """AP50 and mAP of what all processes found, computed by the first."""
+        parts = all_gather_object(mine)
+        result = [next((part for part in parts if isinstance(part, TiltboxError)), None)]
+        if result[0] is None and get_rank() == 0:
+            result[0] = self._scored(parts)
+        broadcast_object_list(result)
+        return result[0]
+
+    def _scored(self, parts: list[dict[str, np.ndarray]]) -> tuple | TiltboxError:
+        columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        classes = tuple(self._settings["classes"])
+        try:
+            labels = {path.stem: read_labels(path, classes) for path in self._labels}
+        except TiltboxError as error:
+            return error
+        found = score_patches(columns, labels, classes)
+        return found.ap(0.5), found.mean_ap
+
+    def _failed(self, error: TiltboxError, epoch: int) -> None:
+        """A training goes on without scores, unless they decide how it ends."""
+        if isinstance(error, CheckpointError):
+            problem = "the detector gives scores or boxes that are not finite, so the training diverged"
+            raise TrainingError(f"epoch {epoch}", problem, REMEDY)
+        if self._settings["patience"] or self._settings["checkpoint"] == "best":
+            raise error
+        if get_rank() == 0:
+            log.warning("no validation after epoch %d: %s", epoch, error)
+
+    def _keep(self, model, epoch: int) -> None:
+        """Those before the last stay until the next: a training that is killed now repeats this epoch."""
+        for path in kept_weights(self._work)[:-1]:
+            path.unlink()
+        with whole_file(weights_of(self._work, epoch)) as temporary:
+            torch.save({"state_dict": model.state_dict()}, temporary)
+
+
+def _averaged(runner):
+    hooks = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    return next((hook.ema_model.module for hook in hooks), None)
+
+
+def _unwrapped(model):
+    return getattr(model, "module", model)

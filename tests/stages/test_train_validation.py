@@ -1,0 +1,120 @@
+"""A training that is scored on its way: on the test split, or on images held out of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiltbox.dota.mini import render_mini
+from tiltbox.errors import DataError, SettingsError
+from tiltbox.model.checkpoint import read_checkpoint
+from tiltbox.provenance import read_provenance
+from tiltbox.settings.schedules import Epochs, Schedule, Validation, find_schedule
+from tiltbox.settings.variants import find_variant
+from tiltbox.stages.split import split
+from tiltbox.stages.train import train
+from tiltbox.stages.verify import verify
+
+NAME = "yoloms-xs-current"
+VARIANT = find_variant(NAME)
+
+
+def schedule(epochs: int, **validation: object) -> Schedule:
+    changes = {
+        "epochs": Epochs(xs=epochs, s=1, l=1),
+        "max_steps": None,
+        "batch": 4,
+        "image_size": 64,
+        "threads": 1,
+        "validation": Validation(**validation),
+    }
+    return find_schedule("smoke").model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two images to train on and one to validate on."""
+    folder = tmp_path_factory.mktemp("mini")
+    render_mini(folder / "raw", images={"train": 2, "val": 1, "test": 0})
+    for name in ("train", "val"):
+        split([folder / "raw" / name], folder / name, size=256, overlap=0, workers=1)
+    return folder
+
+
+def history(out: Path) -> list[dict[str, str]]:
+    with (out / "history.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(path)[0]
+
+
+def same(one: dict, other: dict) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_scores_on_the_way_change_no_weights(folder, tmp_path):
+    """They stand in the rows of their epochs, the last one among them."""
+    plan = schedule(3, every=2)
+    for name, validate in (("with", folder / "val"), ("without", None)):
+        train(NAME, VARIANT, plan, folder / "train", tmp_path / name, gpus=0, validate=validate)
+    rows = history(tmp_path / "with")
+    assert [bool(row["val_AP50"]) for row in rows] == [True, False, True]
+    assert all(0 <= float(row["val_mAP"]) <= 1 for row in (rows[0], rows[2]))
+    assert not any(row["val_AP50"] for row in history(tmp_path / "without"))
+    facts = [json.loads((tmp_path / name / "train.json").read_text()) for name in ("with", "without")]
+    assert facts[0]["validation"]["held_out_images"] == 0 and facts[1]["validation"] is None
+    assert facts[0]["config_hash"] == facts[1]["config_hash"]
+    ends = [weights(tmp_path / name / "checkpoint.pth") for name in ("with", "without")]
+    assert same(*ends)
+
+
+def test_the_best_of_a_training_that_ends_early(folder, tmp_path):
+    """Nothing is learned in so few steps, so no epoch is better than the first."""
+    out, patience = tmp_path / "out", {"patience": 1, "checkpoint": "best"}
+    plan = schedule(5, every=1, share=0.5, **patience)
+    train(NAME, VARIANT, plan, folder / "train", out, gpus=0)
+    facts = json.loads((out / "train.json").read_text())
+    assert (facts["epochs"], facts["steps"], len(history(out))) == (2, 2, 2)
+    found = facts["validation"]
+    assert (found["held_out_images"], found["best_epoch"], found["checkpoint"]) == (1, 1, "best")
+    assert facts["data"]["images"] == 1 and facts["data"]["patches"] <= 4
+
+    shorter = schedule(5, every=1, share=0.5).model_copy(update={"max_steps": 1})
+    train(NAME, VARIANT, shorter, folder / "train", tmp_path / "one", gpus=0)
+    best, last = weights(out / "checkpoint.pth"), weights(out / "last.pth")
+    assert same(best, weights(tmp_path / "one/checkpoint.pth")) and not same(best, last)
+    assert any(name.endswith("last.pth") for name in read_provenance(out / "provenance.json").outputs)
+
+
+def test_the_other_weights_of_an_earlier_training_go(folder, tmp_path):
+    plan = schedule(2, every=1)
+    train(NAME, VARIANT, plan, folder / "train", tmp_path / "train", gpus=0, validate=folder / "val")
+    assert (tmp_path / "train/best.pth").exists()
+    train(NAME, VARIANT, plan, folder / "train", tmp_path / "train", gpus=0)
+    assert not (tmp_path / "train/best.pth").exists()
+    assert verify(tmp_path).problems == ()
+
+
+def test_processes_share_the_patches(folder, tmp_path, caplog):
+    plan, out = schedule(1, every=1), tmp_path / "out"
+    train(NAME, VARIANT, plan, folder / "train", out, gpus=0, processes=2, validate=folder / "val")
+    (row,) = history(out)
+    assert row["val_AP50"] and row["val_mAP"]
+
+
+def test_two_sets_to_validate_on(folder, tmp_path):
+    plan = schedule(1, share=0.5)
+    with pytest.raises(SettingsError, match="--validate: is for schedules that hold no images out"):
+        train(NAME, VARIANT, plan, folder / "train", tmp_path / "out", gpus=0, validate=folder / "val")
+
+
+def test_patches_that_are_not_there(folder, tmp_path):
+    with pytest.raises(DataError, match="holds no labelled patches to validate on"):
+        train(NAME, VARIANT, schedule(1), folder / "train", tmp_path, gpus=0, validate=tmp_path / "gone")
+    train(NAME, VARIANT, schedule(1, every=0), folder / "train", tmp_path, gpus=0, validate=tmp_path / "gone")
