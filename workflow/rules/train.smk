@@ -33,7 +33,9 @@ rule train:
                 patches=rules.split_train.output,
                 tracking=rules.tracking.output,
                 weights=rules.weights.output if plan.needs_weights else [],
-                validate=[plan.test_patches / "manifest.json"] if plan.validates else [],
+                validate=(
+                    [plan.test_patches / "manifest.json"] if plan.validates else []
+                ),
             )
         ),
     output:
