@@ -347,7 +347,7 @@ def test_it_resumes_with_other_workers_and_in_another_place(folder, tmp_path, ca
     """None of these changes the result, and many an epoch was dropped for them."""
     caplog.set_level("INFO", "tiltbox")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
-        patch.setattr("tiltbox.stages.train._publish", cut)
+        patch.setattr("tiltbox.stages.train.publish", cut)
         train(NAME, VARIANT, by_epochs(1), folder / "train", tmp_path / "before", gpus=0)
     state = torch.load(tmp_path / "before/work/epoch_1.pth", weights_only=False)
     assert all(group["fused"] for group in state["optimizer"]["param_groups"])
@@ -486,7 +486,7 @@ def test_random_weights_whatever_the_schedule_says(folder, tmp_path, offline, ca
     caplog.set_level("INFO", "tiltbox")
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
-        patch.setattr("tiltbox.stages.train._publish", cut)
+        patch.setattr("tiltbox.stages.train.publish", cut)
         train(NAME, VARIANT, offline, folder / "train", out, gpus=0, start="random")
     bare = offline.model_copy(update={"pretrained": False})
     train(NAME, VARIANT, bare, folder / "train", out, gpus=0)
