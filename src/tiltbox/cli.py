@@ -327,7 +327,7 @@ def _evaluate(verbs) -> None:
         help="classes without objects: left out of the mean, or 0 as the devkit has it (default: null)",
     )
     verb.add_argument(
-        "--images", type=Path, metavar="DIR", help="the images, to log pictures of some (with --track)"
+        "--images", type=Path, metavar="DIR", help="the images, to keep some with their boxes in gallery.json"
     )
     _names(verb)
     _dataset(verb)
@@ -355,6 +355,7 @@ def _run_evaluate(options: Namespace) -> None:
         absent_classes=options.absent_classes,
         classes=_classes(options.dataset),
         names=options.names,
+        images=options.images,
     )
     if options.track:
         _track_evaluation(options, metrics)

@@ -11,6 +11,7 @@ TRACKING_DATABASE, TRACKING_FILES = Path("mlflow.db"), Path("mlartifacts")
 
 SEED = "seed-"  # begins the name of the folder of a training with another seed than 0
 OUTCOMES = "outcomes.parquet"  # beside the metrics
+GALLERY = "gallery.json"  # beside the metrics, where evaluate was given the images
 LEFT_OUT = "left_out.csv"  # in a folder of patches: the objects that no patch contains, and why
 
 
@@ -91,6 +92,15 @@ def tracking_mark(dataset: str) -> Path:
 def weights_mark(dataset: str, name: str) -> Path:
     """Stands for weights in PyTorch's download cache."""
     return results(dataset, name) / ".weights"
+
+
+def gallery(dataset: str, name: str) -> Path:
+    return metrics(dataset, name).with_name(GALLERY)
+
+
+def detector_page(dataset: str, variant: str) -> Path:
+    """All that the leaderboard says of one variant."""
+    return RESULTS / dataset / "detectors" / f"{variant}.html"
 
 
 def leaderboard(dataset: str, suffix: str) -> Path:

@@ -178,6 +178,86 @@ class CurvePoint(Record):
     precision: Fraction
 
 
+Corners = tuple[float, float, float, float, float, float, float, float]
+
+
+class GalleryObject(Record):
+    """A labelled object.
+
+    Attributes:
+        corners: ``x1 y1 … x4 y4``, pixels of the picture's window.
+        difficult: Counts neither way.
+    """
+
+    kind: str
+    corners: Corners
+    difficult: bool
+
+
+class GalleryDetection(Record):
+    """A detection, and what the evaluation made of it.
+
+    Attributes:
+        corners: As those of objects.
+        verdict: ``right``, ``wrong``, or ``aside`` where it matches a difficult object.
+        object: The object that it is right about, a place among the picture's objects.
+    """
+
+    kind: str
+    corners: Corners
+    score: float
+    verdict: Literal["right", "wrong", "aside"]
+    object: Count | None = None
+
+
+class GalleryImage(Record):
+    """An image, or a window of a large one, with its objects and the detections in it.
+
+    Attributes:
+        name: Of the image.
+        source: Hash of the image file (:func:`tiltbox.provenance.file_hash`).
+        left, top, width, height: The window in pixels of the image.
+        picture: A data URI of the window.
+    """
+
+    name: str
+    source: str
+    left: Count
+    top: Count
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    picture: str = Field(pattern=r"^data:image/(webp|jpeg|png);base64,[A-Za-z0-9+/=]+$")
+    objects: tuple[GalleryObject, ...]
+    detections: tuple[GalleryDetection, ...]
+
+    @property
+    def found(self) -> frozenset[int]:
+        """Places of the objects that a detection is right about."""
+        return frozenset(each.object for each in self.detections if each.verdict == "right")
+
+    @property
+    def missed(self) -> tuple[GalleryObject, ...]:
+        """Objects that count and were not found."""
+        found = self.found
+        return tuple(each for at, each in enumerate(self.objects) if not each.difficult and at not in found)
+
+    def of(self, verdict: str) -> tuple[GalleryDetection, ...]:
+        """The detections with a verdict."""
+        return tuple(each for each in self.detections if each.verdict == verdict)
+
+
+class Gallery(Record):
+    """gallery.json: a few images of the test split with labels, and detections from ``score`` on.
+
+    Attributes:
+        iou: Above which a detection matches an object.
+    """
+
+    iou: Fraction
+    score: float
+    images: tuple[GalleryImage, ...]
+
+
 R = TypeVar("R", bound=Record)
 
 

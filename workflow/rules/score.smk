@@ -80,6 +80,7 @@ rule evaluate:
         curves=layout.metrics(dataset.name, "{run}").with_name("pr_curves.csv"),
         confusion=layout.metrics(dataset.name, "{run}").with_name("confusion.csv"),
         outcomes=layout.metrics(dataset.name, "{run}").with_name("outcomes.parquet"),
+        gallery=layout.gallery(dataset.name, "{run}"),
     log:
         log_file("evaluate"),
     benchmark:

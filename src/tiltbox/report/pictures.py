@@ -15,6 +15,7 @@ from tiltbox.dota.reading import image_name
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.files import whole_file
+from tiltbox.report.examples import most_kinds
 from tiltbox.report.table import counted
 
 # Apart from each other in hue or lightness, and from grass, water and asphalt; then they repeat.
@@ -51,9 +52,11 @@ def example_pictures(
     found = read_results(task1, classes, names)
     truth = {image_name(path): read_labels(path) for path in list_labels(labels)}
     files = {image_name(path): path for path in list_images(images)}
-    chosen = sorted(files.keys() & truth.keys(), key=lambda name: (-len(set(truth[name].classes)), name))
     out.mkdir(parents=True, exist_ok=True)
-    return [_picture(files[name], truth[name], found, classes, score, out) for name in chosen[:count]]
+    return [
+        _picture(files[name], truth[name], found, classes, score, out)
+        for name in most_kinds(files, truth, count)
+    ]
 
 
 def draw_boxes(

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.labels import read_labels
+from tiltbox.dota.images import list_images
+from tiltbox.dota.labels import Labels, read_labels
+from tiltbox.dota.reading import image_name
 from tiltbox.errors import OutputError
 from tiltbox.files import require_file_place, require_writable, whole_file, write_text
-from tiltbox.layout import OUTCOMES
+from tiltbox.layout import GALLERY, OUTCOMES
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, angle_error
 from tiltbox.metrics.bootstrap import Outcomes, outcomes_of
 from tiltbox.metrics.confusion import Confusion, confusion
@@ -23,6 +25,7 @@ from tiltbox.metrics.outcomes_file import write_outcomes
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 from tiltbox.provenance import LABEL_FILES, TASK1_FILES, Begun, beside
 from tiltbox.records import Metrics, write_record
+from tiltbox.report.examples import gallery, most_kinds
 from tiltbox.stages.scored import label_files, read_scored
 
 # Beside the metrics.
@@ -43,13 +46,15 @@ def evaluate(
     absent_classes: str = "null",
     classes: Sequence[str] = DOTA_V1_CLASSES,
     names: Path | None = None,
+    images: Path | None = None,
 ) -> dict:
-    """Score detections and write ``out``, and beside it four files with more.
+    """Score detections and write ``out``, and beside it four files with more, or five.
 
     ``dota.txt`` is the block that the DOTA server prints. ``pr_curves.csv`` has, for each class with objects
     and for IoU thresholds 0.5 and 0.75, at most 200 points of precision over recall. ``confusion.csv`` says
     for the objects of each class what they were taken for (:mod:`tiltbox.metrics.confusion`), and
-    ``outcomes.parquet`` what came of each detection (:mod:`tiltbox.metrics.outcomes_file`).
+    ``outcomes.parquet`` what came of each detection (:mod:`tiltbox.metrics.outcomes_file`). ``gallery.json``
+    has a few of the ``images`` with their objects and detections (:class:`tiltbox.records.Gallery`).
 
     Args:
         task1: A folder or zip of ``Task1_<class>.txt`` of whole images, or Ultralytics' predictions.json.
@@ -59,6 +64,7 @@ def evaluate(
         absent_classes: ``"null"`` leaves classes without objects out of the means, ``"zero"`` counts 0.
         classes: What to score, in the order of the result.
         names: The data file that says what the categories of a predictions.json are.
+        images: The folder of the images; images that are not there are not in the gallery.
 
     Returns:
         The metrics, as they are written: AP as fractions, angle errors in degrees
@@ -76,7 +82,8 @@ def evaluate(
     truth = {name: read_labels(path, classes) for name, path in files.items()}
     found = read_scored(task1, classes, truth, names)
     begun.reads(task1, pattern=TASK1_FILES if task1.is_dir() else None)
-    begun.reads(*([names] if names else []))
+    shown = _examples(images, truth) if images else {}
+    begun.reads(*([names] if names else []), *shown.values())
     score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
     record = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
     record = record.model_copy(update={"absent_classes": absent_classes})
@@ -91,6 +98,9 @@ def evaluate(
         log.info("most often taken for another class: %s", pairs)
     write_record(out, record)
     outputs = [out, *(out.with_name(name) for name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES))]
+    if images is not None:
+        outputs.append(out.with_name(GALLERY))
+        write_record(outputs[-1], gallery(shown, found, score))
     settings = {"absent_classes": absent_classes, "classes": list(classes), "split": split}
     begun.record(beside(out), outputs, settings=settings)
     return metrics
@@ -192,13 +202,19 @@ def _hash_of(files: Iterable[Path]) -> str:
     return found.hexdigest()[:12]
 
 
+def _examples(images: Path, truth: Mapping[str, Labels]) -> dict[str, Path]:
+    """The images for the gallery, by name: the same ones for every detector."""
+    files = {image_name(path): path for path in list_images(images)}
+    return {name: files[name] for name in most_kinds(files, truth)}
+
+
 def _require_place(out: Path, labels: Path, task1: Path) -> None:
     """Refuse, before any work is done, a file that cannot be or that would spoil another."""
     require_file_place(out)
     inside = out.parent.resolve() == task1.resolve() and out.name.startswith("Task1")
     if inside or out.resolve() == task1.resolve():
         raise OutputError(out, "is what is to be scored", "choose another file with --out")
-    if out.name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES):
+    if out.name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES, GALLERY):
         raise OutputError(out, "is the name of another result", "choose another with --out")
     if out.parent.resolve() == labels.resolve():
         problem = f"lies among the labels, where {SERVER_BLOCK} would be taken for one of them"

@@ -1,0 +1,175 @@
+"""A few images of the test split for the gallery: which ones, their pictures, and what became of each box.
+
+What is a hit is what the evaluation says (:meth:`tiltbox.metrics.score.Matches.verdicts`); nothing is matched
+here.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from tiltbox.dota.images import read_image
+from tiltbox.dota.labels import Labels
+from tiltbox.dota.task1 import ClassDetections
+from tiltbox.dota.windows import Window, sliding_windows
+from tiltbox.metrics.score import Task1Score
+from tiltbox.provenance import file_hash
+from tiltbox.records import Gallery, GalleryDetection, GalleryImage, GalleryObject
+
+IMAGES = 6
+SCORE, IOU = 0.3, 0.5  # detections that are shown, and what matches
+LARGEST_SIDE = 1024  # pixels; of a larger image a window is shown
+CROWDED = 150  # objects in a window that has so many are hard to tell apart: others are preferred
+MOST_BYTES = 100_000  # of a picture: six of them add 0.8 MB to a page
+QUALITIES = (85, 70, 55, 40, 25, 10)  # of WebP, until it is small enough
+Box = TypeVar("Box", GalleryObject, GalleryDetection)
+FAR_OUTSIDE = 1e5  # a barely trained detector draws boxes of any size
+
+
+def most_kinds(files: Collection[str], labels: Mapping[str, Labels], count: int = IMAGES) -> list[str]:
+    """Names of the images with the most kinds of objects, those with equally many by name.
+
+    Args:
+        files: Names of images that are there.
+        labels: By image.
+    """
+    known = [name for name in files if name in labels]
+    return sorted(known, key=lambda name: (-len(set(labels[name].classes)), name))[:count]
+
+
+def gallery(files: Mapping[str, Path], found: Mapping[str, ClassDetections], score: Task1Score) -> Gallery:
+    """The gallery of these images.
+
+    Args:
+        files: The image file of each name; the score must know them.
+        found: The detections that were scored, by class.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    scored = _Scored(found, score)
+    images = tuple(_example(name, file, scored) for name, file in files.items())
+    return Gallery(iou=IOU, score=SCORE, images=images)
+
+
+def encoded(image: np.ndarray) -> str:
+    """A data URI of a BGR image as WebP: as good as ``MOST_BYTES`` allow, and smaller where none would do."""
+    for quality in QUALITIES:
+        _, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+        if len(data) <= MOST_BYTES:
+            return f"data:image/webp;base64,{base64.b64encode(data.tobytes()).decode()}"
+    return encoded(cv2.resize(image, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Detections by class, and the score that they got."""
+
+    found: Mapping[str, ClassDetections]
+    score: Task1Score
+
+    def objects(self, image: str) -> dict[tuple[str, int], GalleryObject]:
+        """Those of an image, by their class and their row among its objects."""
+        return {
+            (kind, row): GalleryObject(
+                kind=kind, corners=_corners(objects.qboxes[row]), difficult=bool(objects.difficult[row])
+            )
+            for kind, objects in self.score.objects.items()
+            for row in np.flatnonzero(objects.image == objects.names.index(image)).tolist()
+        }
+
+    def detections(self, image: str) -> Iterator[tuple[GalleryDetection, tuple[str, int]]]:
+        """Those of an image that can be drawn, each with the key of the object that it overlaps most."""
+        for kind, found in self.found.items():
+            matches, objects = self.score.classes[kind].matches, self.score.objects[kind]
+            right, aside = matches.verdicts(IOU)
+            qboxes = found.qboxes[matches.rows]
+            mine = self.score.classes[kind].places[matches.rows] == objects.names.index(image)
+            drawn = mine & (matches.scores >= SCORE) & np.isfinite(qboxes).all(axis=1)
+            for at in np.flatnonzero(drawn).tolist():
+                detection = GalleryDetection(
+                    kind=kind,
+                    corners=_corners(qboxes[at]),
+                    score=round(float(matches.scores[at]), 3),
+                    verdict="right" if right[at] else "aside" if aside[at] else "wrong",
+                )
+                yield detection, (kind, int(matches.objects[at]))
+
+
+def _example(name: str, file: Path, scored: _Scored) -> GalleryImage:
+    image = read_image(file)
+    height, width = image.shape[:2]
+    objects = scored.objects(name)
+    window = best_window(width, height, objects.values())
+    left, top, right, bottom = window
+    parted = window != (0, 0, width, height)
+    kept = {key: each for key, each in objects.items() if not parted or _centre_is_in(each, window)}
+    return GalleryImage(
+        name=name,
+        source=file_hash(file),
+        left=left,
+        top=top,
+        width=right - left,
+        height=bottom - top,
+        picture=encoded(image[top:bottom, left:right]),
+        objects=tuple(_moved(each, left, top) for each in kept.values()),
+        detections=tuple(
+            _moved(each, left, top)
+            for each in _kept_detections(scored.detections(name), list(kept), window if parted else None)
+        ),
+    )
+
+
+def _kept_detections(
+    detections: Iterable[tuple[GalleryDetection, tuple[str, int]]],
+    objects: list[tuple[str, int]],
+    window: Window | None,
+) -> Iterator[GalleryDetection]:
+    """Those in a window, if it is not the whole image; a right one goes with its object."""
+    for each, key in detections:
+        if each.verdict == "right":
+            if key in objects:
+                yield each.model_copy(update={"object": objects.index(key)})
+        elif window is None or _centre_is_in(each, window):
+            yield each
+
+
+def best_window(width: int, height: int, objects: Collection[GalleryObject]) -> Window:
+    """The part of an image to show: all of it or, of a large one, the window with the most kinds of objects.
+
+    >>> best_window(600, 400, [])
+    (0, 0, 600, 400)
+    """
+    windows = [
+        (left, top, min(right, width), min(bottom, height))
+        for left, top, right, bottom in sliding_windows(width, height, LARGEST_SIDE, LARGEST_SIDE // 2)
+    ]
+
+    def worth(window: Window) -> tuple[bool, int, int]:
+        kinds = [each.kind for each in objects if _centre_is_in(each, window)]
+        return len(kinds) <= CROWDED, len(set(kinds)), len(kinds)
+
+    return windows[0] if len(windows) == 1 else max(windows, key=worth)
+
+
+def _centre_is_in(box: Box, window: Window) -> bool:
+    left, top, right, bottom = window
+    corners = box.corners
+    return left <= sum(corners[::2]) / 4 < right and top <= sum(corners[1::2]) / 4 < bottom
+
+
+def _corners(qbox: np.ndarray) -> tuple[float, ...]:
+    return tuple(np.clip(qbox, -FAR_OUTSIDE, FAR_OUTSIDE).round(1).tolist())
+
+
+def _moved(box: Box, left: int, top: int) -> Box:
+    """From pixels of the image to those of the window."""
+    corners = tuple(round(value - (left, top)[at % 2], 1) for at, value in enumerate(box.corners))
+    return box.model_copy(update={"corners": corners})
