@@ -14,11 +14,12 @@ from statistics import fmean, stdev
 
 from tiltbox import layout
 from tiltbox.errors import DataError
-from tiltbox.provenance import SUFFIX, beside, images_behind
+from tiltbox.provenance import SUFFIX, Provenance, beside, images_behind, read_provenance
 from tiltbox.records import (
     Complexity,
     CurvePoint,
     Epoch,
+    Gallery,
     Metrics,
     Training,
     read_record,
@@ -42,6 +43,9 @@ class Row:
         config, checkpoint: Files of the training.
         outcomes: What came of each detection, for resampling.
         record: Where the scores come from (:mod:`tiltbox.provenance`).
+        provenance: The record of the training.
+        gallery: A few test images with labels and detections.
+        folder: Where the stages of this run left their files.
         seen_before: How many of the test images are, byte for byte, among those it was trained on; None where
             that is not known.
         others: The same variant trained with further seeds.
@@ -61,6 +65,9 @@ class Row:
     checkpoint: Path | None = None
     outcomes: Path | None = None
     record: Path | None = None
+    provenance: Provenance | None = None
+    gallery: Gallery | None = None
+    folder: Path | None = None
     seen_before: int | None = None
     others: tuple[Row, ...] = ()
     left_out: tuple[int, ...] = ()
@@ -84,6 +91,10 @@ class Row:
     def seeds(self) -> tuple[int, ...]:
         """Of all runs."""
         return tuple(run.seed for run in self.runs if run.training)
+
+    def file(self, name: str) -> Path | None:
+        """A file of this run, by its path in the run's folder; None where it is not there."""
+        return self.folder and _existing(self.folder / name)
 
     def figure(self, key: Key) -> float | None:
         """AP as a fraction, angle errors in degrees, parameters or multiply-adds; None where not known.
@@ -211,6 +222,9 @@ def _run(folder: Path, of: Path, variant: Variant | None, complexity: Complexity
         outcomes=_existing(folder / "evaluate" / layout.OUTCOMES),
         seen_before=_seen_before(folder),
         record=_existing(beside(folder / "evaluate" / "metrics.json")),
+        provenance=_provenance(folder / "train" / SUFFIX),
+        gallery=read_record(Gallery, folder / "evaluate" / layout.GALLERY),
+        folder=folder,
     )
 
 
@@ -218,6 +232,10 @@ def _seen_before(folder: Path) -> int | None:
     trained = images_behind(folder / "train" / SUFFIX)
     tested = images_behind(beside(folder / "predict" / "detections.parquet"))
     return None if trained is None or tested is None else len(trained & tested)
+
+
+def _provenance(path: Path) -> Provenance | None:
+    return read_provenance(path) if path.is_file() else None
 
 
 def _existing(path: Path) -> Path | None:

@@ -33,15 +33,26 @@ Box = TypeVar("Box", GalleryObject, GalleryDetection)
 FAR_OUTSIDE = 1e5  # a barely trained detector draws boxes of any size
 
 
-def most_kinds(files: Collection[str], labels: Mapping[str, Labels], count: int = IMAGES) -> list[str]:
-    """Names of the images with the most kinds of objects, those with equally many by name.
+def varied(files: Collection[str], labels: Mapping[str, Labels], count: int = IMAGES) -> list[str]:
+    """Names of images that show many kinds of objects, the same ones for every detector.
+
+    First the one with the most kinds, then always the one that adds the most; once all were shown, again from
+    the start. Equal ones go by name.
 
     Args:
         files: Names of images that are there.
         labels: By image.
     """
-    known = [name for name in files if name in labels]
-    return sorted(known, key=lambda name: (-len(set(labels[name].classes)), name))[:count]
+    left = {name: set(labels[name].classes) for name in sorted(files) if name in labels}
+    chosen: list[str] = []
+    shown: set[str] = set()
+    while left and len(chosen) < count:
+        if shown and all(kinds <= shown for kinds in left.values()):
+            shown = set()
+        best = max(left, key=lambda name: (len(left[name] - shown), len(left[name])))
+        shown |= left.pop(best)
+        chosen.append(best)
+    return chosen
 
 
 def gallery(files: Mapping[str, Path], found: Mapping[str, ClassDetections], score: Task1Score) -> Gallery:

@@ -15,6 +15,7 @@ from tiltbox.report.tables import (
     model_table,
     published_table,
     run_table,
+    source_table,
     training_table,
 )
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
@@ -48,6 +49,7 @@ def leaderboard(
         ("classes", "AP50 by class"): class_table(rows, published),
         ("angles", "Angle error by class"): angle_table(rows),
         ("training", "Training"): training_table(rows),
+        ("sources", "Where the figures come from"): source_table(rows, out),
     }
     sections = tuple(Section(*names, table) for names, table in tables.items() if table)
     names = dict.fromkeys(row.dataset for row in rows)

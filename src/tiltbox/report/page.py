@@ -1,7 +1,11 @@
-"""The leaderboard as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+"""The leaderboard as one HTML page that needs nothing else: no script, font or picture from elsewhere.
+
+A small script of its own sorts tables and chooses what the gallery shows; without it, all is there.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +14,36 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tiltbox.report.collect import Row
+from tiltbox.report.gallery import Exhibition, exhibition
 from tiltbox.report.leaderboard import Leaderboard
 from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot
+from tiltbox.report.table import Table
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
+
+GALLERY = "gallery"
+BEFORE_GALLERY = ("models", "generations", "runs", "published", "classes", "angles")
 
 
 @dataclass(frozen=True)
 class Plot:
     caption: str
     svg: Markup
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page: a table with its plots, or the gallery.
+
+    Attributes:
+        floor: The share at which shades of the table begin; None where it has none.
+    """
+
+    key: str
+    title: str
+    table: Table | None = None
+    floor: float | None = None
+    plots: tuple[Plot, ...] = ()
+    exhibition: Exhibition | None = None
 
 
 def page(board: Leaderboard, rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str:
@@ -30,14 +55,36 @@ def page(board: Leaderboard, rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("page.html.j2").render(board=board, plots=_plots(rows, sure))
+    parts = _parts(board, rows, sure)
+    return templates.get_template("page.html.j2").render(title=board.title, parts=parts)
+
+
+def _parts(board: Leaderboard, rows: Sequence[Row], sure: Uncertainty) -> list[Part]:
+    plots = _plots(rows, sure)
+    parts = [
+        Part(each.key, each.title, each.table, _floor(each.table), tuple(plots.get(each.key, ())))
+        for each in board.sections
+    ]
+    if shown := exhibition(rows):
+        at = sum(part.key in BEFORE_GALLERY for part in parts)
+        parts.insert(at, Part(GALLERY, "Predictions beside labels", exhibition=shown))
+    return parts
+
+
+def _floor(table: Table) -> float | None:
+    """A tenth at or below the least share, so that shades tell even good ones apart."""
+    shares = [cell.share for row in table.rows for cell in row if cell.share is not None]
+    return min(0.9, math.floor(10 * min(shares)) / 10) if shares else None
 
 
 def _plots(rows: Sequence[Row], sure: Uncertainty) -> dict[str, list[Plot]]:
     """The plots that there is data for, by the section they belong to."""
     curves = {(row.size or "other").upper(): curves_plot(rows, row.size) for row in rows}
     drawn = {
-        "models": {"Accuracy over cost: AP50 against multiply-adds": accuracy_plot(rows, sure)},
+        "models": {
+            "Accuracy over cost: AP50 against multiply-adds": accuracy_plot(rows, "flops", sure),
+            "Accuracy over size: AP50 against parameters": accuracy_plot(rows, "params", sure),
+        },
         "classes": {f"{size}: precision over recall at IoU 0.5": svg for size, svg in curves.items()},
         "training": {"Training loss": loss_plot(rows)},
     }

@@ -15,7 +15,7 @@ from tiltbox.dota.reading import image_name
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.files import whole_file
-from tiltbox.report.examples import most_kinds
+from tiltbox.report.examples import varied
 from tiltbox.report.table import counted
 
 # Apart from each other in hue or lightness, and from grass, water and asphalt; then they repeat.
@@ -43,7 +43,7 @@ def example_pictures(
     count: int = 4,
     score: float = 0.3,
 ) -> list[Path]:
-    """Write PNGs of the ``count`` images with the most kinds of objects: labels left, detections right.
+    """Write PNGs of ``count`` images with many kinds of objects: labels left, detections right.
 
     Args:
         task1, names: Merged detections, as evaluate takes them; those from ``score`` on are drawn.
@@ -54,8 +54,7 @@ def example_pictures(
     files = {image_name(path): path for path in list_images(images)}
     out.mkdir(parents=True, exist_ok=True)
     return [
-        _picture(files[name], truth[name], found, classes, score, out)
-        for name in most_kinds(files, truth, count)
+        _picture(files[name], truth[name], found, classes, score, out) for name in varied(files, truth, count)
     ]
 
 

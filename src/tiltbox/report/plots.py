@@ -11,17 +11,21 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from tiltbox.report.collect import Row, class_names
 from tiltbox.report.comparison import trained_alike
+from tiltbox.report.table import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
+Cost = Literal["flops", "params"]
 # Stand-in colour: what takes its place in the page.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = {"previous": "#040404", "current": "#050505", None: MUTED}
@@ -33,6 +37,7 @@ _VARIABLES = {
     SERIES["current"]: "var(--current)",
 }
 _MARKERS = {"previous": "o", "current": "D", None: "s"}
+COST_NAMES = {"flops": "multiply-adds (G)", "params": "parameters (M)"}
 PANELS_WIDE = 5  # classes in a row
 LONGEST_TITLE = 20  # letters that fit above a panel
 _STYLE = {
@@ -63,13 +68,13 @@ _STYLE = {
 }
 
 
-def accuracy_plot(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str | None:
-    """AP50 over FLOPs with its 95 % interval; None where no row has both.
+def accuracy_plot(rows: Sequence[Row], cost: Cost = "flops", sure: Uncertainty = UNKNOWN) -> str | None:
+    """AP50 over FLOPs or parameters with its 95 % interval; None where no row has both.
 
     A line joins neighbours of a generation that were trained alike; what was trained for fewer epochs than
     others is hollow.
     """
-    rows = [row for row in rows if None not in (row.figure("AP50"), row.figure("flops"))]
+    rows = [row for row in rows if None not in (row.figure("AP50"), row.figure(cost))]
     if not rows:
         return None
     with matplotlib.rc_context(_STYLE):
@@ -77,17 +82,19 @@ def accuracy_plot(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str | Non
         axes = figure.subplots()
         for generation in SERIES:
             of_it = [row for row in rows if row.generation == generation]
-            _generation_line(axes, generation, of_it)
-            _generation_points(axes, generation, of_it, _longest(rows), sure)
+            _generation_line(axes, generation, of_it, cost)
+            _generation_points(axes, generation, of_it, cost, _longest(rows), sure)
         for row in rows:
-            _name_point(axes, row, rows)
-        axes.set(xlabel="multiply-adds (G)", ylabel="AP50 (%)")
+            _name_point(axes, row, rows, cost, sure)
+        axes.set(xlabel=COST_NAMES[cost], ylabel="AP50 (%)")
         axes.margins(x=0.08, y=0.18)
         axes.set_xlim(left=0)
         low, high = axes.get_ylim()
         axes.set_ylim(max(0, low), max(1, high))
         axes.legend(labelcolor=INK, loc="best")
-        return _svg(figure, "accuracy")
+        places = {row.name: _place(row, cost) for row in rows}
+        found = [f"{name}: {y:.2f} % at {x:.2f}" for name, (x, y) in places.items()]
+        return _svg(figure, f"accuracy-{cost}", f"AP50 over {COST_NAMES[cost]}", "; ".join(found))
 
 
 def loss_plot(rows: Sequence[Row]) -> str | None:
@@ -102,7 +109,12 @@ def loss_plot(rows: Sequence[Row]) -> str | None:
         for size, axes in zip(sizes, panels, strict=True):
             _loss_panel(axes, size, [row for row in rows if row.size == size])
         panels[0].set_ylabel("loss, mean of the epoch")
-        return _svg(figure, "loss")
+        found = [
+            f"{row.name}: from {row.history[0].loss:.3g} to {row.history[-1].loss:.3g}"
+            f" over {counted(row.history[-1].epoch, 'epoch')}"
+            for row in rows
+        ]
+        return _svg(figure, "loss", "Training loss over epochs", "; ".join(found))
 
 
 def curves_plot(rows: Sequence[Row], size: str | None) -> str | None:
@@ -126,7 +138,9 @@ def curves_plot(rows: Sequence[Row], size: str | None) -> str | None:
         figure.supylabel("precision", color=MUTED, fontsize=10)
         lines = panels[0].get_lines()
         figure.legend(handles=lines, loc="outside upper right", ncols=len(lines), labelcolor=INK)
-        return _svg(figure, f"curves-{size}")
+        drawn = f"A panel for each of {counted(len(names), 'class', 'classes')}, with a line for each of "
+        drawn += f"{', '.join(row.name for row in rows)}. AP50 in the table sums each line up."
+        return _svg(figure, f"curves-{size}", "Precision over recall at IoU 0.5", drawn)
 
 
 def _curves_panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
@@ -144,29 +158,29 @@ def _curves_panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _generation_line(axes: Axes, generation: str | None, rows: list[Row]) -> None:
-    rows = sorted(rows, key=lambda row: row.figure("flops"))
+def _generation_line(axes: Axes, generation: str | None, rows: list[Row], cost: Cost) -> None:
+    rows = sorted(rows, key=lambda row: row.figure(cost))
     for one, other in pairwise(rows) if generation else ():
         if trained_alike(one, other):
-            places = zip(*map(_place, (one, other)), strict=True)
+            places = zip(_place(one, cost), _place(other, cost), strict=True)
             axes.plot(*places, "-", color=SERIES[generation])
 
 
 def _generation_points(
-    axes: Axes, generation: str | None, rows: list[Row], longest: int | None, sure: Uncertainty
+    axes: Axes, generation: str | None, rows: list[Row], cost: Cost, longest: int | None, sure: Uncertainty
 ) -> None:
     label = generation or "other"
     for row in rows:
-        x, y = _place(row)
+        x, y = _place(row, cost)
         if bounds := sure.ranges(row).get("AP50"):
             axes.plot([x, x], [100 * bound for bound in bounds], "-", color=SERIES[generation], linewidth=1)
         shorter = row.training is not None and row.training.epochs != longest
         axes.plot(
             x,
             y,
-            "",
             color=SERIES[generation],
             marker=_MARKERS[generation],
+            linestyle="none",
             markerfacecolor="none" if shorter else SERIES[generation],
             label=label,
             clip_on=False,  # a point on the axis is drawn whole
@@ -174,21 +188,22 @@ def _generation_points(
         label = None  # one entry of the legend is enough
 
 
-def _place(row: Row) -> tuple[float, float]:
+def _place(row: Row, cost: Cost) -> tuple[float, float]:
     """In the plot of accuracy over cost."""
-    return row.figure("flops") / 1e9, 100 * row.figure("AP50")
+    return row.figure(cost) / {"flops": 1e9, "params": 1e6}[cost], 100 * row.figure("AP50")
 
 
 def _longest(rows: Sequence[Row]) -> int | None:
     return max((row.training.epochs for row in rows if row.training), default=None)
 
 
-def _name_point(axes: Axes, row: Row, rows: Sequence[Row]) -> None:
-    """Write the row's name above its point or, where another of its size stands higher, below."""
-    place = _place(row)
+def _name_point(axes: Axes, row: Row, rows: Sequence[Row], cost: Cost, sure: Uncertainty) -> None:
+    """Write the row's name above its interval or, where another of its size stands higher, below."""
+    x, y = _place(row, cost)
+    low, high = (100 * bound for bound in sure.ranges(row).get("AP50") or (y / 100, y / 100))
     others = [other for other in rows if other.size == row.size and other is not row]
     above = all(row.figure("AP50") >= other.figure("AP50") for other in others)
-    offset = (0, 8) if above else (0, -16)
+    place, offset = ((x, max(y, high)), (0, 7)) if above else ((x, min(y, low)), (0, -15))
     axes.annotate(_label(row), place, offset, textcoords="offset points", ha="center", color=INK)
 
 
@@ -214,8 +229,11 @@ def _loss_panel(axes: Axes, size: str | None, rows: list[Row]) -> None:
     axes.legend(labelcolor=INK, fontsize=9, handlelength=1.2)
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an ``<svg>`` element that scales with the page; ids begin with ``name``."""
+def _svg(figure: Figure, name: str, title: str, description: str) -> str:
+    """The figure as an ``<svg>`` element that scales with the page; ids begin with ``name``.
+
+    Title and description are what a screen reader says of it.
+    """
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -227,4 +245,9 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r"(\.\d\d)\d+", r"\1", svg)  # hundredths of a point are fine enough
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
-    return svg
+    labels = f"{name}-title", f"{name}-description"
+    said = (
+        f'<title id="{labels[0]}">{escape(title)}</title><desc id="{labels[1]}">{escape(description)}</desc>'
+    )
+    head, rest = svg.removeprefix("<svg").split(">", 1)
+    return f'<svg role="img" aria-labelledby="{labels[0]}" aria-describedby="{labels[1]}"{head}>{said}{rest}'

@@ -16,12 +16,14 @@ class Cell:
         link: A file, relative to the leaderboard.
         kind: ``best`` of its column; a difference for ``better`` or ``worse``.
         share: From 0 to 1, shown as the strength of a shade.
+        sort: What the page sorts by, where the number that the text begins with will not do.
     """
 
     text: str
     link: str | None = None
     kind: Literal["", "best", "better", "worse"] = ""
     share: float | None = None
+    sort: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Table:
         group: Rows that belong together, where they come in groups.
         total: Whether the last row sums the others up.
         notes: Sentences to stand below it.
+        sortable: Whether its rows mean the same in any order.
     """
 
     caption: str
@@ -42,6 +45,7 @@ class Table:
     group: int | None = None
     total: bool = False
     notes: tuple[str, ...] = ()
+    sortable: bool = True
 
 
 def percent(value: float | None) -> str:
@@ -114,9 +118,9 @@ def aligned(columns: tuple[str, ...], rows: list[tuple[str, ...]], words: int = 
     ]
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
     """
-    >>> counted(1, "image"), counted(0, "image")
-    ('1 image', '0 images')
+    >>> counted(1, "image"), counted(0, "image"), counted(2, "class", "classes")
+    ('1 image', '0 images', '2 classes')
     """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

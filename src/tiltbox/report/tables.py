@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from tiltbox.provenance import SUFFIX
 from tiltbox.records import Training
 from tiltbox.report.collect import Row, class_names
 from tiltbox.report.comparison import (
@@ -94,6 +95,7 @@ def generation_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table 
         ("model", *(figure.label for figure in FIGURES)),
         tuple(line for pair in found for line in _pair_rows(*pair, sure)),
         group=4,
+        sortable=False,
         notes=(
             "Differences of accuracy are in percentage points, of angles in degrees.",
             *pair_notes(found, sure),
@@ -174,7 +176,22 @@ def training_table(rows: Sequence[Row]) -> Table | None:
         for label, fact in TRAINING_FACTS.items()
     ]
     seeds = (Cell("seeds"), *(Cell(", ".join(map(str, row.seeds))) for row in trained))
-    return Table("How each variant was trained", ("", *(row.name for row in trained)), (*lines, seeds))
+    columns = ("", *(row.name for row in trained))
+    return Table("How each variant was trained", columns, (*lines, seeds), sortable=False)
+
+
+def source_table(rows: Sequence[Row], out: Path) -> Table | None:
+    """Where the figures come from: a line for each training, files linked relative to the folder ``out``."""
+    runs = [run for row in rows for run in row.runs if run.training]
+    if not runs:
+        return None
+    return Table(
+        "What each detector was trained with, and its files",
+        ("model", "seed", "commit", "patches", "settings", "processor", "started (UTC)", "time", *FILES),
+        tuple(_source_row(run, out) for run in runs),
+        words=7,
+        notes=(SOURCE_NOTE,),
+    )
 
 
 def terminal_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str:
@@ -219,6 +236,24 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+# What a training leaves in its folder, by what it is called here.
+FILES = {
+    "config": "train/config.py",
+    "losses": "train/history.csv",
+    "weights": "train/checkpoint.pth",
+    "detections": "predict/detections.parquet",
+    "Task1": "merge/Task1.zip",
+    "scores": "evaluate/metrics.json",
+    "curves": "evaluate/pr_curves.csv",
+    "confusion": "evaluate/confusion.csv",
+    "record": f"train/{SUFFIX}",
+}
+SOURCE_NOTE = (
+    "A + after a commit: files differed from it. The same hash under patches means the same pixels and"
+    " labels, under settings the same resolved settings. Records contain the command, all versions, and a"
+    " hash of every file that was read and written; 'tiltbox verify' checks them back to the images."
+)
+
 MODEL_NOTES = (
     *(accuracy_note, left_out_note, seen_note, angle_note),
     *(label_note, patch_note, effort_note, input_note),
@@ -253,6 +288,24 @@ def _model_row(row: Row, out: Path, sign: str) -> tuple[Cell, ...]:
         _link(row.config, out),
         _link(row.checkpoint, out),
         _link(row.record, out, "scores"),
+    )
+
+
+def _source_row(run: Row, out: Path) -> tuple[Cell, ...]:
+    facts, record = run.training, run.provenance
+    commit = facts.git_commit.replace("-dirty", "+")
+    machine = [record.gpu or record.processor, record.kernels] if record else [facts.device]
+    seconds = record.seconds if record else facts.seconds
+    return (
+        Cell(run.name),
+        Cell(str(facts.seed)),
+        Cell(commit),
+        Cell(str(facts.data.get("contents", MISSING))[:12]),
+        Cell(facts.config_hash),
+        Cell(" ".join(filter(None, machine))),
+        Cell(record.started[:16].replace("T", " ") if record else MISSING),
+        Cell(duration(seconds), sort=seconds),
+        *(_link(run.file(place), out, label) for label, place in FILES.items()),
     )
 
 

@@ -25,7 +25,7 @@ from tiltbox.metrics.outcomes_file import write_outcomes
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 from tiltbox.provenance import LABEL_FILES, TASK1_FILES, Begun, beside
 from tiltbox.records import Metrics, write_record
-from tiltbox.report.examples import gallery, most_kinds
+from tiltbox.report.examples import gallery, varied
 from tiltbox.stages.scored import label_files, read_scored
 
 # Beside the metrics.
@@ -205,7 +205,7 @@ def _hash_of(files: Iterable[Path]) -> str:
 def _examples(images: Path, truth: Mapping[str, Labels]) -> dict[str, Path]:
     """The images for the gallery, by name: the same ones for every detector."""
     files = {image_name(path): path for path in list_images(images)}
-    return {name: files[name] for name in most_kinds(files, truth)}
+    return {name: files[name] for name in varied(files, truth)}
 
 
 def _require_place(out: Path, labels: Path, task1: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiltbox.errors import DataError
 from tiltbox.files import require_writable, write_text
-from tiltbox.layout import OUTCOMES
+from tiltbox.layout import GALLERY, OUTCOMES
 from tiltbox.provenance import SUFFIX, Begun, read_provenance
 from tiltbox.report.collect import Row, collect
 from tiltbox.report.leaderboard import leaderboard
@@ -79,7 +79,8 @@ def _remove_others(record: Path, written: Collection[Path]) -> None:
 
 def _files(folder: Path) -> list[Path]:
     """What the report reads of a variant, and the records of it, by which the chain goes on."""
-    read = ("train.json", "history.csv", "metrics.json", "pr_curves.csv", OUTCOMES, "complexity.json")
+    read = ("train.json", "history.csv", "metrics.json", "pr_curves.csv", OUTCOMES, GALLERY)
+    read += ("complexity.json",)
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     finished = (path for path in found if not _is_work(path.relative_to(folder)))
     return [path for path in finished if path.name in read or path.name.endswith(SUFFIX)]
