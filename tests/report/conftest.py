@@ -15,6 +15,10 @@ from tiltbox.records import (
     Complexity,
     CurvePoint,
     Epoch,
+    Gallery,
+    GalleryDetection,
+    GalleryImage,
+    GalleryObject,
     Metrics,
     Training,
 )
@@ -85,6 +89,50 @@ def make_row() -> Callable[..., Row]:
             "complexity": Complexity(input=(1, 3, 1024, 1024), params=4_480_000, flops=22_240_000_000),
         }
         return Row(name, **(parts | changes))
+
+    return make
+
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAA"
+    "SUVORK5CYII="
+)
+
+
+def box(x: float, y: float) -> tuple[float, ...]:
+    return (x, y, x + 10, y, x + 10, y + 6, x, y + 6)
+
+
+@pytest.fixture
+def make_gallery() -> Callable[..., Gallery]:
+    """An image with four ships, one of them difficult; so many of the three others are found, in their order.
+
+    Each of ``alarms`` is a detection, with that score, where nothing is.
+    """
+
+    def make(found: int = 2, alarms: tuple[float, ...] = (0.5,), **changes) -> Gallery:
+        objects = [GalleryObject(kind="ship", corners=box(10 * at, 20), difficult=at == 3) for at in range(4)]
+        right = [
+            GalleryDetection(kind="ship", corners=box(10 * at, 21), score=0.9, verdict="right", object=at)
+            for at in range(found)
+        ]
+        wrong = [
+            GalleryDetection(kind="plane", corners=box(50, 60), score=score, verdict="wrong")
+            for score in alarms
+        ]
+        aside = GalleryDetection(kind="ship", corners=box(30, 21), score=0.4, verdict="aside")
+        parts = {
+            "name": "P1",
+            "source": "0" * 32,
+            "left": 0,
+            "top": 0,
+            "width": 100,
+            "height": 80,
+            "picture": PIXEL,
+            "objects": tuple(objects),
+            "detections": (*right, *wrong, aside),
+        }
+        return Gallery(iou=0.5, score=0.3, images=(GalleryImage(**(parts | changes)),))
 
     return make
 

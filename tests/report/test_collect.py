@@ -33,7 +33,7 @@ def test_a_folder_without_variants_says_what_to_run(tmp_path):
 
 def test_an_unfinished_variant_is_an_empty_row(tmp_path):
     add(tmp_path / "mini", "mine", stage="train")
-    assert collect(tmp_path / "mini", {}) == [Row("mine", "mini")]
+    assert collect(tmp_path / "mini", {}) == [Row("mine", "mini", folder=tmp_path / "mini/mine")]
 
 
 def test_the_table_gives_the_order_and_the_design(tmp_path):

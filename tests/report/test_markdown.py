@@ -28,9 +28,10 @@ def test_the_whole_board(make_row, published, tmp_path):
         "## AP50 by class",
         "## Angle error by class",
         "## Training",
+        "## Where the figures come from",
     ]
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 6
+    assert len(tables) == 7
     for table in tables:
         assert len({len(line) for line in table}) == 1
         assert len({line.count("|") for line in table}) == 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from tiltbox.records import GalleryObject
 from tiltbox.report.collect import Row
 from tiltbox.report.leaderboard import leaderboard
 from tiltbox.report.page import page
@@ -50,9 +52,10 @@ def render(published, tmp_path):
 
 
 @pytest.fixture
-def text(make_row, render, tmp_path) -> str:
+def text(make_row, make_gallery, render, tmp_path) -> str:
     checkpoint = tmp_path / "x" / "checkpoint.pth"
-    return render([make_row("yoloms-xs-previous", checkpoint=checkpoint), make_row("yoloms-xs-current", 0.6)])
+    first = make_row("yoloms-xs-previous", checkpoint=checkpoint, gallery=make_gallery(1))
+    return render([first, make_row("yoloms-xs-current", 0.6, gallery=make_gallery(3, ()))])
 
 
 def test_an_unfinished_variant_has_a_page(render):
@@ -62,9 +65,10 @@ def test_an_unfinished_variant_has_a_page(render):
 
 def test_nothing_comes_from_elsewhere(text):
     tags = Tags(text)
-    assert not tags.named("script", "link", "img", "iframe", "object")
+    assert not tags.named("link", "img", "iframe", "object") and tags.named("script") == [{}]
     links = [a.get(key) for _, a in tags.found for key in ("href", "src", "xlink:href") if a.get(key)]
-    assert [link for link in links if not link.startswith("#")] == ["x/checkpoint.pth"]
+    outer = [link for link in links if not link.startswith(("#", "data:image/"))]
+    assert outer == ["x/checkpoint.pth"]
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
 
 
@@ -73,31 +77,52 @@ def test_ids_are_unique_and_links_lead_somewhere(text):
     ids = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     inner = [a["href"][1:] for a in tags.named("a") if a["href"].startswith("#")]
-    assert len(inner) == 6 and set(inner) <= set(ids)
+    assert len(inner) == 9 and set(inner) <= set(ids)
+    used = {a["href"][1:] for a in tags.named("use") if "href" in a}
+    named = {a[key] for _, a in tags.found for key in ("aria-labelledby", "aria-describedby") if key in a}
+    assert used | named <= set(ids)
 
 
 def test_tables_can_be_read_aloud(text):
     tags = Tags(text)
-    assert len(tags.named("caption")) == len(tags.named("table")) == 6
+    assert len(tags.named("caption")) == len(tags.named("table")) == 7
     assert {attributes.get("scope") for attributes in tags.named("th")} == {"row", "col"}
-    assert all("aria-label" in a for _, a in tags.found if a.get("role") in ("img", "region"))
     assert tags.named("html") == [{"lang": "en"}]
 
 
+def test_pictures_and_frames_have_names(text):
+    tags = Tags(text)
+    assert all({"aria-label", "aria-labelledby"} & {*a} for _, a in tags.found if a.get("role") == "region")
+    seen = [a for a in tags.named("svg") if a.get("aria-hidden") != "true"]
+    assert seen and all(a["role"] == "img" and "aria-labelledby" in a for a in seen)
+    assert len(tags.named("title")) > len(seen) and len(tags.named("desc")) == len(seen)
+
+
+def test_headings_follow_each_other(text):
+    levels = [int(tag[1]) for tag, _ in Tags(text).found if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert {"header", "nav", "main"} <= {tag for tag, _ in Tags(text).found}
+
+
 def test_all_plots_and_both_colour_schemes_are_there(text):
-    assert len(Tags(text).named("svg")) == 3 and "prefers-color-scheme: dark" in text
-    used, defined = set(re.findall(r"var\((--\w+)", text)), set(re.findall(r"(--\w+):", text))
+    plots = [a for a in Tags(text).named("svg") if "boxes" not in a.get("class", "") and "role" in a]
+    assert len(plots) == 4 and "prefers-color-scheme: dark" in text
+    used, defined = set(re.findall(r"var\((--\w+)\)", text)), set(re.findall(r"(--\w+):", text))
     assert used <= defined
 
 
-def test_names_are_escaped(make_row, render):
+def test_names_are_escaped(make_row, make_gallery, render):
     hostile = "<script>alert(1)</script>"
-    row = make_row("yoloms-xs-previous", dataset=hostile, recipe={"device": hostile})
-    assert "<script" not in render([row])
+    gallery = make_gallery(
+        objects=(GalleryObject(kind=hostile, corners=[0] * 8, difficult=False),), name=hostile
+    )
+    row = make_row("yoloms-xs-previous", dataset=hostile, recipe={"device": hostile}, gallery=gallery)
+    assert hostile not in render([row])
 
 
 def test_differences_and_the_best_are_marked_where_they_can_be_seen(text, with_outcomes, published):
-    assert 'style="--share: 0.600">60.00</td>' in text
+    assert 'style="--share: 0.200">60.00</td>' in text and "<span>50</span>" in text  # of 50 to 100
     assert '<td class="better">+10.00</td>' not in text and 'class="best"' not in text
     rows = [with_outcomes("yoloms-xs-previous", 19), with_outcomes("yoloms-xs-current", 28)]
     sure = uncertainty(rows)
@@ -105,3 +130,13 @@ def test_differences_and_the_best_are_marked_where_they_can_be_seen(text, with_o
     text = page(leaderboard(rows, Path("."), published, sure), rows, sure)
     assert f'<td class="better">+{100 * better - 100 * worse:.2f}</td>' in text
     assert f'<td class="best">{100 * better:.2f}</td>' in text
+
+
+def test_tables_whose_rows_belong_together_are_not_sortable(text):
+    sortable = re.findall(r'<table( class="sortable")?>\s*<caption><span>(\w+)', text)
+    assert [word for kind, word in sortable if not kind] == ["Previous", "How"]
+
+
+def test_the_mean_stays_below_whatever_is_sorted(text):
+    foot = re.search("<tfoot>(.*?)</tfoot>", text, re.DOTALL)[1]
+    assert ">mean</th>" in foot and foot.count("<tr") == 1

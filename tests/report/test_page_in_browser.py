@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -24,30 +26,135 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 
-
+# A window is at least 500 px wide, a frame in it can be smaller; what is measured in it goes to the title.
+FRAME = """<!doctype html><title></title>
+<script>addEventListener("message", message => {{ document.title = message.data; }});</script>
+<iframe src="{name}" style="border: 0; width: {width}px; height: 900px"></iframe>"""
 MEASURE = """<script>
-const boxes = [...document.querySelectorAll("table, svg")].map(each => each.getBoundingClientRect());
-const root = document.documentElement;
-document.title = JSON.stringify({
-  shown: boxes.filter(box => box.width > 100 && box.height > 50).length,
-  overflow: root.scrollWidth - root.clientWidth,
-  ground: getComputedStyle(document.body).backgroundColor,
-  ink: getComputedStyle(document.querySelector("svg text")).fill,
-});
+const all = selector => [...document.querySelectorAll(selector)];
+parent.postMessage(JSON.stringify((() => {{ {code} }})()), "*");
 </script>"""
 
+LAYOUT = """
+const root = document.documentElement;
+const seen = each => each.checkVisibility() && each.getBoundingClientRect().width > 100;
+const wide = all("body *").filter(each => !each.closest(".scroll, .skip"))
+  .filter(each => each.getBoundingClientRect().right > root.clientWidth + 1);
+return {
+  tables: all("table").filter(seen).length,
+  drawn: all("svg[role=img]").filter(seen).length,
+  overflow: root.scrollWidth - root.clientWidth,
+  wide: wide.map(each => each.outerHTML.slice(0, 80)),
+  cut: all(".scroll").filter(each => each.scrollWidth > each.clientWidth)
+    .filter(each => getComputedStyle(each).overflowX !== "auto").length,
+  ground: getComputedStyle(document.body).backgroundColor,
+  ink: getComputedStyle(document.querySelector("svg text")).fill,
+  unreachable: all("a, button, select, summary, .scroll").filter(each => each.tabIndex < 0).length,
+};"""
+SORT = """
+const table = document.querySelector("#models table"), heads = [...table.tHead.rows[0].cells];
+const order = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
+const column = heads.findIndex(head => head.textContent === "AP50");
+const states = [];
+for (let press = 0; press < 3; press += 1) {
+  heads[column].querySelector("button").click();
+  states.push([heads[column].getAttribute("aria-sort"), order()]);
+}
+heads[0].querySelector("button").click();
+return { before: table.dataset.before, states, names: order(), sorted: heads.map(head => head.ariaSort) };"""
+CHOOSE = """
+const panels = all(".detectors details");
+const shown = () => panels.filter(each => each.checkVisibility()).map(each => each.dataset.name);
+const [first, second] = all(".choice select");
+const choose = (list, name) => {
+  list.value = name;
+  list.dispatchEvent(new Event("change", { bubbles: true }));
+};
+const found = [shown()];
+choose(second, "");
+found.push(shown());
+choose(first, "yoloms-xs-current");
+found.push(shown());
+return found;"""
+WITHOUT = """
+const shown = selector => all(selector).filter(each => each.checkVisibility()).length;
+return { panels: shown(".detectors details"), boxes: shown("svg.boxes"), rows: shown("tbody tr"),
+  controls: shown("select, button"), open: shown("details[open]") };"""
+LINES = """
+const style = kind => getComputedStyle(document.querySelector(`svg.boxes g.${kind} path`));
+return Object.fromEntries(["label", "hit", "miss", "alarm", "aside"].map(kind =>
+  [kind, [style(kind).fill, style(kind).strokeDasharray, style(kind).stroke]]));"""
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-@pytest.mark.parametrize("width", [500, 1400])
-def test_tables_and_plots_are_laid_out(make_row, tmp_path, width):
-    """All are visible, wide ones scroll in their own frame, and text stands out from the ground."""
-    rows = [make_row("yoloms-xs-previous", 0.4), make_row("yoloms-xs-current", 0.5)]
-    file = tmp_path / "leaderboard.html"
-    file.write_text(page(leaderboard(rows, tmp_path, load_published()), rows) + MEASURE, encoding="utf-8")
-    options = [*QUIET, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
-    command = [BROWSER, *options, "--dump-dom", file.as_uri()]
+
+@pytest.fixture
+def measured(make_row, make_gallery, tmp_path) -> Callable:
+    """What a piece of script returns that runs in the page, at a width."""
+    rows = [
+        make_row("yoloms-xs-previous", 0.4, gallery=make_gallery(1)),
+        make_row("yoloms-xs-current", 0.5, gallery=make_gallery(3, ())),
+        make_row("yoloms-s-current", None, metrics=None),
+    ]
+    text = page(leaderboard(rows, tmp_path, load_published()), rows)
+
+    def measure(code: str, width: int = 1400, edit: Callable[[str], str] = str):
+        measured = edit(text) + MEASURE.format(code=code)
+        (tmp_path / "leaderboard.html").write_text(measured, encoding="utf-8")
+        frame = tmp_path / "frame.html"
+        frame.write_text(FRAME.format(name="leaderboard.html", width=width))
+        return json.loads(title_of(frame, width + 50))
+
+    return measure
+
+
+def title_of(file: Path, width: int) -> str:
+    """As it is when the page has been loaded."""
+    options = [*QUIET, f"--user-data-dir={file.parent / 'profile'}", f"--window-size={width},900"]
+    command = [BROWSER, *options, "--virtual-time-budget=3000", "--dump-dom", file.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    found = json.loads(html.unescape(re.search("<title>(.*?)</title>", shown)[1]))
-    assert (found["shown"], found["overflow"]) == (9, 0)
+    return html.unescape(re.search("<title>(.*?)</title>", shown, re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_tables_and_plots_are_laid_out(measured, width):
+    """All are visible, wide ones scroll in their own frame, and text stands out from the ground."""
+    found = measured(LAYOUT, width)
+    assert (found["tables"], found["drawn"] >= 5) == (7, True)
+    assert (found["overflow"], found["wide"], found["cut"]) == (0, [], 0)
     assert found["ink"] != found["ground"]
+    assert found["unreachable"] == 0  # all that can be pressed can be reached by keyboard
+
+
+def test_a_press_on_a_column_sorts(measured):
+    """Best first, then reversed, then as it was; what has no score comes last."""
+    xs, best, none = "yoloms-xs-previous", "yoloms-xs-current", "yoloms-s-current"
+    found = measured(SORT)
+    assert found["states"] == [
+        ["descending", [best, xs, none]],
+        ["ascending", [xs, best, none]],
+        [None, [xs, best, none]],
+    ]
+    assert found["names"] == sorted([xs, best, none])
+    assert found["sorted"][0] == "ascending" and set(found["sorted"][1:]) == {None}
+
+
+def test_lists_choose_what_the_gallery_shows(measured):
+    xs = ["yoloms-xs-previous", "yoloms-xs-current"]
+    assert measured(CHOOSE) == [xs, xs[:1], xs[1:]]
+    assert measured(CHOOSE, 360)[0] == xs[:1]  # there is no room for two
+
+
+def test_without_script_all_is_there(measured):
+    """And nothing to press that would do nothing."""
+    found = measured(WITHOUT, edit=lambda text: re.sub("<script>.*?</script>", "", text, flags=re.DOTALL))
+    assert found == {"panels": 2, "boxes": 2, "rows": found["rows"], "controls": 0, "open": 2}
+    assert found["rows"] > 20
+
+
+def test_lines_differ_without_colour(measured):
+    found = measured(LINES)
+    assert {fill for fill, _, _ in found.values()} == {"none"}
+    dashes = {kind: dash for kind, (_, dash, _) in found.items()}
+    assert dashes.pop("label") == dashes["hit"]  # these two by width
+    assert len(set(dashes.values())) == len({colour for _, _, colour in found.values()}) - 1 == 4

@@ -15,7 +15,7 @@ from tiltbox.report.collect import Row
 from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
-PLOTS = [accuracy_plot, loss_plot, partial(curves_plot, size="xs")]
+PLOTS = [accuracy_plot, partial(accuracy_plot, cost="params"), loss_plot, partial(curves_plot, size="xs")]
 
 
 @pytest.fixture
@@ -93,7 +93,20 @@ def test_axes_of_what_cannot_be_negative_begin_at_zero(make_row):
 
 def test_a_training_that_diverged_is_drawn_as_far_as_it_goes(make_row):
     history = (Epoch(epoch=1, loss=2.0), Epoch(epoch=2, loss=float("nan")))
-    assert "nan" not in loss_plot([make_row("yoloms-xs-previous", history=history)])
+    svg = loss_plot([make_row("yoloms-xs-previous", history=history)])
+    assert "nan" not in svg and description(svg) == "yoloms-xs-previous: diverged in 2 epochs"
+
+
+def description(svg: str) -> str:
+    return ElementTree.fromstring(svg).find(f"{SVG}desc").text
+
+
+def test_what_plots_show_is_said_in_words(rows):
+    assert "yoloms-xs-previous: from 1.5 to 1.25 in 2 epochs" in description(loss_plot(rows))
+    over_flops, over_parameters = (description(accuracy_plot(rows, cost)) for cost in ("flops", "params"))
+    assert over_flops.startswith("yoloms-xs-previous: 30.00 % at 22.24; yoloms-s-previous: 35.00 % at")
+    assert over_parameters.startswith("yoloms-xs-previous: 30.00 % at 4.48; ")
+    assert "yoloms-xs-current" in description(curves_plot(rows, "xs"))
 
 
 # precision over recall ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tiltbox.provenance import Begun, read_provenance
 from tiltbox.records import Complexity
 from tiltbox.report.collect import Row
 from tiltbox.report.tables import (
@@ -17,6 +18,7 @@ from tiltbox.report.tables import (
     published_table,
     relative,
     run_table,
+    source_table,
     terminal_table,
     training_table,
 )
@@ -49,6 +51,7 @@ def test_nothing_to_say_is_no_table(published):
     assert generation_table(rows) is None
     assert run_table(rows, uncertainty(rows)) is None
     assert training_table(rows) is None
+    assert source_table(rows, Path(".")) is None
 
 
 def test_model_table_has_the_published_columns(make_row, tmp_path):
@@ -208,6 +211,28 @@ def test_training_facts(make_row):
     assert table.columns == ("", PAIR[0])
     assert facts["epochs"] == "6" and facts["time"] == "12 min 34 s" and facts["torch"] == "2.13.0"
     assert facts["settings"] == "0123456789ab" and facts["commit"] == "abc1234"
+
+
+def test_sources(make_row, tmp_path):
+    """A line for each training; links to the files that are there."""
+    (tmp_path / "a b/train").mkdir(parents=True)
+    (tmp_path / "a b/train/history.csv").touch()
+    recipe = {"git_commit": "abc1234-dirty", "data": {"contents": "f" * 32}, "seed": 3}
+    other = make_row(PAIR[0], recipe=recipe, folder=tmp_path / "a b")
+    table = source_table([make_row(PAIR[0], others=(other,)), Row("mine", "mini")], tmp_path)
+    first, second = (dict(zip(table.columns, line, strict=True)) for line in table.rows)
+    assert (first["seed"].text, first["commit"].text, first["patches"].text) == ("0", "abc1234", "–")
+    assert (second["seed"].text, second["commit"].text, second["patches"].text) == ("3", "abc1234+", "f" * 12)
+    assert (first["processor"].text, first["started (UTC)"].text) == ("CPU", "–")  # without a record
+    assert (first["time"].text, first["time"].sort) == ("12 min 34 s", 754.0)
+    assert (second["losses"].link, second["weights"].link) == ("a%20b/train/history.csv", None)
+
+
+def test_the_machine_comes_from_the_record(make_row, tmp_path):
+    Begun("train").record(tmp_path / "provenance.json", [], gpu="NVIDIA H100")
+    record = read_provenance(tmp_path / "provenance.json")
+    (line,) = source_table([make_row(PAIR[0], provenance=record)], tmp_path).rows
+    assert line[5].text.startswith("NVIDIA H100") and line[6].text == record.started[:16].replace("T", " ")
 
 
 def test_terminal_table(pair):

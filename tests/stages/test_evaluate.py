@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.images import write_png
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.task1 import ClassDetections, no_detections, write_task1
 from tiltbox.errors import DataError, OutputError, SettingsError
 from tiltbox.metrics.bootstrap import resampled_aps
 from tiltbox.metrics.outcomes_file import read_outcomes
+from tiltbox.provenance import file_hash, read_provenance
+from tiltbox.records import Gallery, read_record
 from tiltbox.stages.evaluate import evaluate, metrics_table, server_block
 
 SHIP, FAR = "0 0 10 0 10 10 0 10", "90 90 99 90 99 99 90 99"
@@ -127,6 +130,27 @@ def test_the_files(scene):
     ]
 
 
+def test_images_with_what_came_of_their_boxes(scene):
+    """Of those that are there; what is read and written is in the record, and nothing old stays."""
+    folder, out = scene / "images", scene / "evaluate"
+    folder.mkdir()
+    for name in ("P1", "P3"):
+        write_png(folder / f"{name}.png", np.zeros((100, 120, 3), np.uint8))
+    run(scene, images=folder)
+    gallery = read_record(Gallery, out / "gallery.json")
+    first, second = gallery.images
+    assert (first.name, second.name, first.width, first.height) == ("P1", "P3", 120, 100)
+    assert [(each.kind, each.verdict) for each in first.detections] == [("ship", "right"), ("ship", "aside")]
+    assert [(each.kind, each.verdict) for each in second.detections] == [("plane", "wrong")]
+    assert (len(first.objects), first.missed, second.objects) == (2, (), ())
+    record = read_provenance(out / "metrics.json.provenance.json")
+    assert record.inputs["../images/P1.png"] == first.source == file_hash(folder / "P1.png")
+    assert "gallery.json" in record.outputs and "../images/P2.png" not in record.inputs
+    run(scene)
+    assert not (out / "gallery.json").exists()
+    assert "gallery.json" not in read_provenance(out / "metrics.json.provenance.json").outputs
+
+
 def test_nothing_found(scene):
     for path in (scene / "task1").iterdir():
         path.write_text("")
@@ -160,6 +184,7 @@ def test_absent_classes(scene):
         ("pipe", "is a device or a pipe, which would be replaced"),
         ("evaluate/dota.txt", "is the name of another result"),
         ("evaluate/pr_curves.csv", "is the name of another result"),
+        ("evaluate/gallery.json", "is the name of another result"),
         ("labelTxt/metrics.json", r"lies among the labels, where dota\.txt would be taken for one"),
     ],
 )

@@ -46,7 +46,9 @@ def made(tmp_path_factory) -> Path:
     found, merged = results / "predict/detections.parquet", results / "merge"
     predict(NAME, VARIANT, results / "train/checkpoint.pth", patches / "val", found, gpus=0)
     merge(found, merged)
-    evaluate(merged, raw / "val/labelTxt", results / "evaluate/metrics.json", dataset="mini", split="val")
+    labels, images = raw / "val/labelTxt", raw / "val/images"
+    scores = results / "evaluate/metrics.json"
+    evaluate(merged, labels, scores, dataset="mini", split="val", images=images)
     complexity(NAME, VARIANT, results / "complexity/complexity.json", size=128)
     report(results.parent, results.parent)
     return folder

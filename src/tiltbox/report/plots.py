@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from tiltbox.records import Epoch
 from tiltbox.report.collect import Row, class_names
 from tiltbox.report.comparison import trained_alike
 from tiltbox.report.table import counted
@@ -109,11 +110,7 @@ def loss_plot(rows: Sequence[Row]) -> str | None:
         for size, axes in zip(sizes, panels, strict=True):
             _loss_panel(axes, size, [row for row in rows if row.size == size])
         panels[0].set_ylabel("loss, mean of the epoch")
-        found = [
-            f"{row.name}: from {row.history[0].loss:.3g} to {row.history[-1].loss:.3g}"
-            f" over {counted(row.history[-1].epoch, 'epoch')}"
-            for row in rows
-        ]
+        found = [f"{row.name}: {_course(row.history)}" for row in rows]
         return _svg(figure, "loss", "Training loss over epochs", "; ".join(found))
 
 
@@ -227,6 +224,13 @@ def _loss_panel(axes: Axes, size: str | None, rows: list[Row]) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(labelcolor=INK, fontsize=9, handlelength=1.2)
+
+
+def _course(history: Sequence[Epoch]) -> str:
+    """What became of a loss, in words."""
+    first, last = history[0].loss, history[-1].loss
+    ends = f"from {first:.3g} to {last:.3g}" if math.isfinite(first + last) else "diverged"
+    return f"{ends} in {counted(history[-1].epoch, 'epoch')}"
 
 
 def _svg(figure: Figure, name: str, title: str, description: str) -> str:

@@ -98,6 +98,7 @@ def evaluate(
         log.info("most often taken for another class: %s", pairs)
     write_record(out, record)
     outputs = [out, *(out.with_name(name) for name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES))]
+    out.with_name(GALLERY).unlink(missing_ok=True)  # of an earlier evaluation
     if images is not None:
         outputs.append(out.with_name(GALLERY))
         write_record(outputs[-1], gallery(shown, found, score))
