@@ -15,11 +15,13 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from tiltbox.watching import Run, Screen
 
-# Messages that go without saying. Of the last: every evaluation makes a leaderboard.
+# Messages that go without saying. Every evaluation makes a leaderboard, so it may be there before rule report ran;
+# results that were pulled or copied have no metadata of Snakemake's.
 NOT_SHOWN = re.compile(
     r"Building DAG|Select jobs|Assuming unrestricted|Using (workflow|profile|shell)|Config file"
     r"|Provided (cores|resources)|Rules claiming more|Conda environments"
     r"|.*of rule report were not present when the DAG was created"
+    r"|Missing metadata for file|Adding \S+ \("
 )
 SILENT = (
     *(LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.SHELLCMD, LogEvent.RULEGRAPH),

@@ -12,6 +12,7 @@ TRACKING_DATABASE, TRACKING_FILES = Path("mlflow.db"), Path("mlartifacts")
 SEED = "seed-"  # begins the name of the folder of a training with another seed than 0
 OUTCOMES = "outcomes.parquet"  # beside the metrics
 GALLERY = "gallery.json"  # beside the metrics, where evaluate was given the images
+DETECTORS = Path("detectors")  # beside the leaderboard: a page for each
 LEFT_OUT = "left_out.csv"  # in a folder of patches: the objects that no patch contains, and why
 
 
@@ -99,8 +100,7 @@ def gallery(dataset: str, name: str) -> Path:
 
 
 def detector_page(dataset: str, variant: str) -> Path:
-    """All that the leaderboard says of one variant."""
-    return RESULTS / dataset / "detectors" / f"{variant}.html"
+    return RESULTS / dataset / DETECTORS / f"{variant}.html"
 
 
 def leaderboard(dataset: str, suffix: str) -> Path:

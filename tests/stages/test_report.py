@@ -81,10 +81,34 @@ def test_files_link_from_wherever_they_are_written(results, tmp_path):
             assert (tmp_path / "elsewhere/deep" / row["checkpoint"]).resolve().exists()
 
 
+def test_each_detector_has_a_page(results):
+    report(results, results)
+    for name, other in (NAMES, NAMES[::-1]):
+        text = (results / f"detectors/{name}.html").read_text()
+        assert f"<h1>{name} on mini</h1>" in text and other not in text
+        assert f'href="../{name}/train/checkpoint.pth"' in text
+
+
+def test_a_gallery_is_read_and_a_malformed_one_is_named(results):
+    box = {"kind": "ship", "corners": [0, 0, 9, 0, 9, 9, 0, 9]}
+    image = {"name": "P7", "source": "0", "left": 0, "top": 0, "width": 9, "height": 9}
+    image |= {"picture": "data:image/webp;base64,AAAA", "objects": [box | {"difficult": False}]}
+    place = results / NAMES[0] / "evaluate/gallery.json"
+    place.write_text(json.dumps({"iou": 0.5, "score": 0.3, "images": [image | {"detections": []}]}))
+    report(results, results)
+    text = (results / "leaderboard.html").read_text()
+    assert "0 hits, 1 miss, 0 false alarms" in text and "data:image/webp;base64,AAAA" in text
+    record = json.loads((results / "leaderboard.provenance.json").read_text())
+    assert f"{NAMES[0]}/evaluate/gallery.json" in record["inputs"]
+    place.write_text(json.dumps({"iou": 0.5, "score": 0.3, "images": [image]}))
+    with pytest.raises(DataError, match=r"gallery.json: images.0.detections: is missing"):
+        report(results, results)
+
+
 def test_the_same_results_give_the_same_bytes(results, tmp_path):
     for out in ("a", "b"):
         report(results, tmp_path / out)
-    for name in FILES:
+    for name in (*FILES, f"detectors/{NAMES[0]}.html"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -114,10 +138,12 @@ def test_detectors_that_are_gone_leave_no_figures(results):
     """Files of others stay; a damaged record of the last report stops nothing."""
     report(results, results)
     assert {path.stem for path in (results / "metrics").iterdir()} == set(NAMES)
+    assert {path.stem for path in (results / "detectors").iterdir()} == set(NAMES)
     (results / "metrics/mine.json").write_text("{}")
     shutil.rmtree(results / NAMES[1])
     report(results, results)
     assert {path.stem for path in (results / "metrics").iterdir()} == {NAMES[0], "mine"}
+    assert {path.stem for path in (results / "detectors").iterdir()} == {NAMES[0]}
     (results / "leaderboard.provenance.json").write_text("{")
     report(results, results)
     assert {path.stem for path in (results / "plots").iterdir()} == {

@@ -16,7 +16,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.provenance import SUFFIX, TASK1_FILES, Begun, beside
 
 TRAINED = ("checkpoint.pth", "config.py", "history.csv", "train.json")
-SCORED = ("metrics.json", "dota.txt", "pr_curves.csv", "confusion.csv", "outcomes.parquet")
+SCORED = ("metrics.json", "dota.txt", "pr_curves.csv", "confusion.csv", "outcomes.parquet", "gallery.json")
 
 
 def main(verb: str, *arguments: str) -> None:
@@ -48,8 +48,10 @@ def main(verb: str, *arguments: str) -> None:
             outputs, record = [out], beside(out)
         case "report":
             begun.reads(*sorted(Path(arguments[0]).glob("**/metrics.json")))
+            names = {path.parent.parent.name for path in Path(arguments[0]).glob("*/complexity/*.json")}
             outputs = [out / f"leaderboard.{suffix}" for suffix in ("md", "csv", "html")]
             outputs += [out / "metrics/all.json", out / "plots/training.csv"]
+            outputs += [out / f"detectors/{name}.html" for name in sorted(names)]
             record = out / f"leaderboard.{SUFFIX}"
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)

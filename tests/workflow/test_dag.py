@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -407,6 +408,47 @@ def test_leaderboard(finished):
     for suffix in ("md", "csv", "html"):
         text = (finished / f"results/tiny/leaderboard.{suffix}").read_text()
         assert all(name in text for name in TWO)
+
+
+def results_shown(at: Path, *settings: str) -> dict[str, dict]:
+    """What Snakemake's report contains, by path."""
+    done = call("snakemake", "--report", "report.html", "--config", *settings, at=at)
+    assert done.returncode == 0, done.stderr
+    text = (at / "report.html").read_text()
+    return json.loads(re.search(r"^    var results = (.*);$", text, re.MULTILINE)[1])
+
+
+def test_report_of_snakemake(finished, tmp_path):
+    """Of finished results alone, as in a clone that pulled them; the generation can be switched."""
+    shutil.copytree(
+        finished,
+        tmp_path / "clone",
+        symlinks=True,
+        ignore=shutil.ignore_patterns("data", ".snakemake", "*.pth"),
+    )
+    before = {path for path in (tmp_path / "clone").rglob("*") if ".snakemake" not in path.parts}
+    shown = results_shown(tmp_path / "clone", *REAL)
+    pages = {name: shown[f"results/tiny/detectors/{name}.html"] for name in TWO}
+    assert len(shown) == 4 and {"results/tiny/leaderboard.html", "results/tiny/leaderboard.csv"} <= set(shown)
+    labels = [page["labels"] for page in pages.values()]
+    assert labels == [{"size": "XS", "generation": each, "seeds": "0"} for each in ("previous", "current")]
+    assert all("hits, misses and false alarms" in page["caption"] for page in pages.values())
+    after = {path for path in (tmp_path / "clone").rglob("*") if ".snakemake" not in path.parts}
+    assert {path.name for path in after - before} == {"report.html"}
+    page = base64.b64decode(pages[TWO[0]]["data_uri"].partition(",")[2]).decode()
+    assert f"<h1>{TWO[0]} on tiny</h1>" in page and "Predictions beside labels" in page
+
+
+def test_report_of_snakemake_with_less_than_all(finished, tmp_path):
+    """Without pairs there is no switch, which would lead nowhere; without pages none are shown."""
+    folder = shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    one = (REAL[0], f"variants={TWO[0]}", REAL[2])
+    labels = results_shown(folder, *one)[f"results/tiny/detectors/{TWO[0]}.html"]["labels"]
+    assert labels == {"detector": TWO[0], "seeds": "0"}
+    (folder / f"results/tiny/detectors/{TWO[0]}.html").unlink()
+    assert set(results_shown(folder, *REAL)) == {
+        f"results/tiny/leaderboard.{each}" for each in ("csv", "html")
+    }
 
 
 def test_logs_and_benchmarks(finished):

@@ -235,3 +235,30 @@ def log_file(stage, of="{run}"):
 
 def benchmark_file(stage, of="{run}"):
     return str(layout.BENCHMARKS / dataset.name / of / f"{stage}.tsv")
+
+
+def shown(path, caption, category, labels, needed=()):
+    """A result that `snakemake --report` shows, where it is there together with those that are ``needed`` beside it.
+
+    Snakemake's report stops at a result that is missing, as pages of detectors are where an older version made the rest.
+    """
+    if "--report-after-run" in sys.argv or all(map(Path.exists, [path, *needed])):
+        caption = f"../report/{caption}.rst"
+        return report(path, caption=caption, category=category, labels=labels)
+    return path
+
+
+def labels_of(variant):
+    """What Snakemake's report tells variants apart by: it has a switch for the generation if each size has both.
+
+    A switch that leads to a variant that is missing would break the report, and so would a second one beside it.
+    """
+    rows = plan.variants.values()
+    pairs = {(row.size, row.generation) for row in rows}
+    sizes = {row.size for row in rows}
+    if len(rows) == len(pairs) == 2 * len(sizes):
+        row = plan.variants[variant]
+        names = {"size": row.size.upper(), "generation": row.generation}
+    else:
+        names = {"detector": variant}
+    return names | {"seeds": ", ".join(map(str, plan.workflow.seeds))}

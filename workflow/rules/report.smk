@@ -1,4 +1,6 @@
-# The comparison of all variants, and a target for each of them alone.
+# The comparison of all variants, and a target for each of them alone. `snakemake --report` shows the pages.
+
+PAGES = [layout.detector_page(dataset.name, variant) for variant in plan.variants]
 
 
 rule report:
@@ -15,8 +17,28 @@ rule report:
         ),
     output:
         markdown=layout.leaderboard(dataset.name, "md"),
-        csv=layout.leaderboard(dataset.name, "csv"),
-        html=layout.leaderboard(dataset.name, "html"),
+        csv=shown(
+            layout.leaderboard(dataset.name, "csv"),
+            caption="figures",
+            category="Comparison",
+            labels={"content": "all figures (CSV)"},
+        ),
+        html=shown(
+            layout.leaderboard(dataset.name, "html"),
+            caption="leaderboard",
+            category="Comparison",
+            labels={"content": "leaderboard"},
+        ),
+        detectors=[
+            shown(
+                page,
+                caption="detector",
+                category="Detectors",
+                labels=labels_of(page.stem),
+                needed=PAGES,
+            )
+            for page in PAGES
+        ],
     log:
         layout.LOGS / dataset.name / "report.log",
     benchmark:

@@ -79,11 +79,12 @@ def _floor(table: Table) -> float | None:
 
 def _plots(rows: Sequence[Row], sure: Uncertainty) -> dict[str, list[Plot]]:
     """The plots that there is data for, by the section they belong to."""
+    several = rows if len(rows) > 1 else []  # a single point compares with nothing
     curves = {(row.size or "other").upper(): curves_plot(rows, row.size) for row in rows}
     drawn = {
         "models": {
-            "Accuracy over cost: AP50 against multiply-adds": accuracy_plot(rows, "flops", sure),
-            "Accuracy over size: AP50 against parameters": accuracy_plot(rows, "params", sure),
+            "Accuracy over cost: AP50 against multiply-adds": accuracy_plot(several, "flops", sure),
+            "Accuracy over size: AP50 against parameters": accuracy_plot(several, "params", sure),
         },
         "classes": {f"{size}: precision over recall at IoU 0.5": svg for size, svg in curves.items()},
         "training": {"Training loss": loss_plot(rows)},

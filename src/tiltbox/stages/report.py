@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from tiltbox.errors import DataError
 from tiltbox.files import require_writable, write_text
-from tiltbox.layout import GALLERY, OUTCOMES
+from tiltbox.layout import DETECTORS, GALLERY, OUTCOMES
 from tiltbox.provenance import SUFFIX, Begun, read_provenance
 from tiltbox.report.collect import Row, collect
 from tiltbox.report.leaderboard import leaderboard
@@ -25,7 +26,8 @@ from tiltbox.settings.variants import load_variants
 def report(results: Path, out: Path | None, *, published: Path = CONFIGS / "published.yaml") -> str:
     """Write ``leaderboard.md``, ``.csv`` and ``.html`` into ``out`` from what lies below ``results``.
 
-    The figures are written a second time, into files for DVC (:mod:`tiltbox.report.series`).
+    Each detector also has a page of its own, in the folder ``detectors``. The figures are written a second
+    time, into files for DVC (:mod:`tiltbox.report.series`).
 
     What a variant lacks so far is shown as a dash. The same results give the same bytes.
 
@@ -57,6 +59,7 @@ def _write(rows: list[Row], sure: Uncertainty, out: Path, published: Published, 
         Path("leaderboard.md"): markdown(board),
         Path("leaderboard.csv"): sheet(rows, out, sure),
         Path("leaderboard.html"): page(board, rows, sure),
+        **{DETECTORS / f"{row.name}.html": _detector(row, out, published, sure) for row in rows},
         **series(rows),
     }
     for name, text in texts.items():
@@ -65,6 +68,12 @@ def _write(rows: list[Row], sure: Uncertainty, out: Path, published: Published, 
     record = out / f"leaderboard.{SUFFIX}"
     _remove_others(record, texts)
     begun.record(record, [out / name for name in texts])
+
+
+def _detector(row: Row, out: Path, published: Published, sure: Uncertainty) -> str:
+    """The page of a detector alone."""
+    board = leaderboard([row], out / DETECTORS, published, sure)
+    return page(replace(board, title=f"{row.name} on {row.dataset}"), [row], sure)
 
 
 def _remove_others(record: Path, written: Collection[Path]) -> None:
