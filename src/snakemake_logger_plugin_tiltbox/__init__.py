@@ -15,7 +15,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from tiltbox.watching import Run, Screen
 
-# Messages that go without saying. Every evaluation makes a leaderboard, so it may be there before rule report ran;
+# Messages that go without saying. Every evaluation makes a leaderboard, which may exist before its rule ran;
 # results that were pulled or copied have no metadata of Snakemake's.
 NOT_SHOWN = re.compile(
     r"Building DAG|Select jobs|Assuming unrestricted|Using (workflow|profile|shell)|Config file"

@@ -411,12 +411,13 @@ def test_real_results_of_a_clone_that_pulled(real, tmp_path):
     call("dvc", "push", at=real)
     call("dvc", "pull", at=clone)
     require_nothing_to_do(clone)
-    assert TWO[1] in call("tiltbox", "report", "results/tiny", at=clone)
+    assert TWO[1] in call("tiltbox", "report", "results/tiny", "--out", "again", at=clone)
+    assert "Predictions beside labels" in (clone / "again/leaderboard.html").read_text()
     checked = call("tiltbox", "verify", "results/tiny", at=clone)
     assert "all as they were written and read" in checked
     assert (
-        "not here, so not checked: data/tiny/patches/train, data/tiny/patches/val, data/tiny/raw/val/labelTxt"
-        in checked
+        "not here, so not checked: data/tiny/patches/train, data/tiny/patches/val, data/tiny/raw/val/images,"
+        " data/tiny/raw/val/labelTxt" in checked
     )
 
 
