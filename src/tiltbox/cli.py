@@ -458,7 +458,7 @@ def _run_complexity(options: Namespace) -> None:
 def _report(verbs) -> None:
     verb = _verb(verbs, "report", "compare all variants in one table", _run_report)
     verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="folder with one folder per variant")
-    help = "folder for leaderboard.md, .csv and .html (default: none, the table is only printed)"
+    help = "folder for leaderboard.md, .csv and .html, and detectors/ (default: only print the table)"
     verb.add_argument("--out", type=Path, metavar="DIR", help=help)
 
 

@@ -57,6 +57,12 @@ def test_detectors_share_a_picture_of_the_same_image(make_row, make_gallery):
     assert used == [["picture-1"], ["picture-1"], ["picture-2"]]
 
 
+@pytest.mark.parametrize(("width", "large"), [(512, False), (513, True)])
+def test_large_pictures_are_shown_large(make_row, make_gallery, width, large):
+    row = make_row("yoloms-xs-previous", gallery=make_gallery(width=width))
+    assert exhibition([row]).large is large
+
+
 def test_the_other_generation_stands_beside(make_row, make_gallery):
     names = ("xs-previous", "s-previous", "s-current")
     shown = exhibition([make_row(f"yoloms-{name}", gallery=make_gallery()) for name in names])

@@ -17,6 +17,7 @@ from tiltbox.report.collect import Row
 from tiltbox.report.table import counted
 
 MOST_DRAWN = 200  # false alarms of a picture: a barely trained detector has thousands
+LARGE = 512  # pixels
 MARK = 0.014  # size of a mark, as a share of the picture's longer side
 
 
@@ -54,6 +55,11 @@ class Detector:
 class Exhibition:
     pictures: tuple[Picture, ...]
     detectors: tuple[Detector, ...]
+
+    @property
+    def large(self) -> bool:
+        """Whether pictures have to be shown large for their objects to be seen."""
+        return max(max(each.width, each.height) for each in self.pictures) > LARGE
 
 
 def exhibition(rows: Sequence[Row]) -> Exhibition | None:

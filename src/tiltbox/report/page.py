@@ -21,6 +21,7 @@ from tiltbox.report.table import Table
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
 GALLERY = "gallery"
+MARKS = "Bars are 95 % intervals; hollow marks were trained for fewer epochs."
 BEFORE_GALLERY = ("models", "generations", "runs", "published", "classes", "angles")
 
 
@@ -83,8 +84,8 @@ def _plots(rows: Sequence[Row], sure: Uncertainty) -> dict[str, list[Plot]]:
     curves = {(row.size or "other").upper(): curves_plot(rows, row.size) for row in rows}
     drawn = {
         "models": {
-            "Accuracy over cost: AP50 against multiply-adds": accuracy_plot(several, "flops", sure),
-            "Accuracy over size: AP50 against parameters": accuracy_plot(several, "params", sure),
+            f"Accuracy over cost: AP50 against multiply-adds. {MARKS}": accuracy_plot(several, "flops", sure),
+            f"Accuracy over size: AP50 against parameters. {MARKS}": accuracy_plot(several, "params", sure),
         },
         "classes": {f"{size}: precision over recall at IoU 0.5": svg for size, svg in curves.items()},
         "training": {"Training loss": loss_plot(rows)},
