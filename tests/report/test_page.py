@@ -11,6 +11,7 @@ import pytest
 
 from tiltbox.records import GalleryObject
 from tiltbox.report.collect import Row
+from tiltbox.report.examples import CROWDED, IMAGES, MOST_BYTES
 from tiltbox.report.leaderboard import leaderboard
 from tiltbox.report.page import page
 from tiltbox.report.uncertainty import uncertainty
@@ -140,3 +141,15 @@ def test_tables_whose_rows_belong_together_are_not_sortable(text):
 def test_the_mean_stays_below_whatever_is_sorted(text):
     foot = re.search("<tfoot>(.*?)</tfoot>", text, re.DOTALL)[1]
     assert ">mean</th>" in foot and foot.count("<tr") == 1
+
+
+def test_the_page_of_six_detectors_stays_small(make_row, make_gallery, render):
+    """With pictures as large, windows as crowded and false alarms as many as they may be."""
+    image = make_gallery(0, tuple(0.3 + 0.001 * at for at in range(300))).images[0]
+    box = GalleryObject(kind="large-vehicle", corners=[1023.4] * 8, difficult=False)
+    uri = f"data:image/webp;base64,{'A' * (MOST_BYTES * 4 // 3)}"
+    pictures = {"picture": uri, "objects": (box,) * CROWDED}
+    images = tuple(image.model_copy(update=pictures | {"name": f"P{at}"}) for at in range(IMAGES))
+    gallery = make_gallery().model_copy(update={"images": images})
+    names = [f"yoloms-{size}-{generation}" for size in "xsl" for generation in ("previous", "current")]
+    assert len(render([make_row(name, gallery=gallery) for name in names])) < 3_000_000

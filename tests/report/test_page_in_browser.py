@@ -82,6 +82,12 @@ WITHOUT = """
 const shown = selector => all(selector).filter(each => each.checkVisibility()).length;
 return { panels: shown(".detectors details"), boxes: shown("svg.boxes"), rows: shown("tbody tr"),
   controls: shown("select, button"), open: shown("details[open]") };"""
+PRINT = """
+const shown = selector => all(selector).filter(each => each.checkVisibility()).length;
+const root = document.documentElement;
+const right = Math.max(...all("table, svg").map(each => each.getBoundingClientRect().right));
+return { panels: shown(".detectors details"), controls: shown("nav, form, .skip"),
+  cut: Math.max(0, right - root.clientWidth), overflow: root.scrollWidth - root.clientWidth };"""
 LINES = """
 const style = kind => getComputedStyle(document.querySelector(`svg.boxes g.${kind} path`));
 return Object.fromEntries(["label", "hit", "miss", "alarm", "aside"].map(kind =>
@@ -158,3 +164,10 @@ def test_lines_differ_without_colour(measured):
     dashes = {kind: dash for kind, (_, dash, _) in found.items()}
     assert dashes.pop("label") == dashes["hit"]  # these two by width
     assert len(set(dashes.values())) == len({colour for _, _, colour in found.values()}) - 1 == 4
+
+
+def test_paper_shows_all_and_cuts_nothing(measured):
+    """By the rules for print, applied to a frame as wide as the page: A4 across without margins."""
+    paper = measured(PRINT, 1030, edit=lambda text: text.replace("@media print {", "@media all {"))
+    assert paper == {"panels": 2, "controls": 0, "cut": 0, "overflow": 0}
+    assert measured(PRINT, 360)["panels"] == 1
