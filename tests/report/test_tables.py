@@ -208,7 +208,7 @@ def test_published_classes_stand_beside_comparable_scores_only(make_row, publish
 def test_training_facts(make_row):
     table = training_table([make_row(PAIR[0]), Row("mine", "mini")])
     facts = {label.text: value.text for label, value in table.rows}
-    assert table.columns == ("", PAIR[0])
+    assert table.columns == ("setting", PAIR[0])
     assert facts["epochs"] == "6" and facts["time"] == "12 min 34 s" and facts["torch"] == "2.13.0"
     assert facts["settings"] == "0123456789ab" and facts["commit"] == "abc1234"
 

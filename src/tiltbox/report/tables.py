@@ -176,7 +176,7 @@ def training_table(rows: Sequence[Row]) -> Table | None:
         for label, fact in TRAINING_FACTS.items()
     ]
     seeds = (Cell("seeds"), *(Cell(", ".join(map(str, row.seeds))) for row in trained))
-    columns = ("", *(row.name for row in trained))
+    columns = ("setting", *(row.name for row in trained))
     return Table("How each variant was trained", columns, (*lines, seeds), sortable=False)
 
 
