@@ -12,7 +12,7 @@ import pytest
 
 from tiltbox.records import CurvePoint, Epoch
 from tiltbox.report.collect import Row
-from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot
+from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot, validation_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 PLOTS = [accuracy_plot, partial(accuracy_plot, cost="params"), loss_plot, partial(curves_plot, size="xs")]
@@ -158,3 +158,13 @@ def paths(svg: ElementTree.Element, colour: str) -> list[list[tuple[float, float
 def test_names_that_are_long_or_hold_dollars(make_row):
     names = words(curves_plot([scored_on(make_row, "yoloms-xs-current", "a$b$", "x" * 60)], "xs"))
     assert "a$b$" in names and f"{'x' * 19}…" in names
+
+
+def test_scores_while_training(make_row):
+    """Of those epochs that were validated, and of those rows that have any."""
+    history = tuple(
+        Epoch(epoch=epoch, loss=1.0, val_AP50=ap50) for epoch, ap50 in [(1, 0.25), (2, None), (3, 0.5)]
+    )
+    rows = [make_row("yoloms-xs-previous", history=history), make_row("yoloms-xs-current")]
+    assert description(validation_plot(rows)) == "yoloms-xs-previous: from 25 to 50 in 3 epochs"
+    assert validation_plot(rows[1:]) is None

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from tiltbox.report.collect import Row
 from tiltbox.report.gallery import Exhibition, exhibition
 from tiltbox.report.leaderboard import Leaderboard
-from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot
+from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot, validation_plot
 from tiltbox.report.table import Table
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
@@ -88,7 +88,10 @@ def _plots(rows: Sequence[Row], sure: Uncertainty) -> dict[str, list[Plot]]:
             f"Accuracy over size: AP50 against parameters. {MARKS}": accuracy_plot(several, "params", sure),
         },
         "classes": {f"{size}: precision over recall at IoU 0.5": svg for size, svg in curves.items()},
-        "training": {"Training loss": loss_plot(rows)},
+        "training": {
+            "Training loss": loss_plot(rows),
+            "AP50 while training, on patches that are not trained on": validation_plot(rows),
+        },
     }
     return {
         key: [Plot(caption, Markup(svg)) for caption, svg in plots.items() if svg]

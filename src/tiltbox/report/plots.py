@@ -20,13 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from tiltbox.records import Epoch
 from tiltbox.report.collect import Row, class_names
 from tiltbox.report.comparison import trained_alike
 from tiltbox.report.table import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
 Cost = Literal["flops", "params"]
+Course = Sequence[tuple[int, float]]  # a figure by epoch
 # Stand-in colour: what takes its place in the page.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = {"previous": "#040404", "current": "#050505", None: MUTED}
@@ -100,18 +100,32 @@ def accuracy_plot(rows: Sequence[Row], cost: Cost = "flops", sure: Uncertainty =
 
 def loss_plot(rows: Sequence[Row]) -> str | None:
     """Training loss over epochs, side by side for each size; None before any training."""
-    rows = [row for row in rows if row.history]
-    if not rows:
+    courses = [[(each.epoch, each.loss) for each in row.history] for row in rows]
+    return _courses_plot(rows, courses, "loss", "Training loss", "loss, mean of the epoch")
+
+
+def validation_plot(rows: Sequence[Row]) -> str | None:
+    """AP50 while training, in percent over epochs, likewise; None where none was validated."""
+    scored = [[each for each in row.history if each.val_AP50 is not None] for row in rows]
+    courses = [[(each.epoch, 100 * each.val_AP50) for each in known] for known in scored]
+    return _courses_plot(rows, courses, "validation", "AP50 while training", "AP50 on patches (%)")
+
+
+def _courses_plot(
+    rows: Sequence[Row], courses: Sequence[Course], name: str, title: str, unit: str
+) -> str | None:
+    drawn = [(row, course) for row, course in zip(rows, courses, strict=True) if course]
+    if not drawn:
         return None
-    sizes = list(dict.fromkeys(row.size for row in rows))
+    sizes = list(dict.fromkeys(row.size for row, _ in drawn))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7.6, 2.9), layout="constrained")
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
         for size, axes in zip(sizes, panels, strict=True):
-            _loss_panel(axes, size, [row for row in rows if row.size == size])
-        panels[0].set_ylabel("loss, mean of the epoch")
-        found = [f"{row.name}: {_course(row.history)}" for row in rows]
-        return _svg(figure, "loss", "Training loss over epochs", "; ".join(found))
+            _courses_panel(axes, size, [each for each in drawn if each[0].size == size])
+        panels[0].set_ylabel(unit)
+        found = [f"{row.name}: {_said(course)}" for row, course in drawn]
+        return _svg(figure, name, f"{title} over epochs", "; ".join(found))
 
 
 def curves_plot(rows: Sequence[Row], size: str | None) -> str | None:
@@ -211,15 +225,13 @@ def _label(row: Row) -> str:
     return row.size.upper() if row.name == standard else row.name
 
 
-def _loss_panel(axes: Axes, size: str | None, rows: list[Row]) -> None:
-    for row in rows:
-        epochs, losses = [each.epoch for each in row.history], [each.loss for each in row.history]
+def _courses_panel(axes: Axes, size: str | None, courses: Sequence[tuple[Row, Course]]) -> None:
+    for row, course in courses:
         axes.plot(
-            epochs,
-            losses,
+            *zip(*course, strict=True),
             color=SERIES[row.generation],
             marker=_MARKERS[row.generation],
-            markersize=0 if len(epochs) > 12 else 4,
+            markersize=0 if len(course) > 12 else 4,
             label=row.generation if _label(row) == str(size).upper() else row.name,
         )
     axes.set_title((size or "other").upper())
@@ -228,11 +240,11 @@ def _loss_panel(axes: Axes, size: str | None, rows: list[Row]) -> None:
     axes.legend(labelcolor=INK, fontsize=9, handlelength=1.2)
 
 
-def _course(history: Sequence[Epoch]) -> str:
-    """What became of a loss, in words."""
-    first, last = history[0].loss, history[-1].loss
+def _said(course: Course) -> str:
+    """What became of a figure, in words."""
+    first, last = course[0][1], course[-1][1]
     ends = f"from {first:.3g} to {last:.3g}" if math.isfinite(first + last) else "diverged"
-    return f"{ends} in {counted(history[-1].epoch, 'epoch')}"
+    return f"{ends} in {counted(course[-1][0], 'epoch')}"
 
 
 def _svg(figure: Figure, name: str, title: str, description: str) -> str:
