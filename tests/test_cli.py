@@ -20,7 +20,7 @@ from tiltbox.cli import parser
 from tiltbox.dota.images import write_png
 
 STAGES = ["download", "split", "train", "predict", "merge", "evaluate", "complexity", "report"]
-VERBS = [*STAGES, "compare", "verify", "status", "tracking", "weights"]
+VERBS = [*STAGES, "compare", "verify", "status", "tracking", "track", "weights"]
 TILTBOX = Path(sys.executable).parent / "tiltbox"
 SHIP = "0 0 9 0 9 5 0 5 ship 0\n"
 Usage = namedtuple("Usage", "total used free")

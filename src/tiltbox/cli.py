@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tiltbox")
 
+TRACKING_PATIENCE = 60.0  # seconds for MLflow to take scores, which are in their files anyway
+
 
 def parser() -> ArgumentParser:
     top = ArgumentParser(
@@ -25,7 +27,7 @@ def parser() -> ArgumentParser:
     top.add_argument("--version", action="version", version=f"tiltbox {__version__}")
     verbs = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
     stages = _download, _split, _train, _predict, _merge, _evaluate, _complexity, _report
-    for add in (*stages, _compare, _verify, _status, _tracking, _weights):
+    for add in (*stages, _compare, _verify, _status, _tracking, _track_results, _weights):
         add(verbs)
     return top
 
@@ -342,6 +344,7 @@ def _run_evaluate(options: Namespace) -> None:
         from tiltbox import tracking
 
         tracking.require_target(options.track)
+        tracking.require_experiment(options.track)
     if options.images and not options.images.is_dir():
         raise DataError(
             options.images, "there is no such folder", "give the images of --labels with --images"
@@ -377,7 +380,14 @@ def _track_evaluation(options: Namespace, metrics: dict) -> None:
         pictures = example_pictures(
             options.task1, options.labels, options.images, folder / "pictures", classes, names=options.names
         )
-    tracking.log_evaluation(options.track, metrics, [*tables, *pictures])
+    training = folder.parent / "train"
+
+    def log() -> None:
+        if tracking.has_journal(training):  # the server may have been down while it ran
+            tracking.catch_up(training)
+        tracking.log_evaluation(options.track, metrics, [*tables, *pictures])
+
+    tracking.within(TRACKING_PATIENCE, "these scores (`tiltbox track` tells it later)", log)
 
 
 # compare ----------------------------------------------------------------------------------------------
@@ -525,7 +535,22 @@ def _tracking(verbs) -> None:
 def _run_tracking(options: Namespace) -> None:
     from tiltbox import tracking
 
-    tracking.prepare(options.experiment)
+    print(f"once `mlflow ui` runs: {tracking.address(tracking.prepare(options.experiment))}")
+
+
+def _track_results(verbs) -> None:
+    help = "bring MLflow up to date with results, as after a server was down; again does no harm"
+    verb = _verb(verbs, "track", help, _run_track_results)
+    verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="of a dataset, or a part of it")
+    help = "log to this one (default: the one that each training was begun with, else the dataset's)"
+    verb.add_argument("--experiment", metavar="NAME", help=help)
+
+
+def _run_track_results(options: Namespace) -> None:
+    from tiltbox import tracking
+
+    for name, state in tracking.catch_up_all(options.results, options.experiment).items():
+        print(f"{state:<8}  {name}")
 
 
 # weights ----------------------------------------------------------------------------------------------

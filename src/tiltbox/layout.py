@@ -10,6 +10,7 @@ DATA, RESULTS, LOGS, BENCHMARKS = Path("data"), Path("results"), Path("logs"), P
 TRACKING_DATABASE, TRACKING_FILES = Path("mlflow.db"), Path("mlartifacts")
 
 SEED = "seed-"  # begins the name of the folder of a training with another seed than 0
+TRAINING_LOCK = ".training.lock"  # stays where a training was
 OUTCOMES = "outcomes.parquet"  # beside the metrics
 GALLERY = "gallery.json"  # beside the metrics, where evaluate was given the images
 DETECTORS = Path("detectors")  # beside the leaderboard: a page for each

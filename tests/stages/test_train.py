@@ -197,7 +197,7 @@ def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match=r"step \d+ of 20, epoch \d+: the loss is .*; lower base_lr"):
         train(NAME, VARIANT, schedule, folder / "train", Path("out"), gpus=0, track="mini/diverges")
     assert not Path("out/checkpoint.pth").exists() and not list(Path("out/work").glob("*.pth"))
-    (run,) = tracking._client().search_runs(["1"])
+    (run,) = tracking.client().search_runs(["1"])
     assert run.info.status == "FAILED"
 
 
@@ -373,7 +373,7 @@ def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch
     here = "tiltbox.stages.train.run_program"
     monkeypatch.setattr(here, lambda command, _: worker.main(Path(command[-1])))  # in this process
     train(NAME, VARIANT, by_epochs(2), folder / "train", tmp_path / "out", gpus=0, track="mini/run")
-    client = tracking._client()
+    client = tracking.client()
     (run,) = client.search_runs([tracking.prepare("mini")])
     assert [message for message in caplog.messages if "MLflow did not take" in message] == [
         f"MLflow did not take epoch {epoch}: no answer" for epoch in (1, 2)

@@ -463,7 +463,7 @@ def test_one_run_per_variant_in_mlflow(finished, monkeypatch):
 
     monkeypatch.chdir(finished)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    runs = tracking._client().search_runs([tracking.prepare("tiny")])
+    runs = tracking.client().search_runs([tracking.prepare("tiny")])
     assert sorted(run.info.run_name for run in runs) == sorted(TWO)
     for run in runs:
         metrics = json.loads(

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from tiltbox.dota.images import read_image
 from tiltbox.errors import CheckpointError
@@ -17,6 +19,7 @@ from tiltbox.geometry.boxes import le90
 from tiltbox.progress import progress
 
 READERS = 4
+T = TypeVar("T")
 
 
 def detect_patches(
@@ -41,16 +44,31 @@ def detect_patches(
     """
     nothing = np.empty(0, np.float32)
     parts = [(nothing.astype(object), nothing.astype(np.int64), nothing, nothing.reshape(0, 5))]
-    with ThreadPoolExecutor(READERS) as readers, model.bbox_head.register_forward_hook(_require_finite):
+    with ThreadPoolExecutor(READERS) as readers, require_finite(model):
         groups = _groups(images, batch)
         for group, samples in progress(_ahead(readers, groups, image_size), label, total=len(groups)):
             for path, result in zip(group, _run(model, samples), strict=True):
-                found = result.pred_instances.cpu()
-                boxes = le90(found.bboxes.numpy()).astype(np.float32)
-                names = np.full(len(found), path.stem, dtype=object)
-                parts.append((names, found.labels.numpy(), found.scores.numpy(), boxes))
+                found = _columns(result)
+                parts.append((np.full(len(found[0]), path.stem, dtype=object), *found))
     columns = map(np.concatenate, zip(*parts, strict=True))
     return dict(zip(("patch", "label", "score", "rboxes"), columns, strict=True))
+
+
+def detect_images(
+    model: nn.Module, images: list[np.ndarray], *, image_size: int, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each image (uint8, height × width × 3, BGR) what :func:`detect_patches` gives of a patch.
+
+    Yields:
+        ``label``, ``score`` and ``rboxes`` in pixels of the image. Call :func:`require_finite` before.
+    """
+    for group in _groups(images, batch):
+        yield from map(_columns, _run(model, [_sample(image, image_size) for image in group]))
+
+
+def require_finite(model: nn.Module) -> RemovableHandle:
+    """Have ``model`` raise a CheckpointError for outputs that are not finite: for good, or in a ``with`` block."""
+    return model.bbox_head.register_forward_hook(_require_finite)
 
 
 def _require_finite(head: nn.Module, inputs: tuple, outputs: tuple) -> None:
@@ -59,7 +77,13 @@ def _require_finite(head: nn.Module, inputs: tuple, outputs: tuple) -> None:
         raise CheckpointError("the checkpoint", problem, "train it again with a lower base_lr")
 
 
-def _groups(images: list[Path], size: int) -> list[list[Path]]:
+def _columns(result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, scores and rboxes of one image, best first."""
+    found = result.pred_instances.cpu()
+    return found.labels.numpy(), found.scores.numpy(), le90(found.bboxes.numpy()).astype(np.float32)
+
+
+def _groups(images: list[T], size: int) -> list[list[T]]:
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
@@ -69,7 +93,7 @@ def _ahead(
     """Each group with its samples; those of the next one are read while the caller works on this one."""
 
     def submit(group: list[Path]) -> list[Future]:
-        return [readers.submit(_sample, path, image_size) for path in group]
+        return [readers.submit(_read_sample, path, image_size) for path in group]
 
     following = submit(groups[0]) if groups else []
     for group, next_group in zip_longest(groups, groups[1:], fillvalue=[]):
@@ -83,14 +107,17 @@ def _run(model: nn.Module, samples: list[dict]) -> list:
     return model.test_step(packed)
 
 
-def _sample(path: Path, size: int) -> dict:
-    """One patch as mmdet's data preprocessor takes it, resized and padded like in training."""
+def _read_sample(path: Path, size: int) -> dict:
+    return _sample(read_image(path), size, str(path))
+
+
+def _sample(image: np.ndarray, size: int, path: str = "") -> dict:
+    """One image as mmdet's data preprocessor takes it, resized and padded like in training."""
     import cv2
     from mmdet.structures import DetDataSample
 
     from tiltbox.model.detector import PAD_VALUE
 
-    image = read_image(path)
     height, width = image.shape[:2]
     scale = size / max(height, width)
     new = (round(width * scale), round(height * scale))
@@ -99,7 +126,7 @@ def _sample(path: Path, size: int) -> dict:
     padding = (0, size - new[1], 0, size - new[0])
     image = cv2.copyMakeBorder(image, *padding, cv2.BORDER_CONSTANT, value=(PAD_VALUE,) * 3)
     meta = {
-        "img_path": str(path),
+        "img_path": path,
         "ori_shape": (height, width),
         "img_shape": (size, size),
         "scale_factor": (new[0] / width, new[1] / height),

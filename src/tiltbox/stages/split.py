@@ -198,7 +198,7 @@ def _cut_patch(
     stop_if_unwanted()
     x0, y0, x1, _ = window
     name = format_patch_name(stem, x1 - x0, x0, y0)
-    pixels = _pixels(image, window)
+    pixels = pixels_in(image, window)
     write_png(folder / "images" / f"{name}.png", pixels)
     contents = f"{name} {isal_zlib.crc32(pixels):08x}"
     if labels is None:
@@ -210,7 +210,7 @@ def _cut_patch(
     return PatchCount(Counter(objects.classes), cut, f"{contents} {isal_zlib.crc32(text):08x}")
 
 
-def _pixels(image: np.ndarray, window: Window) -> np.ndarray:
+def pixels_in(image: np.ndarray, window: Window) -> np.ndarray:
     """The window's pixels, padded at the right and at the bottom where it reaches beyond the image."""
     x0, y0, x1, y1 = window
     patch = image[y0:y1, x0:x1]

@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_text
-from tiltbox.layout import LEFT_OUT
+from tiltbox.layout import LEFT_OUT, TRAINING_LOCK
 from tiltbox.model.checkpoint import copy_at_hand, is_address
 from tiltbox.processes import run_program
 from tiltbox.provenance import SUFFIX, Begun, file_hash
@@ -44,7 +43,6 @@ DATA = ("overlap", "rates", "iof", "images", "contents")  # of the manifest, for
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 # Without it the matrix products of CUDA do not repeat, and PyTorch refuses them where they must.
 REPEATABLE_PRODUCTS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-LOCK = ".training.lock"  # stays where a training was
 RANDOM = "random"  # in place of weights to start from
 
 
@@ -113,6 +111,7 @@ def train(
     _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
     if track is not None:
         tracking.require_target(track)
+        tracking.require_experiment(track)
     work = out / "work"
     with _only_trainer(out):
         config = runner_config(
@@ -132,19 +131,19 @@ def train(
             config.load_from = str(last_checkpoint(work)) if config.resume else None
             facts = _facts(name, variant, schedule, config, gpus)
             facts |= {"schedule_choice": choice, "data": _data(schedule, manifest, classes)}
-            with _recorded(track, variant, schedule, facts, config.resume) as config.tracking:
+            with tracking.followed(out, work, track, variant, schedule, facts, resumes=config.resume):
                 _write_config(config, work)
                 _launch(work / "config.py", schedule.processes, on_cpu=gpus == 0)
                 _record(begun, out, publish(work, out, facts, classes), schedule, variant, facts)
                 shutil.rmtree(work)
-            if config.tracking:
-                _record_end(config.tracking, variant, out, len(classes))
     return out / "checkpoint.pth"
 
 
 def _require_own(out: Path) -> None:
     """Refuse a folder with files of these names that no training left there."""
-    ours = (out / LOCK).exists() or (out / "train.json").exists() or mark_of(out / "work") is not None
+    ours = (
+        (out / TRAINING_LOCK).exists() or (out / "train.json").exists() or mark_of(out / "work") is not None
+    )
     for name in ("checkpoint.pth", "config.py", "history.csv", "work"):
         if (out / name).exists() and not ours:
             problem = f"holds a '{name}' that no training left there"
@@ -306,33 +305,6 @@ def _data(schedule: Schedule, manifest: PatchManifest, classes: tuple[str, ...])
     }
 
 
-@contextmanager
-def _recorded(
-    track: str | None, variant: Variant, schedule: Schedule, facts: dict, resumes: bool
-) -> Iterator[str | None]:
-    """Yield the id of the MLflow run, which says that the training runs or, where it broke off, failed."""
-    if track is None:
-        yield None
-        return
-    run = tracking.begin_training(track, variant, schedule, facts, resumes=resumes)
-    try:
-        yield run
-    except BaseException:
-        with tracking.best_effort("the failure of this training"):
-            tracking.fail_training(run)
-        raise
-
-
-def _record_end(run: str, variant: Variant, out: Path, classes: int) -> None:
-    """The training is complete: were this to fail the stage, Snakemake would delete the weights."""
-    from tiltbox.model import build_detector
-    from tiltbox.model.complexity import count_complexity
-
-    with tracking.best_effort("the end of this training"):
-        counts = count_complexity(build_detector(variant, num_classes=classes))
-        tracking.log_training(run, out, vars(counts))
-
-
 def _record(
     begun: Begun, out: Path, outputs: list[Path], schedule: Schedule, variant: Variant, facts: dict
 ) -> None:
@@ -347,7 +319,7 @@ def _record(
 
 @contextmanager
 def _only_trainer(out: Path):
-    lock = FileLock(out / LOCK, fallback_to_soft=False)
+    lock = FileLock(out / TRAINING_LOCK, fallback_to_soft=False)
     try:
         acquired(lock, patience=0)
     except Timeout:

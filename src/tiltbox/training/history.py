@@ -1,4 +1,4 @@
-"""Per-epoch history of a training run: a CSV file that grows row by row, a line on the terminal, MLflow.
+"""Per-epoch history of a training run: a CSV file that grows row by row, a line on the terminal.
 
 Where it is validated, its scores stand in the row of their epoch.
 """
@@ -19,7 +19,6 @@ from mmengine.dist import all_reduce, barrier
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from tiltbox import tracking
 from tiltbox.files import write_text
 from tiltbox.training.validation import COLUMNS as SCORES
 from tiltbox.training.validation import Scores, Validation
@@ -38,8 +37,7 @@ class HistoryHook(Hook):
     Where the configuration says how, the detector is validated first, and a training whose scores do not rise
     any more is ended.
 
-    Where the configuration names an MLflow run under ``tracking``, each row is logged there as well; should
-    that fail, the training goes on, and the row is logged with the next.
+    MLflow is told of its rows by the process that started the training (:mod:`tiltbox.tracking.following`).
     """
 
     def before_train(self, runner) -> None:
@@ -74,7 +72,7 @@ class HistoryHook(Hook):
             scores = self._validation.after_epoch(runner, epoch)
             self._latest = f"; {scores} after epoch {epoch}" if scores else self._latest
         if runner.rank == 0:
-            self._write(runner, row, scores)
+            self._append([*row, *(scores.row if scores else [""] * len(SCORES))])
         if scores is not None and self._validation.gives_up:
             runner.train_loop.stop_training = True
             if runner.rank == 0:
@@ -111,12 +109,6 @@ class HistoryHook(Hook):
         lr = runner.optim_wrapper.get_lr()["lr"][0]
         seconds = f"{time.monotonic() - self._since:.1f}"
         return [runner.epoch + 1, runner.iter, f"{lr:.3e}", *means, seconds]
-
-    def _write(self, runner, row: list, scores: Scores | None) -> None:
-        self._append([*row, *(scores.row if scores else [""] * len(SCORES))])
-        if run := runner.cfg.get("tracking"):
-            with tracking.best_effort(f"epoch {row[0]}"):
-                tracking.log_history(run, self._file)
 
     def _rows_until(self, last: int) -> list[dict[str, str]]:
         """Without those of epochs that ended without a checkpoint and so come again, and one cut off."""

@@ -28,7 +28,7 @@ def publish(work: Path, out: Path, facts: Mapping, classes: tuple[str, ...]) -> 
     weights = _weights(work, validated, int(rows[-1]["epoch"]))
     for name in {BEST, LAST} - weights.keys():
         (out / name).unlink(missing_ok=True)
-    config.update(resume=False, load_from=None, tracking=None)  # of this run of it alone
+    config.update(resume=False, load_from=None)  # of this run of it alone
     write_text(out / "config.py", config.pretty_text)
     write_text(out / "history.csv", (work / "history.csv").read_text())
     write_record(out / "train.json", _facts(facts, rows, validated))

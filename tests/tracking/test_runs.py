@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import isnan
 from pathlib import Path
 
 import pytest
@@ -55,7 +57,7 @@ def finish(run_id: str) -> None:
 
 
 def curve(run_id: str) -> list[tuple[int, float]]:
-    return [(p.step, p.value) for p in tracking._client().get_metric_history(run_id, "train/loss")]
+    return [(p.step, p.value) for p in tracking.client().get_metric_history(run_id, "train/loss")]
 
 
 def scores(**classes: float | None) -> dict:
@@ -88,7 +90,7 @@ def here(created, tmp_path, monkeypatch) -> Path:
 
 
 def runs(experiment: str = "mini") -> list:
-    client = tracking._client()
+    client = tracking.client()
     return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
 
@@ -156,7 +158,7 @@ def test_curves_have_a_point_per_epoch(here):
     log_epochs(run_id)
     assert curve(run_id) == [(1, 3.5), (2, 2.5)]
     columns = set(HISTORY[0].split(",")) - {"epoch", "step"}
-    assert set(runs()[0].data.metrics) == {f"train/{key}" for key in columns}
+    assert set(runs()[0].data.metrics) == {f"train/{key}" for key in columns} | {"AP50"}
 
 
 def test_an_epoch_is_logged_once_and_one_that_was_missed_is_made_up_for(here):
@@ -166,6 +168,31 @@ def test_an_epoch_is_logged_once_and_one_that_was_missed_is_made_up_for(here):
     assert curve(run_id) == [(2, 2.5)]
     finish(run_id)
     assert sorted(curve(run_id)) == [(1, 3.5), (2, 2.5)]
+
+
+def test_pages_open_on_the_score(here):
+    """MLflow's comparison shows the metric that was logged first, in the order of the database."""
+    log_epochs(begin())
+    rows = sqlite3.connect("mlflow.db").execute("SELECT key FROM latest_metrics ORDER BY rowid").fetchall()
+    assert rows[0] == ("AP50",) and len(rows) == 6
+    assert isnan(runs()[0].data.metrics["AP50"])  # which is not known yet
+    tracking.log_evaluation(TRACK, scores(), [])
+    assert runs()[0].data.metrics["AP50"] == 0.5
+
+
+def test_scores_during_training_have_a_place_of_their_own(here):
+    run_id = begin()
+    Path("history.csv").write_text("epoch,step,lr,loss,val_AP50\n1,2,1e-3,3.5,\n2,4,1e-3,2.5,0.25\n")
+    tracking.log_history(run_id, Path("history.csv"))
+    points = tracking.client().get_metric_history(run_id, "val/AP50")
+    assert [(point.step, point.value) for point in points] == [(2, 0.25)]
+
+
+def test_a_row_that_is_being_written(here):
+    run_id = begin()
+    Path("history.csv").write_text("epoch,step,lr,loss\n1,2,1e-3,3.5\n2,4,1e")
+    tracking.log_history(run_id, Path("history.csv"))
+    assert curve(run_id) == [(1, 3.5)]
 
 
 def test_a_diverged_loss_is_logged(here):
@@ -185,10 +212,13 @@ def test_a_run_runs_while_its_training_does(here):
 
 
 def test_a_training_that_broke_off_failed_until_it_goes_on(here):
-    tracking.fail_training(begin())
-    assert runs()[0].info.status == "FAILED"
+    tracking.end_training(begin(), "FAILED", "the loss is nan")
+    (run,) = runs()
+    assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "the loss is nan")
+    assert run.data.tags["mlflow.note.content"] == "the loss is nan"
     begin(resumes=True)
-    assert [run.info.status for run in runs()] == ["RUNNING"]
+    (run,) = runs()
+    assert run.info.status == "RUNNING" and "failure" not in run.data.tags
 
 
 def test_evaluation_leaves_status_and_times_alone(here):
@@ -230,7 +260,7 @@ def test_other_settings_begin_a_new_run_and_later_stages_follow(here):
     tracking.log_evaluation(TRACK, scores(), [])
     found = {run.info.run_id: run for run in runs()}
     assert first != second and set(found) == {first, second}
-    assert "AP50" not in found[first].data.metrics and found[second].data.metrics["AP50"] == 0.5
+    assert isnan(found[first].data.metrics["AP50"]) and found[second].data.metrics["AP50"] == 0.5
     assert found[second].data.params["schedule.seed"] == "7"
 
 
@@ -240,7 +270,7 @@ def test_later_stages_follow_a_training_that_is_taken_up_again(here):
     begin(mark="hash-2")
     assert begin(mark="hash-1", resumes=True) == first
     tracking.log_evaluation(TRACK, scores(), [])
-    assert [run.info.run_id for run in runs() if "AP50" in run.data.metrics] == [first]
+    assert [run.info.run_id for run in runs() if run.data.metrics["AP50"] == 0.5] == [first]
 
 
 def test_variants_and_datasets_have_runs_of_their_own(here):
@@ -274,7 +304,7 @@ def test_another_database(here, monkeypatch):
     (here / "table.csv").write_text("a,b\n")
     tracking.log_evaluation(TRACK, scores(ship=0.5), [here / "table.csv"])
     (run,) = runs()
-    names = [file.path for file in tracking._client().list_artifacts(run.info.run_id)]
+    names = [file.path for file in tracking.client().list_artifacts(run.info.run_id)]
     assert (names, (here / "mlflow.db").exists()) == (["table.csv"], False)
 
 
@@ -287,7 +317,7 @@ def test_class_names_of_all_sorts(here, name):
 def test_the_experiment_opens_as_the_training_of_models(here):
     """Not on the pages for language models, as MLflow 3 takes an experiment that says nothing."""
     begin("another/yoloms-xs-current")
-    client = tracking._client()
+    client = tracking.client()
     assert (
         client.get_experiment_by_name("another").tags["mlflow.experimentKind"] == "custom_model_development"
     )
@@ -336,7 +366,7 @@ def test_a_target_that_is_none(here, log, track):
 
 def test_a_deleted_experiment(here):
     number = tracking.prepare("mini")
-    tracking._client().delete_experiment(number)
+    tracking.client().delete_experiment(number)
     with pytest.raises(SettingsError, match=f"was deleted in MLflow; .*--experiment-id {number}"):
         begin()
 
@@ -361,8 +391,8 @@ def test_first_evaluations_of_a_variant_at_once_share_a_run(here, monkeypatch):
     ("call", "logged"),
     [
         ("tracking.prepare('mini')", 0),
-        ("test_tracking.begin(f'mini/variant-{sys.argv[1]}')", 6),
-        ("tracking.log_evaluation(f'mini/variant-{sys.argv[1]}', test_tracking.scores(), [])", 6),
+        ("test_runs.begin(f'mini/variant-{sys.argv[1]}')", 6),
+        ("tracking.log_evaluation(f'mini/variant-{sys.argv[1]}', test_runs.scores(), [])", 6),
     ],
 )
 def test_six_processes_on_a_fresh_folder(tmp_path, monkeypatch, call, logged):
@@ -370,7 +400,7 @@ def test_six_processes_on_a_fresh_folder(tmp_path, monkeypatch, call, logged):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    code = f"import sys, test_tracking; from tiltbox import tracking; {call}"
+    code = f"import sys, test_runs; from tiltbox import tracking; {call}"
     children = [
         subprocess.Popen([sys.executable, "-c", code, str(number)], stderr=subprocess.PIPE, text=True)
         for number in range(6)

@@ -1,0 +1,43 @@
+"""MLflow: what was trained, how, on what, and how well it detects, to be looked at and compared in a browser.
+
+One experiment for each dataset, one run for each training, which evaluation adds its scores to. MLflow shows;
+it decides nothing. A training only writes files, and all that MLflow is told comes from them: from a thread
+beside the training (:mod:`.following`), at its end, or later (:mod:`.catching_up`). No server can stop or
+slow a training.
+"""
+
+from tiltbox.tracking.catching_up import catch_up, catch_up_all
+from tiltbox.tracking.commit import git_commit
+from tiltbox.tracking.following import followed
+from tiltbox.tracking.journal import has_journal
+from tiltbox.tracking.runs import (
+    SCORES,
+    begin_training,
+    end_training,
+    log_evaluation,
+    log_history,
+    log_training,
+)
+from tiltbox.tracking.store import best_effort, client, prepare, require_experiment, require_target, within
+from tiltbox.tracking.views import address
+
+__all__ = [
+    "SCORES",
+    "address",
+    "begin_training",
+    "best_effort",
+    "catch_up",
+    "catch_up_all",
+    "client",
+    "end_training",
+    "followed",
+    "git_commit",
+    "has_journal",
+    "log_evaluation",
+    "log_history",
+    "log_training",
+    "prepare",
+    "require_experiment",
+    "require_target",
+    "within",
+]

@@ -1,0 +1,120 @@
+"""What MLflow has to know of a training, kept beside it in ``.mlflow.json`` until and after MLflow knows it.
+
+It is written when a training begins and when it ends, whether MLflow answers or not. One that says that its
+training runs, though no process holds the training's lock, is of a training that was killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from pydantic import JsonValue
+
+from tiltbox.files import acquired
+from tiltbox.layout import TRAINING_LOCK
+from tiltbox.records import Record, read_record, write_record
+from tiltbox.settings.schedules import Schedule
+from tiltbox.settings.variants import Variant
+
+_NAME, _USAGE = ".mlflow.json", ".mlflow-usage.jsonl"
+State = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # as MLflow has them
+
+
+class Journal(Record):
+    """A training, for MLflow.
+
+    Attributes:
+        training: Its mark, which no other training has: the hash of its configuration, and when it was begun
+        first. track: ``experiment/run``. variant, schedule, facts: What
+        :func:`tiltbox.tracking.begin_training` takes. started: When it was started last, UTC. state, reason:
+        Of MLflow's run; why it ended before its end. earlier: Marks of trainings that were begun in the same
+        folder before, and did not finish.
+    """
+
+    training: str
+    track: str
+    variant: Variant
+    schedule: Schedule
+    facts: dict[str, JsonValue]
+    started: datetime
+    state: State = "RUNNING"
+    reason: str | None = None
+    earlier: tuple[str, ...] = ()
+
+
+def begin_journal(
+    out: Path, track: str, variant: Variant, schedule: Schedule, facts: Mapping, *, resumes: bool
+) -> Journal:
+    """Begin the journal of a training in ``out``, or go on with that of the one that it resumes."""
+    now = datetime.now(UTC)
+    left = _unfinished(read_journal(out))
+    prefix = f"{facts['config_hash']}-"
+    own = next((mark for mark in left if resumes and mark.startswith(prefix)), None)
+    if own is None:
+        usage_file(out).unlink(missing_ok=True)
+    journal = Journal(
+        training=own or f"{prefix}{now:%Y%m%dT%H%M%S.%f}",
+        track=track,
+        variant=variant,
+        schedule=schedule,
+        facts=dict(facts),
+        started=now,
+        earlier=tuple(mark for mark in left if mark != own),
+    )
+    write_record(out / _NAME, journal)
+    return journal
+
+
+def end_journal(out: Path, state: State, reason: str | None) -> Journal | None:
+    """Note how the training ended; None where it has no journal."""
+    journal = read_journal(out)
+    if journal is not None:
+        journal = journal.model_copy(update={"state": state, "reason": reason})
+        write_record(out / _NAME, journal)
+    return journal
+
+
+def has_journal(out: Path) -> bool:
+    """Whether the training in ``out`` was to be logged."""
+    return (out / _NAME).exists()
+
+
+def read_journal(out: Path) -> Journal | None:
+    return read_record(Journal, out / _NAME)
+
+
+def settled(out: Path, journal: Journal) -> Journal:
+    """The journal as it is to be taken: that of a training that was killed does not say so itself."""
+    if journal.state != "RUNNING" or is_training(out):
+        return journal
+    reason = "was killed, as by the system where memory runs out; started again, it resumes"
+    return journal.model_copy(update={"state": "KILLED", "reason": reason})
+
+
+def is_training(out: Path) -> bool:
+    """Whether a process trains in ``out``."""
+    if not (out / TRAINING_LOCK).exists():
+        return False
+    lock = FileLock(out / TRAINING_LOCK, fallback_to_soft=False)
+    try:
+        acquired(lock, patience=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def usage_file(out: Path) -> Path:
+    """The samples of :mod:`.usage`."""
+    return out / _USAGE
+
+
+def _unfinished(journal: Journal | None) -> tuple[str, ...]:
+    """Marks, the latest first."""
+    if journal is None:
+        return ()
+    return (*(() if journal.state == "FINISHED" else (journal.training,)), *journal.earlier)

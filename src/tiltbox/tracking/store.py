@@ -1,0 +1,139 @@
+"""Where MLflow keeps its records: ``mlflow.db`` and ``mlartifacts/`` of the current folder, or a server.
+
+``mlflow ui`` without arguments looks in the current folder, too. Processes that create the database at the
+same time break it, so all of them open it one at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from tiltbox.errors import SettingsError
+from tiltbox.files import only_writer
+from tiltbox.layout import TRACKING_DATABASE
+from tiltbox.tracking import views
+from tiltbox.tracking.local_files import artifact_repository
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# MLflow would wait for two minutes, and try that seven times. Values that the user has set are kept.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+FIRST_WORD = 5.0  # seconds that a training waits, before it starts, to hear that its experiment was deleted
+
+log = logging.getLogger("tiltbox")
+
+
+def server() -> str | None:
+    """The address of a server or of another database, where one is set."""
+    return os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def is_remote() -> bool:
+    """Whether files go through a server."""
+    return urlsplit(server() or "").scheme in ("http", "https")
+
+
+def client() -> MlflowClient:
+    """Alone, since the first client of a process creates the database or brings it up to date."""
+    from mlflow import MlflowClient
+    from mlflow.store.artifact import artifact_repository_registry
+
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    artifact_repository_registry._artifact_repository_registry.register(
+        "mlflow-artifacts", artifact_repository
+    )
+    with only_writer(TRACKING_DATABASE):
+        return MlflowClient(server() or f"sqlite:///{TRACKING_DATABASE.absolute()}")
+
+
+def prepare(experiment: str) -> str:
+    """Create the database and the experiment where they are missing; returns the experiment's id.
+
+    Raises:
+        SettingsError: The experiment was deleted in MLflow.
+    """
+    mlflow = client()
+    with only_writer(TRACKING_DATABASE):
+        return experiment_id(mlflow, experiment)
+
+
+def experiment_id(mlflow: MlflowClient, name: str) -> str:
+    """Of the experiment, which is made where it is missing; to be called by one process at a time."""
+    found = mlflow.get_experiment_by_name(name)
+    if found is None:
+        place = None if server() else f"mlflow-artifacts:/{quote(name)}"
+        number, known = mlflow.create_experiment(name, artifact_location=place), {}
+    elif found.lifecycle_stage != "active":
+        remedy = f"mlflow experiments restore --experiment-id {found.experiment_id} brings it back"
+        raise SettingsError(f"experiment '{name}'", "was deleted in MLflow", remedy)
+    else:
+        number, known = found.experiment_id, found.tags
+    for key, value in views.tags(number).items():
+        if key not in known:
+            mlflow.set_experiment_tag(number, key, value)
+    return number
+
+
+def require_target(track: str) -> None:
+    """Raise SettingsError where ``track`` names no run."""
+    target(track)
+
+
+def require_experiment(track: str) -> None:
+    """Raise SettingsError where the experiment of ``track`` was deleted, if MLflow says so in time."""
+    within(FIRST_WORD, "the start of this training", lambda: prepare(target(track)[0]))
+
+
+def target(track: str) -> tuple[str, str]:
+    """Experiment and run."""
+    experiment, slash, name = track.partition("/")
+    if not (experiment and slash and name) or "'" in name:
+        raise SettingsError(
+            "--track", f"'{track}' names no run", "give EXPERIMENT/RUN, such as mini/yoloms-xs-current"
+        )
+    return experiment, name
+
+
+@contextmanager
+def best_effort(what: str) -> Iterator[None]:
+    """Let an error of MLflow be a warning: hours of training are worth more than their record."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("MLflow did not take %s: %s", what, in_a_line(error))
+
+
+def in_a_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def within(seconds: float, what: str, job: Callable[[], object]) -> None:
+    """Do the job, and warn where it fails or takes longer, in which case it is left to itself.
+
+    Raises:
+        SettingsError: The job did, in time: it is the user's.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            job()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)  # which does not keep the process from ending
+    thread.start()
+    thread.join(seconds)
+    if raised and isinstance(raised[0], SettingsError):
+        raise raised[0]
+    if raised or thread.is_alive():
+        why = in_a_line(raised[0]) if raised else f"no answer for {seconds:.0f} s"
+        log.warning("MLflow did not take %s: %s", what, why)

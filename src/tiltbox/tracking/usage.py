@@ -1,0 +1,50 @@
+"""What a training uses of its machine: samples of processor, memory and GPUs, one a line of a file.
+
+MLflow's own monitor stops for good when its server does not answer; its sensors are used here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+
+EVERY = 30.0  # seconds
+_WANTED = ("cpu_utilization", "system_memory", "gpu_")  # beginnings of the sensors' names
+
+
+class Usage:
+    """Samples into a file, which those of a training that is resumed are added to."""
+
+    def __init__(self, path: Path) -> None:
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+
+        self._path, self._sensors, self._last = path, [CPUMonitor()], 0.0
+        with suppress(Exception):  # there is no GPU, or nothing to ask it with
+            from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+            self._sensors.append(GPUMonitor())
+
+    def sample(self) -> None:
+        """Append what is used now, unless the last time was a moment ago."""
+        if time.monotonic() - self._last < EVERY:
+            return
+        self._last = time.monotonic()
+        values = {"time": round(1000 * time.time())}
+        for sensor in self._sensors:
+            sensor.collect_metrics()
+            found = sensor.aggregate_metrics()
+            values |= {f"system/{key}": found[key] for key in sorted(found) if key.startswith(_WANTED)}
+            sensor.clear_metrics()
+        with self._path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def read_samples(path: Path) -> list[dict[str, float]]:
+    """All samples that are whole: a process may have been killed while it wrote one."""
+    samples = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):
+            samples.append(json.loads(line))
+    return samples

@@ -1,0 +1,70 @@
+"""How MLflow's pages show an experiment: as saved views, which the experiment carries as tags.
+
+MLflow 3.17 shows neither scores nor tags in a list of runs before somebody has picked the columns, and keeps
+what was picked in the browser. A saved view keeps it with the experiment: it is in the menu "Views" of the
+list, and has an address of its own. What follows is the form in which MLflow's page writes such views itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+# For servers that go by it. MLflow 3.17 itself goes by a switch of the browser, or by the address.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+_FIRST_CHART = {"mlflow.experiment.primaryMetric.name": "AP50"}
+_NOTE, _VIEW = "mlflow.note.content", "mlflow.sharedViewState."
+SCORES, MEANS = "tiltbox-scores", "tiltbox-means"  # keys of the views
+_WIDTHS = {
+    "attributes.`Run Name`": 230,
+    "tags.`detector`": 140,
+    "tags.`seed`": 50,
+    "metrics.`AP50`": 75,
+    "metrics.`mAP`": 75,
+    "metrics.`params_M`": 85,
+    "metrics.`flops_G`": 75,
+    "attributes.`Dataset`": 150,
+    "attributes.`Source`": 90,
+    "attributes.`Models`": 150,
+    "runDateAndNestInfo": 115,
+    "duration": 80,
+}
+
+
+def tags(experiment: str) -> dict[str, str]:
+    """What an experiment carries, by its id."""
+    note = (
+        f"**[Scores of all runs]({_page(experiment, SCORES)})** ·"
+        f" [means over seeds]({_page(experiment, MEANS)})"
+    )
+    return {
+        **_KIND,
+        **_FIRST_CHART,
+        _NOTE: note,
+        f"{_VIEW}{SCORES}": _view("Scores"),
+        f"{_VIEW}{MEANS}": _view("Means over seeds", group="tag.average.detector"),
+    }
+
+
+def address(experiment: str) -> str:
+    """Where the scores of an experiment, given by its id, are to be seen."""
+    place = os.environ.get("MLFLOW_TRACKING_URI", "")
+    served = place if place.startswith("http") else "http://127.0.0.1:5000"
+    return f"{served.rstrip('/')}/{_page(experiment, SCORES)}"
+
+
+def _page(experiment: str, view: str) -> str:
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}"
+
+
+def _view(name: str, *, group: str | None = None) -> str:
+    state = {
+        "searchFilter": "",
+        "orderByKey": "metrics.`AP50`",
+        "orderByAsc": False,
+        "selectedColumns": [column for column in _WIDTHS if "`" in column and "Run Name" not in column],
+        "columnOrder": list(_WIDTHS),
+        "columnWidths": _WIDTHS,
+        "groupBy": group,
+    }
+    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
