@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 from hypothesis import HealthCheck, settings
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
@@ -96,3 +102,64 @@ def closed() -> Iterator[str]:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{reserved.getsockname()[1]}"
+
+
+class MlflowServer:
+    """A real `mlflow ui`, started without arguments but a port, in a folder."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._log = folder / "server.log"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [Path(sys.executable).parent / "mlflow", "ui", "--port", str(self.port), "--workers", "1"],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # it leaves children behind: its whole group is ended
+            )
+
+    def wait(self) -> None:
+        for _ in range(600):
+            assert self._process.poll() is None, self._log.read_text()
+            with suppress(requests.RequestException):
+                requests.get(f"{self.address}/health", timeout=5).raise_for_status()
+                return
+            time.sleep(0.2)
+        pytest.fail(f"no answer from the server: {self._log.read_text()}")
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def unused() -> int:
+    """A port for a server that is started later."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def start_mlflow() -> Iterator[Callable[..., MlflowServer]]:
+    """Starts servers, which are killed at the end of the module."""
+    started = []
+
+    def start(folder: Path, port: int | None = None) -> MlflowServer:
+        server = MlflowServer(folder, port)
+        started.append(server)
+        server.wait()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()

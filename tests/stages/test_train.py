@@ -39,6 +39,7 @@ from tiltbox.settings.schedules import Schedule, find_schedule
 from tiltbox.settings.variants import find_variant, load_variants
 from tiltbox.stages.split import split
 from tiltbox.stages.train import median_object_side, train
+from tiltbox.tracking import catching_up, following
 from tiltbox.training import worker
 from tiltbox.training.config import read_config
 from tiltbox.training.devices import leased_gpus
@@ -89,9 +90,9 @@ def test_outputs(trained):
 
 
 def test_the_configuration_is_that_of_any_run(trained):
-    """Not of this one: whether it was resumed, and what MLflow calls it."""
+    """Not of this one: whether it was resumed."""
     config = read_config(trained / "config.py")
-    assert (config.resume, config.load_from, config.tracking) == (False, None, None)
+    assert (config.resume, config.load_from) == (False, None)
     assert config.optim_wrapper.optimizer.lr == SMOKE.learning_rate
 
 
@@ -199,6 +200,7 @@ def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
     assert not Path("out/checkpoint.pth").exists() and not list(Path("out/work").glob("*.pth"))
     (run,) = tracking.client().search_runs(["1"])
     assert run.info.status == "FAILED"
+    assert "so the training diverged; lower base_lr" in run.data.tags["failure"]
 
 
 def test_the_same_schedule_gives_the_same_weights(folder, tmp_path, monkeypatch):
@@ -359,33 +361,44 @@ def test_it_resumes_with_other_workers_and_in_another_place(folder, tmp_path, ca
 
 
 def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch, caplog):
+    """Nothing is taken before the training's end, and then all of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    log_history, calls = tracking.log_history, []
+    monkeypatch.setattr(following, "LOOK_EVERY", 0.1)
+    caplog.set_level("INFO", "tiltbox")
+    log_progress, calls = catching_up.log_progress, []
 
-    def fail_at_first(run_id: str, history: Path) -> None:
-        calls.append(run_id)
-        if len(calls) < 3:
+    def fail_at_first(*where: object) -> None:
+        calls.append(where)
+        if len(calls) == 1:
             raise OSError("no answer")
-        log_history(run_id, history)
+        log_progress(*where)
 
-    monkeypatch.setattr(tracking, "log_history", fail_at_first)
+    monkeypatch.setattr(catching_up, "log_progress", fail_at_first)
     here = "tiltbox.stages.train.run_program"
     monkeypatch.setattr(here, lambda command, _: worker.main(Path(command[-1])))  # in this process
     train(NAME, VARIANT, by_epochs(2), folder / "train", tmp_path / "out", gpus=0, track="mini/run")
-    client = tracking.client()
-    (run,) = client.search_runs([tracking.prepare("mini")])
-    assert [message for message in caplog.messages if "MLflow did not take" in message] == [
-        f"MLflow did not take epoch {epoch}: no answer" for epoch in (1, 2)
+    mlflow = tracking.client()
+    (run,) = mlflow.search_runs([tracking.prepare("mini")])
+    assert [
+        each.message for each in caplog.records if "MLflow" in each.message and each.name == "tiltbox"
+    ] == [
+        "MLflow does not answer, and will be told later; the training goes on: no answer",
+        "MLflow answers again",
     ]
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
+    assert [point.step for point in mlflow.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
     assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time > 1000
     assert run.data.params["data.patch_size"] == "128" and run.data.params["pretrained"] == "none"
+    assert run.data.metrics["params_M"] == pytest.approx(4.475, abs=1e-3)
+    assert run.data.metrics["system/cpu_utilization_percentage"] > 0
+    model = mlflow.get_logged_model(run.outputs.model_outputs[0].model_id)
+    checkpoint = tmp_path / "mlartifacts/mini/models" / model.model_id / "artifacts/data/checkpoint.pth"
+    assert checkpoint.samefile(tmp_path / "out/checkpoint.pth")  # not stored twice
 
     monkeypatch.setattr("tiltbox.stages.train._launch", cut)
     with pytest.raises(Cut):
         train(NAME, VARIANT, by_epochs(2), folder / "train", tmp_path / "out", gpus=0, track="mini/run")
-    runs = client.search_runs([tracking.prepare("mini")])
+    runs = mlflow.search_runs([tracking.prepare("mini")])
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
 
 

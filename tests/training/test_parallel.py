@@ -51,7 +51,7 @@ def losses(patches: Path, work: Path, processes: int, steps: int) -> list[float]
     config = runner_config(variant, schedule, patches, work, DOTA_V1_CLASSES, cuda=False)
     config.custom_hooks.append({"type": "FrozenBatchNorm"})
     config.custom_imports = {"imports": ["frozen_batch_norm"]}
-    config.update({"pretrained": None, "resume": False, "tracking": None})
+    config.update({"pretrained": None, "resume": False})
     work.mkdir()
     path = work / "config.py"
     config.dump(path)

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +12,6 @@ from tiltbox import tracking
 from tiltbox.settings.schedules import find_schedule
 from tiltbox.settings.variants import find_variant
 
-MLFLOW = Path(sys.executable).parent / "mlflow"
 AP50 = {"yoloms-xs-previous": 0.25, "yoloms-xs-current": 0.5}
 VARIANTS = {name: find_variant(name) for name in AP50}
 SCHEDULE = find_schedule("smoke")
@@ -67,46 +59,8 @@ def _log(name: str, ap50: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(project):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    with (project / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [MLFLOW, "ui", "--port", str(port)],
-            cwd=project,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # it leaves children behind: its whole group is ended below
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_for(address, process, project / "server.log")
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        finally:
-            _kill_rest(process.pid)
-
-
-def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        try:
-            requests.get(f"{address}/health", timeout=5).raise_for_status()
-            return
-        except requests.RequestException:
-            time.sleep(0.2)
-    pytest.fail(f"no answer from the server: {log.read_text()}")
-
-
-def _kill_rest(group: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+def server(project, start_mlflow):
+    return start_mlflow(project).address
 
 
 def ask(server: str, path: str, **content) -> dict:

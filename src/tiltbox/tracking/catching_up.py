@@ -77,11 +77,11 @@ def catch_up(train: Path, *, experiment: str | None = None, unnamed: str = "unna
     kill_runs(journal.track, journal.earlier)
     log_progress(run_id, train, _work(train, journal.facts["config_hash"]))
     if journal.state == "FINISHED":
-        log_training(run_id, train, _counts(train, journal), ended=_ended(train))
+        log_training(run_id, train, _counts(train, journal), ended=journal.ended)
         log_model(run_id, train, journal)
         _log_scores(run_id, train.parent / "evaluate" / "metrics.json")
     elif journal.state != "RUNNING":
-        end_training(run_id, journal.state, journal.reason)
+        end_training(run_id, journal.state, journal.reason, ended=journal.ended)
     return run_id
 
 
@@ -120,13 +120,15 @@ def _from_results(train: Path, unnamed: str) -> Journal:
         raise DataError(train, "has no record of its training", "run `tiltbox train` again")
     metrics = read_record(Metrics, train.parent / "evaluate" / "metrics.json")
     experiment = metrics.dataset if metrics and metrics.dataset else unnamed
+    started = datetime.fromisoformat(record.started)
     return Journal(
         training="",
         track=f"{experiment}/{run_name(facts.variant, facts.seed)}",
         variant=Variant(**record.settings["variant"]),
         schedule=Schedule(**record.settings["schedule"]),
         facts=facts.model_dump(mode="json"),
-        started=datetime.fromisoformat(record.started),
+        started=started,
+        ended=started + timedelta(seconds=record.seconds),
         state="FINISHED",
     )
 
@@ -149,11 +151,6 @@ def _counts(train: Path, journal: Journal) -> dict[str, int]:
 
     found = count_complexity(build_detector(journal.variant, num_classes=journal.facts["data"]["classes"]))
     return {"params": found.params, "flops": found.flops}
-
-
-def _ended(train: Path) -> datetime | None:
-    record = read_provenance(train / SUFFIX)
-    return record and datetime.fromisoformat(record.started) + timedelta(seconds=record.seconds)
 
 
 def _log_scores(run_id: str, path: Path) -> None:

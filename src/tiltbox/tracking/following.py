@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from tiltbox.tracking.usage import Usage
 LOOK_EVERY = 2.0  # seconds between looks for a new epoch
 TELL_EVERY = 120.0  # seconds after which MLflow is told what the machine does, epoch or not
 TRY_AGAIN = 30.0  # seconds after which a server that did not answer is asked again
+LAST_TRIES = 3  # at the end
 LAST_WORD = 60.0  # seconds that the end of a training waits for MLflow
 
 log = logging.getLogger("tiltbox")
@@ -85,7 +87,10 @@ class _Follower(threading.Thread):
                 done = self._tell(self._tell_progress)
                 pause, waited = (0.0 if done else TRY_AGAIN), 0.0
                 told = seen if done else told
-        self._tell(lambda: catch_up(self._out))
+        for _ in range(LAST_TRIES):
+            if self._tell(lambda: catch_up(self._out)):
+                break
+            time.sleep(1)
 
     def finish(self) -> None:
         """Tell the end, within a minute."""
@@ -94,7 +99,9 @@ class _Follower(threading.Thread):
         if self.is_alive():
             self._warn("no answer")
         if self._said:
-            log.warning("MLflow has not all of this training: `tiltbox track %s` tells it later", self._out)
+            log.warning(
+                "MLflow has not all of this training: `tiltbox track %s` tells it later", self._out.parent
+            )
 
     def _tell(self, what: Callable[[], object]) -> bool:
         try:

@@ -28,11 +28,12 @@ class Journal(Record):
     """A training, for MLflow.
 
     Attributes:
-        training: Its mark, which no other training has: the hash of its configuration, and when it was begun
-        first. track: ``experiment/run``. variant, schedule, facts: What
-        :func:`tiltbox.tracking.begin_training` takes. started: When it was started last, UTC. state, reason:
-        Of MLflow's run; why it ended before its end. earlier: Marks of trainings that were begun in the same
-        folder before, and did not finish.
+        training: Its mark: the hash of its configuration, and when it was begun first.
+        track: ``experiment/run``.
+        variant, schedule, facts: What :func:`tiltbox.tracking.begin_training` takes.
+        started, ended: When it was started last, and when it ended, UTC.
+        state, reason: Of MLflow's run; why it ended before its end.
+        earlier: Marks of trainings that were begun in the same folder before, and did not finish.
     """
 
     training: str
@@ -41,6 +42,7 @@ class Journal(Record):
     schedule: Schedule
     facts: dict[str, JsonValue]
     started: datetime
+    ended: datetime | None = None
     state: State = "RUNNING"
     reason: str | None = None
     earlier: tuple[str, ...] = ()
@@ -73,7 +75,7 @@ def end_journal(out: Path, state: State, reason: str | None) -> Journal | None:
     """Note how the training ended; None where it has no journal."""
     journal = read_journal(out)
     if journal is not None:
-        journal = journal.model_copy(update={"state": state, "reason": reason})
+        journal = journal.model_copy(update={"state": state, "reason": reason, "ended": datetime.now(UTC)})
         write_record(out / _NAME, journal)
     return journal
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # MLflow would wait for two minutes, and try that seven times. Values that the user has set are kept.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-FIRST_WORD = 5.0  # seconds that a training waits, before it starts, to hear that its experiment was deleted
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# Seconds that a training waits, before it starts, to hear whether its experiment was deleted. A silent server is
+# asked later; the database of the folder is created first, which takes a while on a busy machine.
+FIRST_WORD, FIRST_WORD_HERE = 5.0, 60.0
 
 log = logging.getLogger("tiltbox")
 
@@ -89,7 +91,8 @@ def require_target(track: str) -> None:
 
 def require_experiment(track: str) -> None:
     """Raise SettingsError where the experiment of ``track`` was deleted, if MLflow says so in time."""
-    within(FIRST_WORD, "the start of this training", lambda: prepare(target(track)[0]))
+    patience = FIRST_WORD if is_remote() else FIRST_WORD_HERE
+    within(patience, "the start of this training", lambda: prepare(target(track)[0]))
 
 
 def target(track: str) -> tuple[str, str]:
