@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # MLflow would wait for two minutes, and try that seven times. Values that the user has set are kept.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-# Seconds that a training waits, before it starts, to hear whether its experiment was deleted. A silent server is
-# asked later; the database of the folder is created first, which takes a while on a busy machine.
+# Seconds that a training waits, before it starts, to hear whether its experiment was deleted. A silent server
+# is asked later; the database of the folder is created first, which takes a while on a busy machine.
 FIRST_WORD, FIRST_WORD_HERE = 5.0, 60.0
 
 log = logging.getLogger("tiltbox")
