@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import requests
 from tiltbox import tracking
 from tiltbox.settings.schedules import find_schedule
 from tiltbox.settings.variants import find_variant
+from tiltbox.tracking.journal import Journal
+from tiltbox.tracking.models import log_model
 
 AP50 = {"yoloms-xs-previous": 0.25, "yoloms-xs-current": 0.5}
 VARIANTS = {name: find_variant(name) for name in AP50}
@@ -19,13 +23,23 @@ FACTS = {
     "git_commit": "abc1234",
     "pretrained": None,
     "device": "CPU",
-    "data": {"classes": 15},
+    "data": {
+        "classes": 15,
+        "patch_size": 128,
+        "overlap": 24,
+        "rates": [1.0],
+        "iof": 0.7,
+        "contents": "69fb3eccc555",
+    },
+    "image_size": 128,
+    "seed": 0,
     "versions": {},
 }
 FILES = {
     "train/config.py": "seed = 0\n",
     "train/history.csv": "epoch,step,lr,loss\n1,2,1e-3,3.0\n2,4,1e-3,2.0\n",
     "train/train.json": "{}\n",
+    "train/checkpoint.pth": "weights\n",
     "evaluate/dota.txt": "mAP: 0.5\n",
 }
 API = "api/2.0/mlflow"
@@ -50,8 +64,18 @@ def project(tmp_path_factory) -> Path:
 
 def _log(name: str, ap50: float) -> None:
     facts = FACTS | {"config_hash": f"hash-of-{name}"}
-    run = tracking.begin_training(f"mini/{name}", VARIANTS[name], SCHEDULE, facts, resumes=False)
+    track = f"mini/{name}"
+    run = tracking.begin_training(track, VARIANTS[name], SCHEDULE, facts, resumes=False)
     tracking.log_training(run, Path("train"), {"params": 5_000_000, "flops": 22_000_000_000})
+    journal = Journal(
+        training="1",
+        track=track,
+        variant=VARIANTS[name],
+        schedule=SCHEDULE,
+        facts=facts | {"variant": name},
+        started=datetime.now(UTC),
+    )
+    log_model(run, Path("train"), journal)
     scores = {"mAP": ap50 / 2, "AP50": ap50, "AP75": ap50 / 4}
     scores["angle_error"] = {"median": 10 * ap50, "p90": 40 * ap50, "objects": 7}
     classes = {"classes": {"ship": scores}}
@@ -139,6 +163,60 @@ def test_curve(server, runs):
 def test_files_are_listed_and_served_after_the_project_moved(server, runs, name):
     run_id = runs[name]["info"]["run_id"]
     listed = get(server, f"{API}/artifacts/list", run_id=run_id).json()["files"]
-    sizes = {Path(name).name: len(text) for name, text in FILES.items()}
+    sizes = {Path(name).name: len(text) for name, text in FILES.items() if not name.endswith(".pth")}
     assert {file["path"]: int(file["file_size"]) for file in listed} == sizes
     assert get(server, "get-artifact", run_id=run_id, path="dota.txt").text == "mAP: 0.5\n"
+
+
+def shown(browser) -> str:
+    """What stands in the window, without scrolling."""
+    return browser.evaluate(
+        "[...document.querySelectorAll('[role=columnheader], [role=gridcell]')].filter(each => {"
+        " const box = each.getBoundingClientRect();"
+        " return box.width > 0 && box.right <= innerWidth && box.bottom <= innerHeight;"
+        "}).map(each => each.innerText.trim()).join('|')"
+    )
+
+
+def test_the_list_of_runs_shows_the_scores_without_a_click(server, project, browser, monkeypatch):
+    """At the address that `tiltbox tracking` says."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    browser.open(tracking.address(tracking.prepare("mini")))
+    for words in ("flops_G", "mini train"):
+        browser.wait_for_words(words)
+    found = shown(browser).split("|")
+    for name in ("detector", "seed", "AP50", "mAP", "params_M", "flops_G", "Dataset", "Source"):
+        assert name in found, found
+    for value in ("yoloms-xs-current", "0", "0.5", "0.25", "5", "22"):
+        assert value in found, found
+    assert not browser.evaluate(
+        "document.body.innerText.includes('Judges')"
+    )  # of the pages for language models
+
+
+def test_a_comparison_opens_on_the_score(server, runs, browser):
+    names = json.dumps([runs[name]["info"]["run_id"] for name in AP50])
+    browser.open(f'{server}/#/compare-runs?runs={names}&experiments=["1"]')
+    browser.wait_for("document.querySelectorAll('.axis-title').length > 0")
+    axes = browser.evaluate("[...document.querySelectorAll('.axis-title')].map(each => each.textContent)")
+    assert axes[-1] == "AP50" and not any(axis.startswith("train/") for axis in axes)
+
+
+def test_runs_of_a_detector_are_shown_together(server, project, browser, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    browser.open(tracking.address(tracking.prepare("mini")).replace("tiltbox-scores", "tiltbox-means"))
+    browser.wait_for_words("Group: yoloms-xs-previous")
+
+
+def test_the_registry_lists_detectors_with_aliases(server, browser):
+    browser.open(f"{server}/#/models/mini-yoloms-xs-current?workflowType=machine_learning")
+    browser.wait_for_words("seed-0")
+
+
+def test_the_page_of_a_run_shows_data_model_and_scores(server, runs, browser):
+    run = runs["yoloms-xs-current"]["info"]
+    browser.open(f"{server}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}")
+    for words in ("mini train (69fb3eccc555)", "AP50", "mini-yoloms-xs-current", "Finished"):
+        browser.wait_for_words(words)
