@@ -29,7 +29,8 @@ run: setup ## set up, run the whole workflow on the mini set, print the comparis
 	@$(BIN)/tiltbox report results/mini
 	@echo
 	@echo "Next: open results/mini/leaderboard.html"
-	@echo "      . $(BIN)/activate && mlflow ui    compares the runs in a browser"
+	@echo "      . $(BIN)/activate && mlflow ui    compares the runs in a browser;"
+	@$(BIN)/tiltbox tracking mini
 	@echo "      snakemake --config dataset=path/to/yours.yaml    runs on your own images"
 
 test: setup ## set up and run all tests

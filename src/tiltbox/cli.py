@@ -535,7 +535,8 @@ def _tracking(verbs) -> None:
 def _run_tracking(options: Namespace) -> None:
     from tiltbox import tracking
 
-    print(f"once `mlflow ui` runs: {tracking.address(tracking.prepare(options.experiment))}")
+    address = tracking.address(tracking.prepare(options.experiment))
+    print(f"scores in a browser, where `mlflow ui` runs: {address}")
 
 
 def _track_results(verbs) -> None:

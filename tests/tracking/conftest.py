@@ -52,6 +52,8 @@ class Run:
     """A results folder, ``<dataset>/<variant>``, in which a training may be played."""
 
     folder: Path
+    track: str = f"mini/{NAME}"
+    facts, variant, schedule = FACTS, VARIANT, SCHEDULE
 
     @property
     def train(self) -> Path:
@@ -62,16 +64,18 @@ class Run:
         """Play a training; what is yielded writes an epoch. It ends well unless the block raises."""
         self.train.mkdir(parents=True, exist_ok=True)
         work = self.train / "work"
-        facts = FACTS | {"config_hash": mark}
+        facts = self.facts | {"config_hash": mark}
         with (
             FileLock(self.train / ".training.lock"),
-            tracking.followed(self.train, work, f"mini/{NAME}", VARIANT, SCHEDULE, facts, resumes=resumes),
+            tracking.followed(
+                self.train, work, self.track, self.variant, self.schedule, facts, resumes=resumes
+            ),
         ):
             work.mkdir(exist_ok=True)
-            yield lambda epoch: self._write(work / "history.csv", epoch)
-            self._finish(work, facts)
+            yield lambda epoch: self.write(work / "history.csv", epoch)
+            self.finish(work, facts)
 
-    def _write(self, history: Path, epoch: int) -> None:
+    def write(self, history: Path, epoch: int) -> None:
         new = not history.exists()
         with history.open("a", newline="") as file:
             writer = csv.writer(file)
@@ -79,7 +83,7 @@ class Run:
                 writer.writerow(["epoch", "step", "lr", "loss"])
             writer.writerow([epoch, 2 * epoch, 1e-3, 4.0 - epoch])
 
-    def _finish(self, work: Path, facts: dict) -> None:
+    def finish(self, work: Path, facts: dict) -> None:
         """Publish, as a training does; complexity was counted before, which keeps torch out of this."""
         (work / "history.csv").rename(self.train / "history.csv")
         work.rmdir()

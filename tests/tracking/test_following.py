@@ -126,6 +126,44 @@ def test_another_training_puts_right_what_a_killed_one_left(here, run):
     assert states == {"hash1": "KILLED", "hash2": "FINISHED"}
 
 
+WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from conftest import Run
+from tiltbox import tracking
+seed = f"seed-{{sys.argv[1]}}"
+run = Run(Path("results/mini/yoloms-xs-current", seed), f"mini/yoloms-xs-current/{{seed}}")
+tracking.require_experiment(run.track)
+with run.training() as write:
+    for epoch in range(1, 21):
+        write(epoch)
+"""
+
+
+def six_trainings() -> None:
+    """At once, and all of them known to MLflow in every epoch."""
+    code = WRITER.format(tests=str(Path(__file__).parent))
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, str(seed)], stderr=subprocess.PIPE, text=True)
+        for seed in range(1, 7)
+    ]
+    ends = [(child.communicate()[1], child.returncode) for child in children]
+    assert [end for _, end in ends] == [0] * 6, ends
+    found = [each for each in logged() if each.data.tags["variant"].startswith("yoloms-xs-current/seed-")]
+    assert sorted(each.data.tags["seed"] for each in found) == ["0"] * 6  # the schedule's own
+    assert {each.data.tags["variant"][-1] for each in found} == set("123456")
+    for each in found:
+        assert (each.info.status, epochs(each.info.run_id)) == ("FINISHED", [*range(1, 21)]), ends
+
+
+def test_six_trainings_at_once_on_a_fresh_folder(tmp_path, monkeypatch):
+    """All of them failed where each created the database for itself, and it stayed broken."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    six_trainings()
+
+
 def test_a_server_that_starts_late_is_killed_and_starts_again(run, monkeypatch, start_mlflow, unused, caplog):
     """The training goes on meanwhile; MLflow knows all of it in the end."""
     caplog.set_level("INFO", "tiltbox")
@@ -139,13 +177,14 @@ def test_a_server_that_starts_late_is_killed_and_starts_again(run, monkeypatch, 
         until(lambda: "answers again" in caplog.text, "not told")
         (found,) = logged()
         assert epochs(found.info.run_id) == [1]
+        six_trainings()
         server.kill()
         write(2)
         until(lambda: caplog.text.count("does not answer") == 2, "nothing was said")
         write(3)
         start_mlflow(folder, unused)
         until(lambda: caplog.text.count("answers again") == 2, "not told")
-    (found,) = logged()
+    found = tracking.client().get_run(found.info.run_id)
     assert (found.info.status, epochs(found.info.run_id)) == ("FINISHED", [1, 2, 3])
     assert tracking.client().list_artifacts(found.info.run_id)
 

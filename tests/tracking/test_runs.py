@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from math import isnan
@@ -385,35 +384,6 @@ def test_first_evaluations_of_a_variant_at_once_share_a_run(here, monkeypatch):
         patch.setattr(MlflowClient, "search_runs", slow_search)
         list(pool.map(lambda _: tracking.log_evaluation(TRACK, scores(), []), range(3)))
     assert len(runs()) == 1
-
-
-@pytest.mark.parametrize(
-    ("call", "logged"),
-    [
-        ("tracking.prepare('mini')", 0),
-        ("test_runs.begin(f'mini/variant-{sys.argv[1]}')", 6),
-        ("tracking.log_evaluation(f'mini/variant-{sys.argv[1]}', test_runs.scores(), [])", 6),
-    ],
-)
-def test_six_processes_on_a_fresh_folder(tmp_path, monkeypatch, call, logged):
-    """All of them failed where each created the database for itself, and it stayed broken."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    code = f"import sys, test_runs; from tiltbox import tracking; {call}"
-    children = [
-        subprocess.Popen([sys.executable, "-c", code, str(number)], stderr=subprocess.PIPE, text=True)
-        for number in range(6)
-    ]
-    ends = [(child.communicate()[1], child.returncode) for child in children]
-    assert [code for _, code in ends] == [0] * 6, ends
-    assert len(runs()) == logged
-
-
-def test_an_error_of_mlflow_is_a_warning_where_a_training_depends_on_it(caplog):
-    with tracking.best_effort("epoch 3"):
-        raise OSError("no space left\non the device")
-    assert caplog.messages == ["MLflow did not take epoch 3: no space left on the device"]
 
 
 def test_git_commit(tmp_path, monkeypatch):

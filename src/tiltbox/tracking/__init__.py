@@ -18,14 +18,13 @@ from tiltbox.tracking.runs import (
     log_history,
     log_training,
 )
-from tiltbox.tracking.store import best_effort, client, prepare, require_experiment, require_target, within
+from tiltbox.tracking.store import client, prepare, require_experiment, require_target, within
 from tiltbox.tracking.views import address
 
 __all__ = [
     "SCORES",
     "address",
     "begin_training",
-    "best_effort",
     "catch_up",
     "catch_up_all",
     "client",

@@ -124,7 +124,7 @@ def _register(run: Run, model: LoggedModel, journal: Journal) -> None:
     version = next((each for each in versions if each.run_id == run.info.run_id), None)
     if version is None:
         version = mlflow.create_model_version(
-            name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id
+            name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id, await_creation_for=0
         )
     mlflow.set_registered_model_alias(name, f"seed-{journal.facts['seed']}", version.version)
     link = [{"name": name, "version": version.version}]

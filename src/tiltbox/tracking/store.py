@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -103,15 +102,6 @@ def target(track: str) -> tuple[str, str]:
             "--track", f"'{track}' names no run", "give EXPERIMENT/RUN, such as mini/yoloms-xs-current"
         )
     return experiment, name
-
-
-@contextmanager
-def best_effort(what: str) -> Iterator[None]:
-    """Let an error of MLflow be a warning: hours of training are worth more than their record."""
-    try:
-        yield
-    except Exception as error:
-        log.warning("MLflow did not take %s: %s", what, in_a_line(error))
 
 
 def in_a_line(error: BaseException) -> str:
