@@ -73,6 +73,7 @@ def catch_up(train: Path, *, experiment: str | None = None, unnamed: str = "unna
         training=journal.training,
         begun=journal.started,
         running=journal.state == "RUNNING",
+        command=journal.command,
     )
     kill_runs(journal.track, journal.earlier)
     log_progress(run_id, train, _work(train, journal.facts["config_hash"]))
@@ -127,6 +128,7 @@ def _from_results(train: Path, unnamed: str) -> Journal:
         variant=Variant(**record.settings["variant"]),
         schedule=Schedule(**record.settings["schedule"]),
         facts=facts.model_dump(mode="json"),
+        command=record.command,
         started=started,
         ended=started + timedelta(seconds=record.seconds),
         state="FINISHED",

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from tiltbox.files import acquired
 from tiltbox.layout import TRAINING_LOCK
+from tiltbox.provenance import command_line
 from tiltbox.records import Record, read_record, write_record
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
@@ -30,7 +31,7 @@ class Journal(Record):
     Attributes:
         training: Its mark: the hash of its configuration, and when it was begun first.
         track: ``experiment/run``.
-        variant, schedule, facts: What :func:`tiltbox.tracking.begin_training` takes.
+        variant, schedule, facts, command: What :func:`tiltbox.tracking.begin_training` takes.
         started, ended: When it was started last, and when it ended, UTC.
         state, reason: Of MLflow's run; why it ended before its end.
         earlier: Marks of trainings that were begun in the same folder before, and did not finish.
@@ -41,6 +42,7 @@ class Journal(Record):
     variant: Variant
     schedule: Schedule
     facts: dict[str, JsonValue]
+    command: str | None = None
     started: datetime
     ended: datetime | None = None
     state: State = "RUNNING"
@@ -64,6 +66,7 @@ def begin_journal(
         variant=variant,
         schedule=schedule,
         facts=dict(facts),
+        command=command_line(),
         started=now,
         earlier=tuple(mark for mark in left if mark != own),
     )

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from tiltbox.files import only_writer, whole_file
 from tiltbox.layout import TRACKING_DATABASE, variant_and_seed
-from tiltbox.provenance import command_line
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
 from tiltbox.tracking.local_files import local_folder
@@ -47,6 +46,7 @@ def begin_training(
     training: str = "",
     begun: datetime | None = None,
     running: bool = True,
+    command: str | None = None,
 ) -> str:
     """Have a run say that its training is running, and with what.
 
@@ -59,6 +59,7 @@ def begin_training(
         training: The training's mark (:mod:`.journal`), which no other has.
         begun: When it was started last; None for now.
         running: Whether it runs; one that has ended is only described.
+        command: By which it was started, as it was typed.
 
     Returns:
         The run's id, for the other functions.
@@ -75,16 +76,11 @@ def begin_training(
         mlflow.update_run(run.info.run_id, status="RUNNING")
     if running and FAILURE in run.data.tags:
         mlflow.delete_tag(run.info.run_id, FAILURE)
-    known = run.data.params  # set before a resume; MLflow refuses to change a parameter
-    parameters = _parameters(variant, schedule, facts)
-    mlflow.log_batch(
-        run.info.run_id,  # Pages open on the metric that was logged first: this one, which is not known yet.
-        metrics=[] if "AP50" in run.data.metrics else _metrics({"AP50": math.nan}),
-        params=_params({key: value for key, value in parameters.items() if key not in known}),
-        tags=_tags(
-            _marks(name, variant, schedule, facts, begun) | ({TRAINING: training} if training else {})
-        ),
-    )
+    own = {TRAINING: training, "command": command}
+    marks = _marks(name, variant, schedule, facts, begun) | {
+        key: value for key, value in own.items() if value
+    }
+    _describe(run, _parameters(variant, schedule, facts), marks)
     _log_data(run, f"{experiment} train", facts["data"].get("contents"), "training")
     return run.info.run_id
 
@@ -236,6 +232,18 @@ def _has_epochs(run: Run) -> bool:
     return any(key.startswith("train/") for key in run.data.metrics)
 
 
+def _describe(run: Run, parameters: Mapping[str, str], marks: Mapping[str, str]) -> None:
+    known = run.data.params  # set before a resume; MLflow refuses to change a parameter
+    # Pages open on the metric that was logged first: the score, though it is not known yet.
+    first = {} if "AP50" in run.data.metrics else {"AP50": math.nan}
+    client().log_batch(
+        run.info.run_id,
+        metrics=_metrics(first),
+        params=_params({key: value for key, value in parameters.items() if key not in known}),
+        tags=_tags(marks),
+    )
+
+
 # what is logged -----------------------------------------------------------------------------------------
 
 
@@ -362,7 +370,7 @@ def _marks(
         "detector": variant_and_seed(name)[0],  # of all seeds, to group runs by
         "seed": str(schedule.seed),
         "git_commit": facts["git_commit"],
-        "mlflow.source.name": command_line() or "tiltbox",
+        "mlflow.source.name": "tiltbox train",  # a list of runs shows what follows the last slash
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": facts["git_commit"],
     }

@@ -16,15 +16,15 @@ _FIRST_CHART = {"mlflow.experiment.primaryMetric.name": "AP50"}
 _NOTE, _VIEW = "mlflow.note.content", "mlflow.sharedViewState."
 SCORES, MEANS = "tiltbox-scores", "tiltbox-means"  # keys of the views
 _WIDTHS = {
-    "attributes.`Run Name`": 230,
+    "attributes.`Run Name`": 210,
     "tags.`detector`": 140,
     "tags.`seed`": 50,
     "metrics.`AP50`": 75,
     "metrics.`mAP`": 75,
     "metrics.`params_M`": 85,
     "metrics.`flops_G`": 75,
-    "attributes.`Dataset`": 150,
-    "attributes.`Source`": 90,
+    "attributes.`Dataset`": 140,
+    "attributes.`Source`": 110,
     "attributes.`Models`": 150,
     "runDateAndNestInfo": 115,
     "duration": 80,
