@@ -24,6 +24,7 @@ from tiltbox.stages.split import split
 from tiltbox.stages.train import train
 from tiltbox.tracking import catching_up, following, store, usage
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DURING = ("sampling the machine", "telling epochs")  # while steps are done; the rest before and after them
 
 
@@ -88,9 +89,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        configs = Path("configs").absolute()
         os.chdir(folder)
-        Path("configs").symlink_to(configs)
+        Path("configs").symlink_to(CONFIGS)
         spent, cpu, clock = measured(options.variant, options.images, options.epochs, Path(folder))
     print(f"{machine('mlflow')}\n")
     print(f"{options.variant}, {options.epochs} epochs: {cpu:.1f} CPU seconds, {clock:.1f} by the clock\n")

@@ -69,25 +69,6 @@ def scores(**classes: float | None) -> dict:
     return {"mAP": 0.25, "AP50": 0.5, "AP75": 0.125, "angle_error": angle, "classes": rows}
 
 
-@pytest.fixture(scope="module")
-def created(tmp_path_factory) -> Path:
-    """A folder with a database: to create one takes seconds."""
-    folder = tmp_path_factory.mktemp("created")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.prepare("empty")
-    return folder
-
-
-@pytest.fixture
-def here(created, tmp_path, monkeypatch) -> Path:
-    (tmp_path / "mlflow.db").write_bytes((created / "mlflow.db").read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
 def runs(experiment: str = "mini") -> list:
     client = tracking.client()
     return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
