@@ -9,6 +9,8 @@ from math import isnan
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from tiltbox import tracking
 from tiltbox.errors import SettingsError
@@ -349,6 +351,40 @@ def test_a_deleted_experiment(here):
     tracking.client().delete_experiment(number)
     with pytest.raises(SettingsError, match=f"was deleted in MLflow; .*--experiment-id {number}"):
         begin()
+
+
+def test_runs_name_the_same_images_one_after_the_other(here, monkeypatch):
+    """MLflow looks whether it knows them and then notes them, and fails if another did so in between."""
+    tracking.prepare("mini")
+    log_inputs, inside = MlflowClient.log_inputs, []
+
+    def alone(self, *arguments, **named):
+        inside.append(None)
+        time.sleep(0.05)
+        assert len(inside) == 1
+        log_inputs(self, *arguments, **named)
+        inside.pop()
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", alone)
+    data = FACTS["data"] | {"contents": "0123abcd"}
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda name: begin(f"mini/{name}", name, data=data), "abc"))
+    found = [tracking.client().get_run(run_id).inputs.dataset_inputs for run_id in made]
+    assert [each.dataset.digest for (each,) in found] == ["0123abcd"] * 3
+
+
+def test_images_that_another_machine_names_at_the_same_moment(here, monkeypatch):
+    log_inputs, calls = MlflowClient.log_inputs, []
+
+    def second(self, *arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise MlflowException("UNIQUE constraint failed: datasets.name, datasets.digest")
+        log_inputs(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", second)
+    run_id = begin(data=FACTS["data"] | {"contents": "0123abcd"})
+    assert len(tracking.client().get_run(run_id).inputs.dataset_inputs) == 1
 
 
 def test_first_evaluations_of_a_variant_at_once_share_a_run(here, monkeypatch):

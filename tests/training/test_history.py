@@ -105,7 +105,6 @@ def test_a_line_after_the_first_step_and_every_five_seconds(tmp_path, monkeypatc
         )
 
 
-
 class Scored:
     """In place of a validation: AP50 rises up to the third epoch."""
 

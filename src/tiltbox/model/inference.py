@@ -67,7 +67,7 @@ def detect_images(
 
 
 def require_finite(model: nn.Module) -> RemovableHandle:
-    """Have ``model`` raise a CheckpointError for outputs that are not finite: for good, or in a ``with`` block."""
+    """Have ``model`` raise a CheckpointError for outputs that are not finite, until the handle is removed."""
     return model.bbox_head.register_forward_hook(_require_finite)
 
 

@@ -26,7 +26,7 @@ from tiltbox.tracking.store import client, experiment_id, is_remote, target
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import DatasetInput, Metric, Run
 
 SCORES = ("mAP", "AP50", "AP75")
 TRAINING, FAILURE = "training", "failure"  # tags: a training's own mark; why it ended before its end
@@ -259,7 +259,19 @@ def _log_data(run: Run, name: str, digest: str | None, context: str) -> None:
             name, digest, source_type="local", source=json.dumps({"uri": f"data/{name.split()[0]}"})
         )
         tags = [InputTag("mlflow.data.context", context)]
-        client().log_inputs(run.info.run_id, datasets=[DatasetInput(data, tags)])
+        _log_inputs(run.info.run_id, [DatasetInput(data, tags)])
+
+
+def _log_inputs(run_id: str, inputs: list[DatasetInput]) -> None:
+    """One process at a time: MLflow fails where two runs name the same images at the same moment."""
+    from mlflow.exceptions import MlflowException
+
+    mlflow = client()
+    with only_writer(TRACKING_DATABASE):
+        try:
+            mlflow.log_inputs(run_id, datasets=inputs)
+        except MlflowException:  # the other one is on another machine; it has named them by now
+            mlflow.log_inputs(run_id, datasets=inputs)
 
 
 def _note(metrics: Mapping) -> str:

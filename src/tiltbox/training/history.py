@@ -21,7 +21,7 @@ from mmengine.registry import HOOKS
 
 from tiltbox.files import write_text
 from tiltbox.training.validation import COLUMNS as SCORES
-from tiltbox.training.validation import Scores, Validation
+from tiltbox.training.validation import Validation
 
 LOSSES = ("loss", "loss_cls", "loss_bbox")
 COLUMNS = ("epoch", "step", "lr", *LOSSES, "seconds", *SCORES)
