@@ -21,7 +21,7 @@ NOT_SHOWN = re.compile(
     r"Building DAG|Select jobs|Assuming unrestricted|Using (workflow|profile|shell)|Config file"
     r"|Provided (cores|resources)|Rules claiming more|Conda environments"
     r"|.*of rule report were not present when the DAG was created"
-    r"|Missing metadata for file|Adding \S+ \("
+    r"|Missing metadata for file|Adding \S+ \(|Touching output file"
 )
 SILENT = (
     *(LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.SHELLCMD, LogEvent.RULEGRAPH),
