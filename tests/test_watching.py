@@ -24,7 +24,7 @@ LOG = Path("logs/tiny") / RUN / "train.log"
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     LOG.parent.mkdir(parents=True)
-    LOG.write_text("reading\nstep 50 of 414, epoch 1: loss 13.480; 4.1 images a second, 0:05:52 left\n")
+    LOG.write_text("reading\nepoch 1, step 50 of 414, 0:05:52 left: loss 13.480; 4.1 images a second\n")
 
 
 def at_work(stage: str = "train", run: str = RUN, ago: float = 100, log: Path | None = LOG) -> Job:
@@ -75,6 +75,13 @@ def test_nothing_is_said_before_anything_is_known():
 def test_trainings_that_wait_take_as_long_as_the_others(waiting, at_once, expected):
     jobs = {number: at_work(run=f"{RUN}/seed-{number}") for number in range(at_once)}
     assert Run(trainings=waiting + at_once, jobs=jobs).seconds_left() == pytest.approx(expected, abs=2)
+
+
+def test_what_a_validation_says_is_not_the_end_of_the_training():
+    with LOG.open("a") as log:
+        log.write("validation: 24 of 60, 0:00:05 left\n")
+    assert Run(trainings=1, jobs={1: at_work()}).seconds_left() == 352
+    assert at_work().doing == "validation: 24 of 60, 0:00:05 left"
 
 
 # what is shown ------------------------------------------------------------------------------------------
@@ -165,7 +172,7 @@ def test_on_a_terminal_what_is_at_work_stays_at_the_bottom():
     screen.close()
     text = stream.getvalue()
     assert "0 of 4 jobs done, about 6 min left" in text
-    assert f"train {RUN}  step 50 of 414" in text
+    assert f"train {RUN}  epoch 1, step 50 of 414, 0:05:52 left" in text
 
 
 # from another terminal ----------------------------------------------------------------------------------

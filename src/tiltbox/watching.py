@@ -50,7 +50,8 @@ class Job:
 
     @property
     def seconds_left(self) -> float | None:
-        return seconds_left(self.doing)
+        """Of a training; lines of a validation, which say how far that is, are passed over."""
+        return seconds_left(last_line(Path(self.log), "epoch ")) if self.log else None
 
 
 @dataclass
@@ -201,21 +202,21 @@ def read_states() -> dict[str, dict]:
     return {name: state for name, state in found.items() if time.time() - state["time"] < SILENT}
 
 
-def last_line(log: Path) -> str:
-    """The last line of a log that is not empty; what a progress bar overwrote is left out."""
+def last_line(log: Path, beginning: str = "") -> str:
+    """The last line of a log that is not empty and begins so; what a progress bar overwrote is left out."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    found = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    found = [line for line in re.split(r"[\r\n]+", text) if line.strip() and line.startswith(beginning)]
     return found[-1].strip() if found else ""
 
 
 def seconds_left(line: str) -> float | None:
     """
-    >>> seconds_left("step 50 of 414, epoch 1: loss 13.480; 4.1 images a second, 0:05:52 left")
+    >>> seconds_left("epoch 1, step 50 of 414, 0:05:52 left: loss 13.480; 4.1 images a second")
     352
     >>> seconds_left("reading")
     """
