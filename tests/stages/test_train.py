@@ -389,7 +389,7 @@ def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch
     assert [point.step for point in mlflow.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
     assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time > 1000
     assert run.data.params["data.patch_size"] == "128" and run.data.params["pretrained"] == "none"
-    assert run.data.metrics["params_M"] == pytest.approx(4.475, abs=1e-3)
+    assert run.data.metrics["params_M"] == pytest.approx(5.088, abs=1e-3)
     assert run.data.metrics["system/cpu_utilization_percentage"] > 0
     model = mlflow.get_logged_model(run.outputs.model_outputs[0].model_id)
     checkpoint = tmp_path / "mlartifacts/mini/models" / model.model_id / "artifacts/data/checkpoint.pth"
