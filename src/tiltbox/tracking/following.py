@@ -23,7 +23,8 @@ LOOK_EVERY = 2.0  # seconds between looks for a new epoch
 TELL_EVERY = 120.0  # seconds after which MLflow is told what the machine does, epoch or not
 TRY_AGAIN = 30.0  # seconds after which a server that did not answer is asked again
 LAST_TRIES = 3  # at the end
-LAST_WORD = 60.0  # seconds that the end of a training waits for MLflow
+# Seconds that the end of a training waits for MLflow; less where it was told to end, and may soon be killed.
+LAST_WORD, SHORT_WORD = 60.0, 10.0
 
 log = logging.getLogger("tiltbox")
 
@@ -54,16 +55,18 @@ def followed(
     begin_journal(out, track, variant, schedule, facts, resumes=resumes)
     follower = _Follower(out, work)
     follower.start()
+    patience = LAST_WORD
     try:
         yield
     except BaseException as error:
         failed = isinstance(error, Exception)
+        patience = LAST_WORD if failed else SHORT_WORD
         end_journal(out, "FAILED" if failed else "KILLED", in_a_line(error) if failed else "was told to end")
         raise
     else:
         end_journal(out, "FINISHED", None)
     finally:
-        follower.finish()
+        follower.finish(patience)
 
 
 class _Follower(threading.Thread):
@@ -92,10 +95,10 @@ class _Follower(threading.Thread):
                 break
             time.sleep(1)
 
-    def finish(self) -> None:
-        """Tell the end, within a minute."""
+    def finish(self, patience: float) -> None:
+        """Tell the end, within so many seconds."""
         self._over.set()
-        self.join(LAST_WORD)
+        self.join(patience)
         if self.is_alive():
             self._warn("no answer")
         if self._said:
