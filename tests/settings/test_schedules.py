@@ -90,6 +90,10 @@ def test_smaller_machines_warm_up_over_as_many_images(name):
         ({"objective": {"least_side": 8}}, "objective: least_side belongs to assigner: task-aligned"),
         ({"objective": {"assigner": "atss"}}, "objective.assigner: 'atss' is not accepted"),
         ({"early_scale": 0.5, "early_share": 1}, "early_share: 1 never shows images in full size"),
+        (
+            {"max_steps": 5, "validation": {"share": 0.1, "patience": 2}},
+            "validation goes by epochs, and max_steps knows none",
+        ),
         ({"mosaic": 2}, "mosaic: 2 is not accepted"),
         ({"validation": {"every": -1}}, "validation.every: -1 is not accepted"),
         ({"validation": {"patience": 3}}, "validation: patience needs images of its own to decide by"),

@@ -325,6 +325,8 @@ def test_a_training_does_not_depend_on_how_it_is_scored_on_the_way(validating):
     assert mark(dataset="mini") == before
     validating(share=0.2)
     held_out = mark(dataset="mini")
+    validating(share=0.2, every=1)
+    assert mark(dataset="mini") == held_out
     validating(share=0.2, patience=3)
     assert len({before, held_out, mark(dataset="mini")}) == 3
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tiltbox.dota.mini import render_mini
-from tiltbox.errors import DataError, SettingsError
+from tiltbox.errors import DataError, OutputError, SettingsError
 from tiltbox.model.checkpoint import read_checkpoint
 from tiltbox.provenance import read_provenance
 from tiltbox.settings.schedules import Epochs, Schedule, Validation, find_schedule
@@ -118,3 +118,32 @@ def test_patches_that_are_not_there(folder, tmp_path):
     with pytest.raises(DataError, match="holds no labelled patches to validate on"):
         train(NAME, VARIANT, schedule(1), folder / "train", tmp_path, gpus=0, validate=tmp_path / "gone")
     train(NAME, VARIANT, schedule(1, every=0), folder / "train", tmp_path, gpus=0, validate=tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["best.pth", "last.pth"])
+def test_weights_of_somebody_else_stay(folder, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"holds a '{name}' that no training left there"):
+        train(NAME, VARIANT, schedule(1), folder / "train", tmp_path, gpus=0)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+class Cut(Exception):
+    """In place of the end of a training's process."""
+
+
+def test_resumed_without_validation(folder, tmp_path, monkeypatch, caplog):
+    """What was scored before stays in the history; where the best weights are gone, it is said."""
+    plan, out = schedule(2, every=1), tmp_path / "out"
+
+    def cut(*_):
+        raise Cut
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr("tiltbox.stages.train.publish", cut)
+        train(NAME, VARIANT, plan, folder / "train", out, gpus=0, validate=folder / "val")
+    (out / "work/best_1.pth").unlink()
+    train(NAME, VARIANT, plan, folder / "train", out, gpus=0)
+    assert "the weights of the best epoch, 1, are gone: the last ones are taken" in caplog.messages
+    assert json.loads((out / "train.json").read_text())["validation"]["best_epoch"] == 1
+    assert not (out / "best.pth").exists() and not list(out.glob("work*"))

@@ -13,6 +13,7 @@ from tiltbox.dota.labels import read_labels
 from tiltbox.errors import CheckpointError, DataError, TrainingError
 from tiltbox.geometry.boxes import qbox_to_rbox
 from tiltbox.model.compat import import_openmmlab
+from tiltbox.records import PatchManifest
 
 import_openmmlab()
 from tiltbox.training import validation as module  # noqa: E402
@@ -22,6 +23,7 @@ from tiltbox.training.validation_patches import (  # noqa: E402
     chosen,
     images_held_out,
     patches_to_validate,
+    without,
 )
 
 CLASSES = ("plane", "ship")
@@ -86,6 +88,18 @@ def test_some_images_are_held_out_and_some_are_left(share, count):
     held = chosen(names, share)
     assert len(held) == count and set(held) <= set(names)
     assert chosen(reversed(names), share) == held
+
+
+def test_images_held_out_must_show_something(patches):
+    manifest = PatchManifest(
+        size=64, overlap=0, rates=(1.0,), iof=0.7, labelled=True, images=2, patches=3, empty_patches=1,
+        objects=2, objects_in_patches=2, contents="",
+    )  # fmt: skip
+    left = without(manifest, patches, ["B"], CLASSES)
+    assert (left.images, left.patches, left.empty_patches, left.objects_in_patches) == (1, 2, 1, 1)
+    (patches / "annfiles/B__64__0___0.txt").write_text(f"{SQUARE} plane 1\n")
+    with pytest.raises(DataError, match=r"held out of it to validate on \(B, …\) show no objects"):
+        without(manifest, patches, ["B"], CLASSES)
 
 
 def test_one_image_cannot_be_held_out(patches):
@@ -160,6 +174,21 @@ def test_a_resumed_training_remembers(validate):
 def test_a_validation_that_fails_ends_no_training(validate, caplog):
     assert validate(DataError("patch.png", "is damaged", "cut it again"), 3) is None
     assert caplog.messages == ["no validation after epoch 3: patch.png: is damaged; cut it again"]
+
+
+def test_a_gpu_whose_memory_does_not_suffice_ends_no_training(validate, caplog):
+    assert validate(torch.OutOfMemoryError("CUDA out of memory.\nTried"), 3) is None
+    assert caplog.messages[0].startswith(
+        "no validation after epoch 3: validation: CUDA out of memory. Tried;"
+    )
+
+
+def test_what_is_left_of_an_epoch_that_was_not_repeated_as_good_takes_no_place(validate, tmp_path):
+    """On a GPU a killed epoch may come out worse the second time."""
+    validate(HALF, 2)
+    (tmp_path / "best_4.pth").write_bytes((tmp_path / "best_2.pth").read_bytes())
+    validate(ALL, 6)
+    assert [path.name for path in kept_weights(tmp_path)] == ["best_2.pth", "best_6.pth"]
 
 
 @pytest.mark.parametrize("decides", [{"patience": 3}, {"checkpoint": "best"}])

@@ -65,6 +65,11 @@ class Validation(Settings):
     )
     checkpoint: Literal["last", "best"] = Field("last", description="the epoch whose weights are the result")
 
+    @property
+    def decides(self) -> bool:
+        """Whether scores on the way have a say in which weights are the result."""
+        return self.patience is not None or self.checkpoint == "best"
+
     @model_validator(mode="after")
     def _decides_by_its_own_images(self) -> Self:
         for key, decides in (("patience", self.patience), ("checkpoint: best", self.checkpoint == "best")):
@@ -137,6 +142,12 @@ class Schedule(Settings):
     def _steps_suffice(self) -> Self:
         if self.max_steps is not None and self.warmup_steps > self.max_steps:
             raise ValueError("warmup_steps is larger than max_steps; lower one or raise the other")
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_are_there_to_decide_by(self) -> Self:
+        if self.max_steps is not None and self.validation.decides:
+            raise ValueError("validation goes by epochs, and max_steps knows none; leave one of the two out")
         return self
 
     @property

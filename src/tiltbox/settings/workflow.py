@@ -92,7 +92,7 @@ class Plan:
     @property
     def validates(self) -> bool:
         """Whether trainings score themselves on the patches to test on while they run."""
-        wanted = [each.validation for each in self._schedules.values()]
+        wanted = [each.validation for each in self._schedules.values() if each.max_steps is None]
         return self.dataset.test_labelled and any(each.every and not each.share for each in wanted)
 
     @property
@@ -175,7 +175,11 @@ class Plan:
 
 def _held_out(schedule: Schedule) -> dict:
     validation = schedule.validation
-    return {"validation": validation.model_dump(mode="json")} if validation.share else {}
+    if not validation.share:
+        return {}
+    return {
+        "validation": validation.model_dump(mode="json", include=None if validation.decides else {"share"})
+    }
 
 
 def _first_weights(schedules: Mapping[str, Schedule], variant: Variant) -> str | None:

@@ -88,6 +88,7 @@ def evaluate(
     record = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
     record = record.model_copy(update={"absent_classes": absent_classes})
     metrics = record.model_dump(mode="json")
+    examples = gallery(shown, found, score) if images else None  # before anything is written: it reads images
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
     write_outcomes(out.with_name(OUTCOMES), list(truth), outcomes_by_class(score))
@@ -99,9 +100,9 @@ def evaluate(
     write_record(out, record)
     outputs = [out, *(out.with_name(name) for name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES))]
     out.with_name(GALLERY).unlink(missing_ok=True)  # of an earlier evaluation
-    if images is not None:
+    if examples is not None:
         outputs.append(out.with_name(GALLERY))
-        write_record(outputs[-1], gallery(shown, found, score))
+        write_record(outputs[-1], examples)
     settings = {"absent_classes": absent_classes, "classes": list(classes), "split": split}
     begun.record(beside(out), outputs, settings=settings)
     return metrics

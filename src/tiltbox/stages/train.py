@@ -31,7 +31,7 @@ from tiltbox.stages.weights import require_weights
 from tiltbox.training.config import runner_config
 from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
-from tiltbox.training.results import publish
+from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish
 from tiltbox.training.resume import essence, has_epochs, last_checkpoint, mark_of, prepare_work
 from tiltbox.training.validation_patches import images_held_out, patches_to_validate, without
 
@@ -43,6 +43,7 @@ DATA = ("overlap", "rates", "iof", "images", "contents")  # of the manifest, for
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 # Without it the matrix products of CUDA do not repeat, and PyTorch refuses them where they must.
 REPEATABLE_PRODUCTS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+FINISHED = "work.finished"  # the work folder while it is removed
 RANDOM = "random"  # in place of weights to start from
 
 
@@ -126,6 +127,7 @@ def train(
         begun.reads(patches / "manifest.json")
         if config.pretrained and (weights := copy_at_hand(config.pretrained)):  # one that goes on needs none
             begun.knows({config.pretrained if is_address(config.pretrained) else weights: file_hash(weights)})
+        shutil.rmtree(out / FINISHED, ignore_errors=True)
         with leased_gpus(gpus):
             config.resume = prepare_work(work, config.fingerprint, resume)
             config.load_from = str(last_checkpoint(work)) if config.resume else None
@@ -135,7 +137,8 @@ def train(
                 _write_config(config, work)
                 _launch(work / "config.py", schedule.processes, on_cpu=gpus == 0)
                 _record(begun, out, publish(work, out, facts, classes), schedule, variant, facts)
-                shutil.rmtree(work)
+                os.replace(work, out / FINISHED)  # so that none is resumed whose removal was cut off
+                shutil.rmtree(out / FINISHED)
     return out / "checkpoint.pth"
 
 
@@ -144,7 +147,7 @@ def _require_own(out: Path) -> None:
     ours = (
         (out / TRAINING_LOCK).exists() or (out / "train.json").exists() or mark_of(out / "work") is not None
     )
-    for name in ("checkpoint.pth", "config.py", "history.csv", "work"):
+    for name in (CHECKPOINT, BEST, LAST, "config.py", "history.csv", "work"):
         if (out / name).exists() and not ours:
             problem = f"holds a '{name}' that no training left there"
             raise OutputError(out, problem, "choose another folder with --out, or remove it")
@@ -321,7 +324,7 @@ def _record(
 def _only_trainer(out: Path):
     lock = FileLock(out / TRAINING_LOCK, fallback_to_soft=False)
     try:
-        acquired(lock, patience=0)
+        acquired(lock, patience=1)  # `tiltbox track` holds it for a moment, to see whether somebody trains
     except Timeout:
         raise OutputError(out, "another process is training here", WAIT_FOR_IT) from None
     try:

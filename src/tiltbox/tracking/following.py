@@ -84,7 +84,7 @@ class _Follower(threading.Thread):
         while not self._over.wait(LOOK_EVERY):
             waited += LOOK_EVERY
             if usage:
-                with suppress(OSError):
+                with suppress(Exception):  # the sensors' own, too
                     usage.sample()
             if waited >= pause and (told != (seen := self._size()) or waited >= TELL_EVERY):
                 done = self._tell(self._tell_progress)

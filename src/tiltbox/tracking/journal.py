@@ -6,6 +6,7 @@ training runs, though no process holds the training's lock, is of a training tha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
+from tiltbox.errors import DataError
 from tiltbox.files import acquired
 from tiltbox.layout import TRAINING_LOCK
 from tiltbox.provenance import command_line
 from tiltbox.records import Record, read_record, write_record
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
+
+log = logging.getLogger("tiltbox")
 
 _NAME, _USAGE = ".mlflow.json", ".mlflow-usage.jsonl"
 State = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # as MLflow has them
@@ -55,7 +59,7 @@ def begin_journal(
 ) -> Journal:
     """Begin the journal of a training in ``out``, or go on with that of the one that it resumes."""
     now = datetime.now(UTC)
-    left = _unfinished(read_journal(out))
+    left = _unfinished(_earlier(out))
     prefix = f"{facts['config_hash']}-"
     own = next((mark for mark in left if resumes and mark.startswith(prefix)), None)
     if own is None:
@@ -106,16 +110,25 @@ def is_training(out: Path) -> bool:
         return False
     lock = FileLock(out / TRAINING_LOCK, fallback_to_soft=False)
     try:
-        acquired(lock, patience=0)
+        held = acquired(lock, patience=0)
     except Timeout:
         return True
     lock.release()
-    return False
+    return not held  # on a drive without locks nobody knows: what the journal says stands
 
 
 def usage_file(out: Path) -> Path:
     """The samples of :mod:`.usage`."""
     return out / _USAGE
+
+
+def _earlier(out: Path) -> Journal | None:
+    """One that another version wrote may not be readable, which stops no training."""
+    try:
+        return read_journal(out)
+    except DataError as error:
+        log.warning("%s; it is replaced", error)
+        return None
 
 
 def _unfinished(journal: Journal | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from tiltbox.training.data import train_pipeline
 from tiltbox.training.muon import MuonAdamW, MuonConstructor
 
 CHECKPOINTS_KEPT = 2
-VALIDATION_BATCH = 8  # images; without gradients they need little memory
+VALIDATION_BATCH = 8  # images at most
 _CPU_WRAPPER = {"type": "MMDistributedDataParallel", "broadcast_buffers": False, "device_ids": None}
 
 
@@ -128,7 +128,7 @@ def _validation(
 ) -> dict | None:
     """For :class:`tiltbox.training.validation.Validation`; None for none."""
     wanted = schedule.validation
-    if not wanted.every or not (held_out or validate):
+    if not wanted.every or schedule.max_steps is not None or not (held_out or validate):
         return None
     return {
         "patches": str(patches if held_out else validate),
@@ -138,7 +138,7 @@ def _validation(
         "patience": wanted.patience,
         "checkpoint": wanted.checkpoint,
         "image_size": schedule.image_size,
-        "batch": VALIDATION_BATCH,
+        "batch": min(VALIDATION_BATCH, schedule.batch),
         "classes": list(classes),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tiltbox.records import Training, Validated, write_record
 from tiltbox.training.best import best_epoch, scores_by_epoch, weights_of
 from tiltbox.training.config import read_config
 from tiltbox.training.resume import last_checkpoint
+
+log = logging.getLogger("tiltbox")
 
 CHECKPOINT, BEST, LAST = "checkpoint.pth", "best.pth", "last.pth"
 
@@ -47,12 +50,12 @@ def _validated(config, rows: list[dict[str, str]]) -> Validated | None:
     scores = scores_by_epoch(rows)
     if not scores:
         return None
-    best = best_epoch(scores)
+    best, settings = best_epoch(scores), config.get("validation") or {}  # gone, if resumed without
     return Validated(
-        held_out_images=len(config.validation["images"] or ()),
+        held_out_images=len(settings.get("images") or ()),
         best_epoch=best,
         best_AP50=scores[best],
-        checkpoint=config.validation["checkpoint"],
+        checkpoint=settings.get("checkpoint", "last"),
         seconds=round(sum(float(row["val_seconds"]) for row in rows if row.get("val_seconds")), 1),
     )
 
@@ -63,6 +66,11 @@ def _weights(work: Path, validated: Validated | None, last_epoch: int) -> dict[s
     if validated is None or validated.best_epoch == last_epoch:
         return {CHECKPOINT: last}
     best = weights_of(work, validated.best_epoch)
+    if not best.exists():  # as where a removal of the work folder was cut off
+        log.warning(
+            "the weights of the best epoch, %d, are gone: the last ones are taken", validated.best_epoch
+        )
+        return {CHECKPOINT: last}
     if validated.checkpoint == "best":
         return {LAST: last, CHECKPOINT: best}
     return {BEST: best, CHECKPOINT: last}

@@ -29,6 +29,7 @@ from tiltbox.training.best import best_epoch, kept_weights, scores_by_epoch, wei
 from tiltbox.training.finite import REMEDY
 from tiltbox.training.validation_patches import patches_to_validate
 
+DECIMALS = 6  # of scores in history.csv, by which the best epoch is found
 COLUMNS = ("val_AP50", "val_mAP", "val_seconds")  # of history.csv; empty for an epoch without
 
 log = logging.getLogger("tiltbox")
@@ -63,7 +64,7 @@ class Scores:
     @property
     def row(self) -> list[str]:
         """In the order of ``COLUMNS``."""
-        values = ["" if value is None else f"{value:.6f}" for value in (self.AP50, self.mAP)]
+        values = ["" if value is None else f"{value:.{DECIMALS}f}" for value in (self.AP50, self.mAP)]
         return [*values, f"{self.seconds:.1f}"]
 
     def __str__(self) -> str:
@@ -103,17 +104,18 @@ class Validation:
         """
         begun = time.monotonic()
         model = _averaged(runner) or _unwrapped(runner.model)
+        before = best_epoch(self._scores)
         found = self._agreed(self._detected(model))
         if isinstance(found, TiltboxError):
             return self._failed(found, epoch)
         scores = Scores(*found, len(self._labels), time.monotonic() - begun)
         if scores.AP50 is not None:
-            self._scores[epoch] = scores.AP50
+            self._scores[epoch] = round(scores.AP50, DECIMALS)
         if get_rank() == 0:
             what = (epoch, scores, scores.patches, scores.seconds)
             log.info("validation after epoch %d: %s, on %d patches in %.1f s", *what)
             if best_epoch(self._scores) == epoch:
-                self._keep(model, epoch)
+                self._keep(model, epoch, before)
         return scores
 
     @property
@@ -132,6 +134,8 @@ class Validation:
             return detect_patches(model.eval(), images, image_size=size, batch=batch, label="validation")
         except TiltboxError as error:
             return error
+        except (RuntimeError, OSError) as error:  # as where a GPU's memory does not suffice
+            return _unforeseen(error)
         finally:
             model.train(was_training)
 
@@ -149,9 +153,11 @@ class Validation:
         classes = tuple(self._settings["classes"])
         try:
             labels = {path.stem: read_labels(path, classes) for path in self._labels}
+            found = score_patches(columns, labels, classes)
         except TiltboxError as error:
             return error
-        found = score_patches(columns, labels, classes)
+        except (RuntimeError, OSError, MemoryError) as error:
+            return _unforeseen(error)
         return found.ap(0.5), found.mean_ap
 
     def _failed(self, error: TiltboxError, epoch: int) -> None:
@@ -164,12 +170,20 @@ class Validation:
         if get_rank() == 0:
             log.warning("no validation after epoch %d: %s", epoch, error)
 
-    def _keep(self, model, epoch: int) -> None:
-        """Those before the last stay until the next: a training that is killed now repeats this epoch."""
-        for path in kept_weights(self._work)[:-1]:
-            path.unlink()
+    def _keep(self, model, epoch: int, before: int | None) -> None:
+        """Those of the best epoch before stay: a training that is killed now repeats this one."""
+        for path in kept_weights(self._work):
+            if before is None or path != weights_of(self._work, before):
+                path.unlink()
         with whole_file(weights_of(self._work, epoch)) as temporary:
             torch.save({"state_dict": model.state_dict()}, temporary)
+
+
+def _unforeseen(error: Exception) -> TiltboxError:
+    what = " ".join(str(error).split()) or type(error).__name__
+    return TiltboxError(
+        "validation", what, "score fewer patches, or set validation: every to 0 in the schedule"
+    )
 
 
 def _averaged(runner):

@@ -66,13 +66,19 @@ def without(
     """The manifest with the counts of what is left to train on.
 
     Raises:
-        DataError: No object is left.
+        DataError: No object is left, or none is held out.
     """
     if not images:
         return manifest
     found = list_labels(patches / "annfiles")
     left = [path for path in found if parse_patch_name(path.stem).image not in images]
     objects = [len(read_labels(path, classes)) for path in left]
+    held_out = (read_labels(path, classes) for path in set(found) - set(left))
+    if all(labels.difficult.all() for labels in held_out):
+        problem = (
+            f"the images held out of it to validate on ({', '.join(sorted(images)[:3])}, …) show no objects"
+        )
+        raise DataError(patches, problem, "raise validation: share in the schedule, or set it to 0")
     if not any(objects):
         problem = "holds no objects but in the images held out to validate on"
         raise DataError(patches, problem, "lower validation: share in the schedule, or train on more images")
