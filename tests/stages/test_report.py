@@ -150,6 +150,7 @@ def test_detectors_that_are_gone_leave_no_figures(results):
         "training",
         "precision_recall",
         "ap_by_class",
+        "validation",
     }
 
 

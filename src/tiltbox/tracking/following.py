@@ -73,7 +73,7 @@ class _Follower(threading.Thread):
     def __init__(self, out: Path, work: Path) -> None:
         super().__init__(daemon=True)  # a server that does not answer must not keep the process from ending
         self._out, self._history = out, work / "history.csv"
-        self._over = threading.Event()
+        self._over, self._given_up = threading.Event(), False
         self._run: str | None = None
         self._said: str | None = None
 
@@ -91,7 +91,7 @@ class _Follower(threading.Thread):
                 pause, waited = (0.0 if done else TRY_AGAIN), 0.0
                 told = seen if done else told
         for _ in range(LAST_TRIES):
-            if self._tell(lambda: catch_up(self._out)):
+            if self._given_up or self._tell(lambda: catch_up(self._out)):
                 break
             time.sleep(1)
 
@@ -99,6 +99,7 @@ class _Follower(threading.Thread):
         """Tell the end, within so many seconds."""
         self._over.set()
         self.join(patience)
+        self._given_up = True
         if self.is_alive():
             self._warn("no answer")
         if self._said:

@@ -53,7 +53,7 @@ def chosen(names: Iterable[str], share: float) -> list[str]:
     """About that share of the names, at least one, and not all.
 
     >>> chosen(["P1", "P2", "P3", "P4"], 0.5)
-    ['P1', 'P4']
+    ['P2', 'P3']
     """
     mixed = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
     count = min(max(1, round(share * len(mixed))), len(mixed) - 1)
