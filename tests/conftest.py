@@ -104,6 +104,17 @@ def closed() -> Iterator[str]:
         yield f"http://127.0.0.1:{reserved.getsockname()[1]}"
 
 
+@pytest.fixture
+def chromium(tmp_path) -> list[str]:
+    """The beginning of a command that starts the browser, without a window and with a profile of its own."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs Chromium")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    quiet += ["--disable-background-networking", "--disable-component-update"]
+    return [program, *quiet, f"--user-data-dir={tmp_path / 'profile'}"]
+
+
 class MlflowServer:
     """A real `mlflow ui`, started without arguments but a port, in a folder."""
 

@@ -184,7 +184,7 @@ def test_the_command(project, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "there is no such folder"), ("", "holds no"), ("{}", "is not a valid stage record")],
+    [(None, "there is no such folder"), ("", "contains no"), ("{}", "is not a valid stage record")],
 )
 def test_what_is_no_results_folder(tmp_path, content, message):
     folder = tmp_path / "results"

@@ -162,7 +162,7 @@ def test_a_training_gives_up_after_its_patience(validate):
     for epoch, rows in enumerate([HALF, NONE, ALL, HALF, ALL], start=1):
         validate(rows, epoch, patience=2)
         said.append(validate.of.gives_up)
-    assert said == [False, False, False, False, True], "as good as before is no better"
+    assert said == [False, False, False, False, True], "an equal score does not count as better"
 
 
 def test_a_resumed_training_remembers(validate):

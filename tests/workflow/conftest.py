@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 class Browser:
     """One page, 1920 pixels wide and 1080 high."""
 
-    def __init__(self, profile: Path) -> None:
-        command = [CHROMIUM, *QUIET, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+    def __init__(self, chromium: list[str]) -> None:
+        command = [*chromium, "--remote-debugging-pipe"]
         to_browser, from_browser = os.pipe(), os.pipe()
         self._process = subprocess.Popen(
             ["bash", "-c", 'exec "$@" 3<&$IN 4>&$OUT', "bash", *command],  # it reads file 3 and writes file 4
@@ -93,10 +80,8 @@ class Browser:
 
 
 @pytest.fixture
-def browser(tmp_path) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    opened = Browser(tmp_path / "profile")
+def browser(chromium) -> Iterator[Browser]:
+    opened = Browser(chromium)
     try:
         yield opened
     finally:

@@ -440,7 +440,7 @@ def test_report_of_snakemake(finished, tmp_path):
 
 
 def test_report_of_snakemake_with_less_than_all(finished, tmp_path):
-    """Without pairs there is no switch, which would lead nowhere; without pages none are shown."""
+    """The switch appears only where both generations exist, and detectors only where they have pages."""
     folder = shutil.copytree(finished, tmp_path / "project", symlinks=True)
     one = (REAL[0], f"variants={TWO[0]}", REAL[2])
     labels = results_shown(folder, *one)[f"results/tiny/detectors/{TWO[0]}.html"]["labels"]

@@ -56,14 +56,14 @@ def verify(results: Path) -> Verdict:
         results: A results folder of a dataset, of a variant, or of a stage.
 
     Raises:
-        DataError: There is no such folder, it holds no record, or a record is malformed.
+        DataError: The folder does not exist or contains no record, or a record is malformed.
     """
     results = Path(results)
     if not results.is_dir():
         raise DataError(results, "there is no such folder", "give results/DATASET")
     records = _chain(sorted(results.rglob(f"*{SUFFIX}")))
     if not records:
-        raise DataError(results, f"holds no *{SUFFIX}", "run the stages again: each writes one")
+        raise DataError(results, f"contains no *{SUFFIX}", "run the stages again: each writes one")
     checker = _Checker(records, _plain(results))
     for place, record in progress(records.items(), "verify", len(records)):
         checker.check_outputs(place, record)

@@ -49,7 +49,7 @@ def catch_up_all(results: Path, experiment: str | None = None) -> dict[str, str]
         The states of the runs, by the names of the folders.
 
     Raises:
-        DataError: There is no training, or the record of one is malformed.
+        DataError: The folder contains no training, or a training's record is malformed.
     """
     found = list(_trainings(results))
     if not found:

@@ -10,6 +10,6 @@ def git_commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:  # there is no git
+    except OSError:  # Git is not installed
         return "unknown"
     return asked.stdout.strip() or "unknown"

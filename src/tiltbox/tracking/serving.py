@@ -57,7 +57,7 @@ class Detector:
             pixels of the image.
 
         Raises:
-            DataError: It is no such image.
+            DataError: The array has another type or shape.
         """
         import pandas as pd
 
