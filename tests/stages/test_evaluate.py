@@ -151,6 +151,19 @@ def test_images_with_what_came_of_their_boxes(scene):
     assert "gallery.json" not in read_provenance(out / "metrics.json.provenance.json").outputs
 
 
+def test_an_image_that_cannot_be_read_leaves_the_earlier_results_as_they_were(scene):
+    run(scene)
+    before = {path.name: path.read_bytes() for path in (scene / "evaluate").iterdir()}
+    folder = scene / "images"
+    folder.mkdir(exist_ok=True)
+    for name in ("P1", "P3"):
+        (folder / f"{name}.png").write_bytes(b"no picture")
+    (scene / "labelTxt/P2.txt").write_text("")  # other scores
+    with pytest.raises(DataError, match=r"P1\.png: is not a complete image"):
+        run(scene, images=folder)
+    assert {path.name: path.read_bytes() for path in (scene / "evaluate").iterdir()} == before
+
+
 def test_nothing_found(scene):
     for path in (scene / "task1").iterdir():
         path.write_text("")

@@ -203,6 +203,15 @@ def test_a_server_that_never_answers_stops_nothing(run, monkeypatch, request, ca
     assert (journal.state, journal.track) == ("FINISHED", "mini/yoloms-xs-current")
 
 
+def test_a_journal_of_another_version_stops_no_training(here, run, caplog):
+    run.train.mkdir(parents=True)
+    (run.train / ".mlflow.json").write_text('{"track": "mini/yoloms-xs-current"}')
+    with run.training() as write:
+        write(1)
+    assert "is missing" in caplog.messages[0] and caplog.messages[0].endswith("; it is replaced")
+    assert read_journal(run.train).state == "FINISHED"
+
+
 def test_a_deleted_experiment_is_an_error_before_a_training(here):
     tracking.client().delete_experiment(tracking.prepare("mini"))
     with pytest.raises(SettingsError, match="was deleted in MLflow"):

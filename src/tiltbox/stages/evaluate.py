@@ -88,7 +88,7 @@ def evaluate(
     record = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
     record = record.model_copy(update={"absent_classes": absent_classes})
     metrics = record.model_dump(mode="json")
-    examples = gallery(shown, found, score) if images else None  # before anything is written: it reads images
+    examples = None if images is None else gallery(shown, found, score)  # first of all, since it reads images
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
     write_outcomes(out.with_name(OUTCOMES), list(truth), outcomes_by_class(score))
