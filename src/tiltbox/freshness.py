@@ -41,7 +41,7 @@ class Freshness:
         self._plan, self._forced, self._everything = plan, set(forced), everything
         self._contents = _Contents(KEPT_HASHES)
         self.key, self.change = cache(self._key), cache(self._find_change)
-        self._record = cache(self._read_record)
+        self._record, self._other_data = cache(self._read_record), cache(self._find_other_data)
 
     def keep_hashes(self) -> None:
         """Save the hashes of large files, so that the next run need not read them."""
@@ -54,10 +54,18 @@ class Freshness:
             path.exists() for path in _files(self._place(rule, run), record.outputs)
         )
 
+    def is_of_other_settings(self, path: Path) -> bool:
+        """Whether it belongs to data that were made for other settings, which may come from another branch.
+
+        Such data count as missing. Results that were made of the right data have them in their own key.
+        """
+        return any(map(path.absolute().is_relative_to, self._other_data()))
+
     def _find_change(self, rule: str, run: str = "") -> str | None:
         """Why a job must run again; None if nothing that it depends on has changed.
 
         Missing files do not count as a change, neither results nor inputs: this clone may not need them.
+        Missing scores do, for the report, since every run makes those.
         """
         record = self._record(rule, run)
         if record is None:
@@ -80,17 +88,19 @@ class Freshness:
                 return None  # its key says that the images are as they were
             case "train" if (self._place(rule, run).parent / "work").exists():
                 return "it was restarted and did not finish"
+            case "report":
+                for scored in self._scored():
+                    if not self._main_output(*scored).exists():
+                        return f"{' '.join(scored)} must run again"
         return self._changed_input(rule, run, record)
 
     def _change_that_counts(self, rule: str, run: str) -> bool:
         return not self._made_otherwise(rule, run) and self.change(rule, run) is not None
 
-    def _made_otherwise(self, rule: str, run: str) -> bool:
-        """Whether the data that are here were made for other settings.
+    def _find_other_data(self) -> list[Path]:
+        return [self._folder(rule).absolute() for rule in DATA if self._made_otherwise(rule, "")]
 
-        Such data may come from another branch, and count as missing. Results that were made of the right
-        data have them in their own key.
-        """
+    def _made_otherwise(self, rule: str, run: str) -> bool:
         record = self._record(rule, run) if rule in DATA else None
         return (
             record is not None
@@ -101,15 +111,14 @@ class Freshness:
     def _changed_input(self, rule: str, run: str, record: Provenance) -> str | None:
         place = self._place(rule, run)
         known = _files(place, record.inputs)
-        others = [self._folder(each).absolute() for each in DATA if self._made_otherwise(each, "")]
         for path, expected in known.items():
-            if any(path.is_relative_to(folder) for folder in others) or not path.is_file():
+            if self.is_of_other_settings(path) or not path.is_file():
                 continue
             if self._contents.hash(path) != expected:
                 return f"{_shown(path)} has changed"
         for read in record.folders:
             folder = located(place, read.path)
-            found = () if any(map(folder.is_relative_to, others)) else matching(folder, read.pattern)
+            found = () if self.is_of_other_settings(folder) else matching(folder, read.pattern)
             for path in found:
                 if located(place, path.absolute()) not in known:
                     return f"{_shown(path)} is new"
@@ -174,18 +183,18 @@ class Freshness:
 
     def _before(self, rule: str, run: str) -> list[Job]:
         """The jobs whose results one reads; what a download was asked for, a split is asked for, too."""
-        plan = self._plan
-        last = "evaluate" if plan.dataset.test_labelled else "merge"
         return {
             "train": [("split_train", "")],
-            "predict": [("train", run), (plan.test_rule, "")],
+            "predict": [("train", run), (self._plan.test_rule, "")],
             "merge": [("predict", run)],
             "evaluate": [("merge", run)],
-            "report": [
-                *((last, each) for each in plan.runs),
-                *(("complexity", name) for name in plan.variants),
-            ],
+            "report": [*self._scored(), *(("complexity", name) for name in self._plan.variants)],
         }.get(rule, [])
+
+    def _scored(self) -> list[Job]:
+        """What each training ends in: scores, or where there are no labels the file to submit."""
+        last = "evaluate" if self._plan.dataset.test_labelled else "merge"
+        return [(last, run) for run in self._plan.runs]
 
     def _key(self, rule: str, run: str = "") -> str:
         """A hash of all the settings that the results depend on, its own and those of the jobs before it."""

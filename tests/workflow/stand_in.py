@@ -56,7 +56,7 @@ def main(verb: str, *arguments: str) -> None:
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        path.write_text(json.dumps({"job": os.environ["TILTBOX_JOB"]}) + "\n")
+        path.write_text(json.dumps({"job": os.environ.get("TILTBOX_JOB")}) + "\n")
     begun.record(record, outputs)
 
 

@@ -5,6 +5,7 @@ Most of it with stages that do no work but leave the records that the real ones 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -348,6 +349,28 @@ def test_after_a_killed_run_only_the_rest_is_done(new, tmp_path, killed, then):
     call(*EVERYTHING[then], at=folder)
     assert "download" in before and "download" not in calls(folder)
     require_nothing_to_do(folder)
+
+
+def test_what_snakemake_calls_incomplete_hides_nothing_that_is_missing(project):
+    """A run that is killed after a job has left its results, and before Snakemake notices, does that."""
+    results = f"results/tiny/{TWO[1]}"
+    marked = base64.b64encode(f"{results}/complexity/complexity.json".encode()).decode()
+    (project / ".snakemake/incomplete" / marked).write_text("")
+    for folder in ("train", "predict", "merge", "evaluate"):
+        shutil.rmtree(project / results / folder)
+    call("snakemake", at=project)
+    assert sorted(calls(project)) == sorted(["train", "predict", "merge", "evaluate", "report"])
+    require_nothing_to_do(project)
+
+
+def test_patches_of_another_branch_hide_nothing_that_is_missing(project):
+    record = project / "data/tiny/patches/train.provenance.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"job": "of another branch"}))
+    for folder in ("predict", "merge", "evaluate"):
+        shutil.rmtree(project / f"results/tiny/{TWO[1]}" / folder)
+    call("snakemake", at=project)
+    assert sorted({*calls(project), "split"}) == sorted(["split", "predict", "merge", "evaluate", "report"])
+    require_nothing_to_do(project)
 
 
 @pytest.mark.parametrize("second", EVERYTHING)

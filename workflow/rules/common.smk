@@ -85,6 +85,9 @@ def freshness():
     """What has to be done again; asked for as the DAG is built, when Snakemake's settings for it are known."""
     settings = workflow.dag_settings
     settings.rerun_triggers = frozenset()
+    # A job that was killed has left no record, or a whole result: Snakemake's marks, by which it would make some
+    # results again and pass over what is missing behind them, are not needed.
+    workflow.dag.ignore_incomplete = True
     found = Freshness(plan, settings.forcerun, everything=settings.forceall)
     if is_executed():
         require_alone()
@@ -146,7 +149,8 @@ def forget_other_weights():
 def needs(job_rule, **files):
     """The inputs of a job: all of one that has to be done again, and what says so.
 
-    Of others they trigger nothing; where all is here that the job has made, those that are not here are left out.
+    Of others they trigger nothing. Where all is here that the job has made, those are left out that are not here, or are
+    of other settings: if they were made again, Snakemake would not look for what is missing behind the job.
     """
     files = {name: list(map(str, each)) for name, each in files.items()}
 
@@ -163,12 +167,16 @@ def needs(job_rule, **files):
             return paths | {"again": [str(AGAIN)] if AGAIN.exists() else []}
         if freshness().is_here(job_rule, run):
             paths = {
-                name: [path for path in each if Path(path).exists()]
+                name: [path for path in each if is_of_use(Path(path))]
                 for name, each in paths.items()
             }
         return {name: list(map(ancient, each)) for name, each in paths.items()}
 
     return found
+
+
+def is_of_use(path):
+    return path.exists() and not freshness().is_of_other_settings(path)
 
 
 @cache
