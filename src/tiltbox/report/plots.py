@@ -18,6 +18,7 @@ import numpy as np
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from tiltbox.report.collect import Row, class_names
@@ -40,6 +41,9 @@ _VARIABLES = {
 _MARKERS = {"previous": "o", "current": "D", None: "s"}
 COST_NAMES = {"flops": "multiply-adds (G)", "params": "parameters (M)"}
 PANELS_WIDE = 5  # classes in a row
+PANEL_TOP = 1.05  # so that a precision of 1 is not at the edge
+PANEL_STEP = np.array((1.22, 1.36 * PANEL_TOP))  # from one panel to the next
+TICKS = (0, 0.5, 1)
 LONGEST_TITLE = 20  # letters that fit above a panel
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read aloud
@@ -140,35 +144,67 @@ def curves_plot(rows: Sequence[Row], size: str | None) -> str | None:
     deep = math.ceil(len(names) / PANELS_WIDE)
     with matplotlib.rc_context(_STYLE):
         wide, high = 7.6, 1 + 1.4 * deep
-        figure = Figure(figsize=(wide, high))  # a constrained layout would take as long as all the rest
-        figure.subplots_adjust(0.6 / wide, 0.55 / high, 1 - 0.15 / wide, 1 - 0.55 / high, 0.22, 0.36)
-        panels = figure.subplots(deep, PANELS_WIDE, sharex=True, sharey=True, squeeze=False).ravel()
-        for name, axes in zip(names, panels, strict=False):
-            _curves_panel(axes, name, rows)
-        for axes in panels[len(names) :]:
-            axes.remove()
+        figure = Figure(figsize=(wide, high))
+        left, low, right, top = 0.6 / wide, 0.55 / high, 1 - 0.15 / wide, 1 - 0.55 / high
+        axes = figure.add_axes((left, low, right - left, top - low))
+        axes.set_axis_off()
+        corners = [_corner(number) for number in range(len(names))]
+        axes.set(xlim=(0, _corner(PANELS_WIDE - 1)[0] + 1), ylim=(corners[-1][1], PANEL_TOP))
+        for number, (name, corner) in enumerate(zip(names, corners, strict=True)):
+            lowest = number + PANELS_WIDE >= len(names)
+            _panel(axes, name, corner, left=number % PANELS_WIDE == 0, lowest=lowest)
+        for row in rows:
+            _panel_curves(axes, row, [row.curve(name) for name in names], corners)
         figure.supxlabel("recall", color=MUTED, fontsize=10, y=0.1 / high, va="bottom")
         figure.supylabel("precision", color=MUTED, fontsize=10, x=0.1 / wide, ha="left")
-        lines = panels[0].get_lines()
-        figure.legend(handles=lines, loc="upper right", ncols=len(lines), labelcolor=INK)
+        figure.legend(loc="upper right", ncols=len(rows), labelcolor=INK)
         drawn = f"A panel for each of {counted(len(names), 'class', 'classes')}, with a line for each of "
         drawn += f"{', '.join(row.name for row in rows)}. AP50 in the table sums each line up."
         return _svg(figure, f"curves-{size}", "Precision over recall at IoU 0.5", drawn)
 
 
-def _curves_panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
-    for row in rows:
-        standard = _label(row) != row.name
-        axes.plot(
-            *np.array(row.curve(name)).reshape(-1, 2).T,
-            linestyle="-" if standard else "--",
-            linewidth=1.3,
-            color=SERIES[row.generation],
-            label=row.generation if standard else row.name,
-        )
-    axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    axes.set_title(name if len(name) <= LONGEST_TITLE else f"{name[: LONGEST_TITLE - 1]}…", fontsize=8)
-    axes.tick_params(labelsize=8)
+# All panels are in one pair of axes: a pair for each would take six times as long.
+
+
+def _corner(number: int) -> np.ndarray:
+    """Lower left corner of a panel, (2,), in the axes, where it is 1 wide and PANEL_TOP high."""
+    return np.array((number % PANELS_WIDE, -(number // PANELS_WIDE))) * PANEL_STEP
+
+
+def _panel(axes: Axes, name: str, corner: np.ndarray, *, left: bool, lowest: bool) -> None:
+    """Frame, grid and name; ticks have labels to the left of a row and below a column."""
+    x, y = corner
+    grid = [[(0, tick), (1, tick)] for tick in TICKS[1:]] + [
+        [(tick, 0), (tick, PANEL_TOP)] for tick in TICKS[1:]
+    ]
+    frame = [[(0, PANEL_TOP), (0, 0), (1, 0)]]
+    for lines, width in ((grid, 0.7), (frame, 0.8)):
+        axes.add_collection(LineCollection(np.array(lines) + corner, colors=GRID, linewidths=width, zorder=1))
+    axes.annotate(_shortened(name), (x, y + PANEL_TOP), (0, 5), textcoords="offset points", fontsize=8)
+    labels = {"textcoords": "offset points", "fontsize": 8, "color": MUTED}
+    for tick in TICKS:
+        if left:
+            axes.annotate(f"{tick:.1f}", (x, y + tick), (-4, 0), ha="right", va="center", **labels)
+        if lowest:
+            axes.annotate(f"{tick:.1f}", (x + tick, y), (0, -4), ha="center", va="top", **labels)
+
+
+def _panel_curves(axes: Axes, row: Row, curves: Sequence[Course], corners: Sequence[np.ndarray]) -> None:
+    standard = _label(row) != row.name
+    places = [np.array(curve).reshape(-1, 2) + at for curve, at in zip(curves, corners, strict=True)]
+    lines = LineCollection(
+        places,
+        colors=SERIES[row.generation],
+        linestyles="-" if standard else "--",
+        linewidths=1.3,
+        label=row.generation if standard else row.name,
+        zorder=2,
+    )
+    axes.add_collection(lines)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_TITLE else f"{name[: LONGEST_TITLE - 1]}…"
 
 
 def _generation_line(axes: Axes, generation: str | None, rows: list[Row], cost: Cost) -> None:
