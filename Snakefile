@@ -39,3 +39,4 @@ rule all_variants:
     input:
         rules.report.output,
         [results_of(run) for run in plan.runs],
+        images_to_check,

@@ -61,6 +61,12 @@ class Freshness:
         """
         return any(map(path.absolute().is_relative_to, self._other_data()))
 
+    def only_expectations_differ(self) -> bool:
+        """Whether images are here as asked for, but were not checked for what is now expected of them."""
+        patches = [each for each in DATA if each != "download" and self._record(each, "") is not None]
+        others = any(self._made_otherwise(each, "") for each in patches)
+        return bool(patches) and not others and self._made_otherwise("download", "")
+
     def _find_change(self, rule: str, run: str = "") -> str | None:
         """Why a job must run again; None if nothing that it depends on has changed.
 

@@ -179,6 +179,12 @@ def is_of_use(path):
     return path.exists() and not freshness().is_of_other_settings(path)
 
 
+def images_to_check(wildcards):
+    """For all_variants: the images, where no result but their own check has to be made again."""
+    manifest = layout.raw(dataset.name) / "manifest.json"
+    return [manifest] if freshness().only_expectations_differ() else []
+
+
 @cache
 def note(reason):
     if is_executed():
