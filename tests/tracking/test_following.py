@@ -1,12 +1,16 @@
-"""A training that MLflow is told of, in a database and by real servers that are late, dead or restarted."""
+"""A training that MLflow is told of: by a database, and by real servers, slow, late, dead or restarted."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -187,6 +191,54 @@ def test_a_server_that_starts_late_is_killed_and_starts_again(run, monkeypatch, 
     found = tracking.client().get_run(found.info.run_id)
     assert (found.info.status, epochs(found.info.run_id)) == ("FINISHED", [1, 2, 3])
     assert tracking.client().list_artifacts(found.info.run_id)
+
+
+class Slow(socketserver.ThreadingTCPServer):
+    """In front of a server: what is asked of it waits until ``answer`` is set."""
+
+    daemon_threads = True
+
+    def __init__(self, server: int) -> None:
+        self.server, self.asked, self.answer = server, threading.Event(), threading.Event()
+        super().__init__(("127.0.0.1", 0), Waiting)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Waiting(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.server.asked.set()
+        self.server.answer.wait()
+        with socket.create_connection(("127.0.0.1", self.server.server)) as behind:
+            threading.Thread(target=passed_on, args=(behind, self.request), daemon=True).start()
+            passed_on(self.request, behind)
+
+
+def passed_on(source: socket.socket, to: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            to.sendall(data)
+
+
+def test_a_training_does_not_wait_for_a_slow_server(run, monkeypatch, start_mlflow, caplog):
+    """The server has answered nothing until the last epoch; then MLflow knows them all."""
+    folder = run.folder.parents[2] / "server"
+    folder.mkdir()
+    with Slow(start_mlflow(folder).port) as slow:
+        threading.Thread(target=slow.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", slow.address)
+        with run.training() as write:
+            write(1)
+            assert slow.asked.wait(60)
+            write(2)
+            write(3)
+            slow.answer.set()
+        (found,) = logged()
+        assert (found.info.status, epochs(found.info.run_id)) == ("FINISHED", [1, 2, 3])
+        slow.shutdown()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("address", ["silent", "closed"])

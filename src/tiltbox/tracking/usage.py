@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tiltbox.gpus import named_gpus
+
 EVERY = 30.0  # seconds
 _WANTED = ("cpu_utilization", "system_memory", "gpu_")  # beginnings of the sensors' names
 
@@ -22,9 +24,7 @@ class Usage:
 
         self._path, self._sensors, self._last = path, [CPUMonitor()], 0.0
         with suppress(Exception):  # there is no GPU, or nothing to ask it with
-            from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-
-            self._sensors.append(GPUMonitor())
+            self._sensors.append(_gpu_sensor())
 
     def sample(self) -> None:
         """Append what is used now, unless the last time was a moment ago."""
@@ -39,6 +39,18 @@ class Usage:
             sensor.clear_metrics()
         with self._path.open("a") as file:
             file.write(json.dumps(values) + "\n")
+
+
+def _gpu_sensor():
+    """Of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, numbered from 0."""
+    import pynvml
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+    sensor = GPUMonitor()
+    if (named := named_gpus()) is not None:
+        by_number, by_name = pynvml.nvmlDeviceGetHandleByIndex, pynvml.nvmlDeviceGetHandleByUUID
+        sensor.gpu_handles = [by_number(int(name)) if name.isdigit() else by_name(name) for name in named]
+    return sensor
 
 
 def read_samples(path: Path) -> list[dict[str, float]]:
