@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -132,18 +133,44 @@ class Cut(Exception):
     """In place of the end of a training's process."""
 
 
-def test_resumed_without_validation(folder, tmp_path, monkeypatch, caplog):
+def cut_off(*_: object) -> None:
+    raise Cut
+
+
+def unfinished(folder: Path, out: Path, plan: Schedule) -> None:
+    """A training that was scored and killed after its last epoch."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+        patch.setattr("tiltbox.stages.train.publish", cut_off)
+        train(NAME, VARIANT, plan, folder / "train", out, gpus=0, validate=folder / "val")
+
+
+def test_resumed_without_validation(folder, tmp_path, caplog):
     """What was scored before stays in the history; where the best weights are gone, it is said."""
     plan, out = schedule(2, every=1), tmp_path / "out"
-
-    def cut(*_):
-        raise Cut
-
-    with monkeypatch.context() as patch, pytest.raises(Cut):
-        patch.setattr("tiltbox.stages.train.publish", cut)
-        train(NAME, VARIANT, plan, folder / "train", out, gpus=0, validate=folder / "val")
+    unfinished(folder, out, plan)
     (out / "work/best_1.pth").unlink()
     train(NAME, VARIANT, plan, folder / "train", out, gpus=0)
     assert "the weights of the best epoch, 1, are gone: the last ones are taken" in caplog.messages
     assert json.loads((out / "train.json").read_text())["validation"]["best_epoch"] == 1
     assert not (out / "best.pth").exists() and not list(out.glob("work*"))
+
+
+def test_resumed_with_other_patches_to_validate_on(folder, tmp_path, caplog):
+    """Scores on different patches are not compared: those so far are dropped, and the best weights."""
+    plan, out = schedule(2, every=1), tmp_path / "out"
+    unfinished(folder, out, plan)
+    (out / "work/epoch_2.pth").unlink()
+    train(NAME, VARIANT, plan, folder / "train", out, gpus=0, validate=folder / "train")
+    assert [bool(row["val_AP50"]) for row in history(out)] == [False, True]
+    assert json.loads((out / "train.json").read_text())["validation"]["best_epoch"] == 2
+    said = "other patches to validate on than before: the scores of the epochs so far are dropped"
+    assert said in caplog.messages
+
+
+def test_resumed_in_another_place_the_scores_stay(folder, tmp_path, caplog):
+    plan, out = schedule(2, every=1), tmp_path / "out"
+    unfinished(folder, out, plan)
+    copy = shutil.copytree(folder / "val", tmp_path / "elsewhere")
+    train(NAME, VARIANT, plan, folder / "train", out, gpus=0, validate=copy)
+    assert all(row["val_AP50"] for row in history(out))
+    assert not any("dropped" in message for message in caplog.messages)

@@ -28,11 +28,19 @@ from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
 from tiltbox.settings.variants import Variant
 from tiltbox.stages.weights import require_weights
+from tiltbox.training.best import forget_scores
 from tiltbox.training.config import runner_config
 from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
 from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish
-from tiltbox.training.resume import essence, has_epochs, last_checkpoint, mark_of, prepare_work
+from tiltbox.training.resume import (
+    essence,
+    has_epochs,
+    last_checkpoint,
+    mark_of,
+    prepare_work,
+    validates_otherwise,
+)
 from tiltbox.training.validation_patches import images_held_out, patches_to_validate, without
 
 log = logging.getLogger("tiltbox")
@@ -131,6 +139,8 @@ def train(
         with leased_gpus(gpus):
             config.resume = prepare_work(work, config.fingerprint, resume)
             config.load_from = str(last_checkpoint(work)) if config.resume else None
+            if config.resume and validates_otherwise(work, config):
+                forget_scores(work)
             facts = _facts(name, variant, schedule, config, gpus)
             facts |= {"schedule_choice": choice, "data": _data(schedule, manifest, classes)}
             with tracking.followed(out, work, track, variant, schedule, facts, resumes=config.resume):

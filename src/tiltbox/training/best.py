@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from tiltbox.files import write_text
+
+SCORES = ("val_AP50", "val_mAP", "val_seconds")  # columns of history.csv, empty for an epoch without
+
+log = logging.getLogger("tiltbox")
 
 
 def scores_by_epoch(rows: Iterable[Mapping[str, str]]) -> dict[int, float]:
@@ -18,6 +27,26 @@ def best_epoch(scores: Mapping[int, float]) -> int | None:
     4
     """
     return max(sorted(scores), key=scores.get) if scores else None
+
+
+def forget_scores(work: Path) -> None:
+    """Remove scores from history.csv, and the best weights, of a training that goes on with other patches.
+
+    Scores on different patches must not be compared, neither for the best epoch nor by whoever looks at them.
+    """
+    history = work / "history.csv"
+    text = history.read_text() if history.exists() else ""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not scores_by_epoch(rows):
+        return
+    cleared = io.StringIO(newline="")
+    writer = csv.DictWriter(cleared, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(row | {name: "" for name in SCORES if name in row} for row in rows)
+    write_text(history, cleared.getvalue())
+    for path in kept_weights(work):
+        path.unlink()
+    log.warning("other patches to validate on than before: the scores of the epochs so far are dropped")
 
 
 def weights_of(work: Path, epoch: int) -> Path:

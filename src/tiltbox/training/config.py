@@ -12,6 +12,7 @@ from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
 from tiltbox.training.data import train_pipeline
 from tiltbox.training.muon import MuonAdamW, MuonConstructor
+from tiltbox.training.validation_patches import contents_of, patches_to_validate
 
 CHECKPOINTS_KEPT = 2
 VALIDATION_BATCH = 8  # images at most
@@ -130,9 +131,11 @@ def _validation(
     wanted = schedule.validation
     if not wanted.every or schedule.max_steps is not None or not (held_out or validate):
         return None
+    folder, images = Path(patches if held_out else validate), list(held_out) or None
     return {
-        "patches": str(patches if held_out else validate),
-        "images": list(held_out) or None,
+        "patches": str(folder),
+        "images": images,
+        "contents": contents_of(patches_to_validate(folder, wanted.patches, images)),
         "most": wanted.patches,
         "every": wanted.every,
         "patience": wanted.patience,

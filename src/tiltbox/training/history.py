@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from tiltbox.files import write_text
-from tiltbox.training.validation import COLUMNS as SCORES
+from tiltbox.training.best import SCORES
 from tiltbox.training.validation import Validation
 
 LOSSES = ("loss", "loss_cls", "loss_bbox")

@@ -22,7 +22,7 @@ def essence(config) -> dict:
     """
     plain = config.to_dict()
     if _decides(plain["validation"]):
-        del plain["validation"]["patches"]  # of which the manifest says what is in them
+        del plain["validation"]["patches"], plain["validation"]["contents"]  # the manifest says what they are
     else:
         del plain["validation"]
     loader = plain["train_dataloader"]
@@ -59,6 +59,12 @@ def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
     finished = last_checkpoint(work) is not None
     log.info("%s", "resuming from the last epoch" if finished else "starting over: no epoch was finished")
     return finished
+
+
+def validates_otherwise(work: Path, config) -> bool:
+    """Whether the training in ``work`` was last validated on other patches than ``config`` asks for."""
+    asked, before = config.validation, read_config(work / "config.py").get("validation") or {}
+    return asked is not None and asked.contents != before.get("contents")
 
 
 def has_epochs(work: Path, mark: str) -> bool:

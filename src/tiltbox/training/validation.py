@@ -30,7 +30,6 @@ from tiltbox.training.finite import REMEDY
 from tiltbox.training.validation_patches import patches_to_validate
 
 DECIMALS = 6  # of scores in history.csv, by which the best epoch is found
-COLUMNS = ("val_AP50", "val_mAP", "val_seconds")  # of history.csv; empty for an epoch without
 
 log = logging.getLogger("tiltbox")
 
@@ -63,7 +62,7 @@ class Scores:
 
     @property
     def row(self) -> list[str]:
-        """In the order of ``COLUMNS``."""
+        """In the order of :data:`tiltbox.training.best.SCORES`."""
         values = ["" if value is None else f"{value:.{DECIMALS}f}" for value in (self.AP50, self.mAP)]
         return [*values, f"{self.seconds:.1f}"]
 

@@ -32,6 +32,15 @@ def patches_to_validate(folder: Path, most: int, images: Collection[str] | None 
     return [found[index] for index in chosen]
 
 
+def contents_of(labels: Iterable[Path]) -> str:
+    """A hash of the patches' names, which say where they were cut, and of their labels."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in labels:
+        content = path.read_bytes()
+        found.update(f"{path.stem} {len(content)} ".encode() + content)
+    return found.hexdigest()
+
+
 def images_held_out(patches: Path, share: float) -> list[str]:
     """The names of the images to hold out of a folder of patches, sorted; none where ``share`` is 0.
 
