@@ -15,6 +15,7 @@ from tiltbox.stages.split import split
 from tiltbox.stages.train import train
 
 SIDE, CLASSES = 64, ("ship",)
+pytestmark = pytest.mark.usefixtures("in_this_process")
 NARROW = find_variant("yoloms-xs-previous").model_copy(update={"width": 0.2})
 SCHEDULE = find_schedule("small-cpu").model_copy(
     update={"epochs": Epochs(xs=24, s=1, l=1), "image_size": SIDE, "workers": 0}

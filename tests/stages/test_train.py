@@ -40,13 +40,13 @@ from tiltbox.settings.variants import find_variant, load_variants
 from tiltbox.stages.split import split
 from tiltbox.stages.train import median_object_side, train
 from tiltbox.tracking import catching_up, following
-from tiltbox.training import worker
 from tiltbox.training.config import read_config
 from tiltbox.training.devices import leased_gpus
 
 NAME = "yoloms-xs-current"
 VARIANT = find_variant(NAME)
 SMOKE = find_schedule("smoke")
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,7 @@ def test_patches_without_objects_are_spoken_of(folder, tmp_path, monkeypatch, ca
     assert any("5 of 6 patches hold no object" in message for message in caplog.messages) == said
 
 
+@pytest.mark.own_processes
 def test_another_kind_of_processor_gives_other_bits(folder, tmp_path, monkeypatch):
     """PyTorch computes as on an older processor where it is told to: the same bits again, but not ours.
 
@@ -203,6 +204,7 @@ def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
     assert "so the training diverged; lower base_lr" in run.data.tags["failure"]
 
 
+@pytest.mark.own_processes
 def test_the_same_schedule_gives_the_same_weights(folder, tmp_path, monkeypatch):
     """To the last bit, with random augmentation in worker processes and whatever threads there are."""
     schedule = SMOKE.model_copy(update={"threads": 1, "workers": 2})
@@ -375,8 +377,6 @@ def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch
         log_progress(*where)
 
     monkeypatch.setattr(catching_up, "log_progress", fail_at_first)
-    here = "tiltbox.stages.train.run_program"
-    monkeypatch.setattr(here, lambda command, _: worker.main(Path(command[-1])))  # in this process
     train(NAME, VARIANT, by_epochs(2), folder / "train", tmp_path / "out", gpus=0, track="mini/run")
     mlflow = tracking.client()
     (run,) = mlflow.search_runs([tracking.prepare("mini")])
@@ -574,6 +574,7 @@ def test_more_gpus_than_there_are(folder, tmp_path):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=99)
 
 
+@pytest.mark.own_processes
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu(folder, tmp_path):
     train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=1)

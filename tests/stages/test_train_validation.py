@@ -22,6 +22,7 @@ from tiltbox.stages.verify import verify
 
 NAME = "yoloms-xs-current"
 VARIANT = find_variant(NAME)
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def schedule(epochs: int, **validation: object) -> Schedule:
