@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import warnings
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -14,71 +13,18 @@ from isal import isal_zlib
 from PIL import Image, UnidentifiedImageError
 
 from tiltbox.dota import png, tiff
-from tiltbox.dota.reading import list_files, read_bytes
+from tiltbox.dota.reading import read_bytes
 from tiltbox.errors import DataError
 
 Image.MAX_IMAGE_PIXELS = None  # large aerial images are no decompression bombs
 if hasattr(cv2, "setLogLevel"):  # not in every build of OpenCV
     cv2.setLogLevel(0)  # it would tell on stderr, without the name of the file, what a DataError says
 
-log = logging.getLogger("tiltbox")
-
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-
-# Of images that Pillow does not know, in addition to those that it does.
-OTHER_EXTENSIONS = (
-    ".avif",
-    ".dng",
-    ".ecw",
-    ".heic",
-    ".heif",
-    ".img",
-    ".jxl",
-    ".nitf",
-    ".ntf",
-    ".sid",
-    ".vrt",
-)
-
+PADDING = (104, 116, 124)  # BGR, beyond the borders of an image, as in mmrotate's configs
 _KINDS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")  # as Pillow calls them
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
 _INTACT = "replace it by an intact PNG, JPEG, TIFF or BMP file"
 _CONVERT = "convert it to an 8-bit PNG, JPEG, TIFF or BMP file"
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The images of a folder, sorted by name; other files and hidden ones are passed over.
-
-    Raises:
-        DataError: There is no such folder, or two images differ in nothing but their extension.
-    """
-    return list_files(folder, EXTENSIONS, "image")
-
-
-def warn_of_passed_over(folder: Path) -> None:
-    """Name the images that :func:`list_images` leaves out: of other kinds, or in folders within."""
-    names = passed_over(folder)
-    if names:
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        only = "only PNG, JPEG, TIFF and BMP files directly in that folder are read"
-        log.warning("%s: skipped %s: %s", folder, listed, only)
-
-
-def passed_over(folder: Path) -> list[str]:
-    """Names, relative to the folder, of images of other kinds and of all images in folders within."""
-    found = (path.relative_to(folder) for path in sorted(Path(folder).rglob("*")) if _is_image(path))
-    return [
-        path.as_posix()
-        for path in found
-        if not any(part.startswith(".") for part in path.parts)
-        and (len(path.parts) > 1 or path.suffix.lower() not in EXTENSIONS)
-    ]
-
-
-def _is_image(path: Path) -> bool:
-    """By its name."""
-    known = path.suffix.lower() in (*EXTENSIONS, *OTHER_EXTENSIONS, *Image.registered_extensions())
-    return known and path.is_file()
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -152,6 +98,14 @@ def write_png(path: Path, image: np.ndarray) -> None:
     rows[:1, 1:] = rgb[:1]
     np.subtract(rgb[1:], rgb[:-1], out=rows[1:, 1:])
     Path(path).write_bytes(png.pack_rgb(width, height, isal_zlib.compress(rows, level=1)))
+
+
+def pixels_in(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    """The pixels of a window (:mod:`tiltbox.dota.windows`), padded beyond the borders of the image."""
+    x0, y0, x1, y1 = window
+    patch = image[y0:y1, x0:x1]
+    below, right = y1 - y0 - patch.shape[0], x1 - x0 - patch.shape[1]
+    return cv2.copyMakeBorder(patch, 0, below, 0, right, cv2.BORDER_CONSTANT, value=PADDING)
 
 
 def _bands(data: bytes, path: Path) -> np.ndarray | None:

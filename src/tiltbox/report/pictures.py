@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import ImageColor
 
-from tiltbox.dota.images import list_images, read_image, write_png
+from tiltbox.dota.image_files import list_images
+from tiltbox.dota.images import read_image, write_png
 from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.dota.results import read_results

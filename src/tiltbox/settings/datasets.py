@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tiltbox.dota import images, labels
+from tiltbox.dota import image_files, labels
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.reading import plain_name
 from tiltbox.dota.windows import Cutting
@@ -222,7 +222,7 @@ class Dataset(Settings):
         found: dict[str, int | str] = {}
         for split in splits:
             image_folder, label_folder = self._folders(split)
-            for path in _files(root, image_folder, images.EXTENSIONS):
+            for path in _files(root, image_folder, image_files.EXTENSIONS):
                 found[f"{split}/images/{path.name}"] = path.stat().st_size
             for path in _files(root, label_folder, labels.EXTENSIONS):
                 found[f"{split}/labels/{path.name}"] = hashlib.md5(path.read_bytes()).hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
-from tiltbox.dota.images import list_images, warn_of_passed_over
+from tiltbox.dota.image_files import list_images, warn_of_passed_over
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.mini import render_mini
 from tiltbox.dota.reading import image_name

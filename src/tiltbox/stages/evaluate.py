@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.images import list_images
+from tiltbox.dota.image_files import list_images
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.errors import OutputError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.images import list_images
+from tiltbox.dota.image_files import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
 from tiltbox.processes import map_in_processes

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from isal import isal_zlib
 
-from tiltbox.dota.images import list_images, read_image, write_png
+from tiltbox.dota.image_files import list_images
+from tiltbox.dota.images import pixels_in, read_image, write_png
 from tiltbox.dota.labels import Labels, format_labels
 from tiltbox.dota.patches import format_patch_name
 from tiltbox.dota.sources import Source, read_sources
@@ -35,7 +36,6 @@ from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 from tiltbox.provenance import LABEL_FILES, Begun, beside, file_hash, matching
 from tiltbox.records import PatchManifest, read_record, write_record
 
-PADDING = (104, 116, 124)  # BGR, as in mmrotate's configs
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
 WITHOUT_AREA, OUTSIDE, CUT_BY_ALL = "without area", "outside the image", "cut by every patch"
 BLACK = 16  # of 255: where no value is as high, there is nothing to be seen
@@ -208,14 +208,6 @@ def _cut_patch(
     (folder / "annfiles" / f"{name}.txt").write_bytes(text)
     cut = int((objects.difficult == CUT).sum())
     return PatchCount(Counter(objects.classes), cut, f"{contents} {isal_zlib.crc32(text):08x}")
-
-
-def pixels_in(image: np.ndarray, window: Window) -> np.ndarray:
-    """The window's pixels, padded at the right and at the bottom where it reaches beyond the image."""
-    x0, y0, x1, y1 = window
-    patch = image[y0:y1, x0:x1]
-    below, right = y1 - y0 - patch.shape[0], x1 - x0 - patch.shape[1]
-    return cv2.copyMakeBorder(patch, 0, below, 0, right, cv2.BORDER_CONSTANT, value=PADDING)
 
 
 def _manifest(

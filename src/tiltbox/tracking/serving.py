@@ -73,9 +73,9 @@ class Detector:
 
     def _found(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Labels, scores and qboxes of all windows, in pixels of the image."""
+        from tiltbox.dota.images import pixels_in
         from tiltbox.geometry.boxes import rbox_to_qbox
         from tiltbox.model.inference import detect_images
-        from tiltbox.stages.split import pixels_in
 
         windows = self._cutting.windows(image.shape[1], image.shape[0])
         patches = [pixels_in(image, window) for window in windows]
