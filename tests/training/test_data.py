@@ -18,7 +18,8 @@ from mmrotate.registry import MODELS  # noqa: E402
 from tiltbox.model import modules  # noqa: E402, F401  (registers)
 from tiltbox.model.detector import detector_config  # noqa: E402
 from tiltbox.training import quads  # noqa: E402, F401  (registers)
-from tiltbox.training.data import PatchDataset, train_pipeline  # noqa: E402
+from tiltbox.training.data import PatchDataset  # noqa: E402
+from tiltbox.training.pipeline import train_pipeline  # noqa: E402
 
 SMOKE = find_schedule("smoke")
 WHITE, PADDING, OUTSIDE = 255, 114, 0

@@ -10,8 +10,7 @@ from mmengine.config import Config
 from tiltbox.model.detector import detector_config
 from tiltbox.settings.schedules import Schedule
 from tiltbox.settings.variants import Variant
-from tiltbox.training.data import train_pipeline
-from tiltbox.training.muon import MuonAdamW, MuonConstructor
+from tiltbox.training.pipeline import train_pipeline
 from tiltbox.training.validation_patches import contents_of, patches_to_validate
 
 CHECKPOINTS_KEPT = 2
@@ -158,8 +157,8 @@ def _optimizer(schedule: Schedule) -> dict:
         return {"type": "OptimWrapper", "optimizer": adamw, "paramwise_cfg": free}
     return {
         "type": "OptimWrapper",
-        "constructor": MuonConstructor.__name__,
-        "optimizer": adamw | {"type": MuonAdamW.__name__},
+        "constructor": "MuonConstructor",
+        "optimizer": adamw | {"type": "MuonAdamW"},
         "paramwise_cfg": {"muon_lr": schedule.muon_learning_rate},
     }
 

@@ -1,4 +1,4 @@
-"""Patches as mmengine reads them, and the augmentation of the published recipe."""
+"""Patches as mmengine reads them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from mmrotate.registry import DATASETS
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError
-from tiltbox.model.detector import PAD_VALUE
-from tiltbox.settings.schedules import Schedule
-from tiltbox.training.mosaic import Mosaic
-
-UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel, whatever the image's turn
+from tiltbox.training import mosaic  # noqa: F401  (registers)
 
 
 @DATASETS.register_module()
@@ -66,32 +62,3 @@ class PatchDataset(BaseDataset):
             remedy = "cut the images again: `tiltbox split`, or `snakemake --forcerun split_train`"
             raise DataError(image, "there is no such patch", remedy)
         return {"img_id": annfile.stem, "img_path": str(image), "instances": instances}
-
-
-def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
-    """Read, resize, put together, flip, rotate, pad and pack; all but Mosaic is mmdet's and mmrotate's."""
-    size = (schedule.image_size, schedule.image_size)
-    upright = [index for index, name in enumerate(classes) if name in UPRIGHT]
-    read = [
-        {"type": "mmdet.LoadImageFromFile"},
-        {"type": "mmdet.LoadAnnotations", "with_bbox": True, "box_type": "qbox"},
-        {"type": "QuadsToRboxes"},
-        {"type": "mmdet.Resize", "scale": size, "keep_ratio": True},
-    ]
-    mosaic = {"type": Mosaic.__name__, "size": schedule.image_size, "prob": schedule.mosaic, "read": read}
-    return [
-        *([mosaic] if schedule.mosaic else read),
-        {
-            "type": "mmdet.RandomFlip",
-            "prob": schedule.flip,
-            "direction": ["horizontal", "vertical", "diagonal"],
-        },
-        {
-            "type": "RandomRotate",
-            "prob": schedule.rotate,
-            "angle_range": 180,
-            "rect_obj_labels": upright,
-        },
-        {"type": "mmdet.Pad", "size": size, "pad_val": {"img": (PAD_VALUE,) * 3}},
-        {"type": "mmdet.PackDetInputs"},
-    ]

@@ -1,0 +1,40 @@
+"""How training images are read and augmented: transforms by the names that the training process knows.
+
+Nothing here imports them: the command that starts a training would need seconds for it.
+"""
+
+from __future__ import annotations
+
+from tiltbox.model.detector import PAD_VALUE
+from tiltbox.settings.schedules import Schedule
+
+UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel, whatever the image's turn
+
+
+def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
+    """Read, resize, put together, flip, rotate, pad and pack; all but Mosaic is mmdet's and mmrotate's."""
+    size = (schedule.image_size, schedule.image_size)
+    upright = [index for index, name in enumerate(classes) if name in UPRIGHT]
+    read = [
+        {"type": "mmdet.LoadImageFromFile"},
+        {"type": "mmdet.LoadAnnotations", "with_bbox": True, "box_type": "qbox"},
+        {"type": "QuadsToRboxes"},
+        {"type": "mmdet.Resize", "scale": size, "keep_ratio": True},
+    ]
+    mosaic = {"type": "Mosaic", "size": schedule.image_size, "prob": schedule.mosaic, "read": read}
+    return [
+        *([mosaic] if schedule.mosaic else read),
+        {
+            "type": "mmdet.RandomFlip",
+            "prob": schedule.flip,
+            "direction": ["horizontal", "vertical", "diagonal"],
+        },
+        {
+            "type": "RandomRotate",
+            "prob": schedule.rotate,
+            "angle_range": 180,
+            "rect_obj_labels": upright,
+        },
+        {"type": "mmdet.Pad", "size": size, "pad_val": {"img": (PAD_VALUE,) * 3}},
+        {"type": "mmdet.PackDetInputs"},
+    ]
