@@ -13,8 +13,8 @@ TORCH := torch==2.13.0
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-# torch comes first: a build that is there already (a GPU machine's, with VENV_OPTIONS=--system-site-packages)
-# is kept, and mmcv, built without torch in sight, needs no compiler.
+# torch comes first: an existing build (of a GPU machine, with VENV_OPTIONS=--system-site-packages) is kept,
+# and mmcv, which is built without access to torch, needs no compiler.
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tiltbox needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
@@ -22,7 +22,7 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-setup: $(VENV)/ready ## make .venv with everything that tiltbox needs
+setup: $(VENV)/ready ## create .venv with everything that tiltbox needs
 
 run: setup ## set up, run the whole workflow on the mini set, print the comparison
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) all_variants --config dataset=mini

@@ -21,7 +21,7 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 
 
-# Where jobs go to a cluster these stay: its nodes may have no internet, and the rest is quick.
+# On a cluster these run locally: its nodes may have no internet, and the rest is quick.
 localrules:
     download,
     weights,
@@ -29,7 +29,7 @@ localrules:
     report,
 
 
-# What is finished is recorded for DVC, too, unless DVC called: see dvc.yaml.
+# Finished work is also recorded for DVC, unless DVC called: see dvc.yaml.
 onsuccess:
     record_results(dataset.name, GPU_LIMIT),
 

@@ -20,13 +20,13 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     chosen = options.parse_args()
     print(machine("torch", "onedl-mmengine") + "\n")
-    _tiltbox(chosen.variants[0], chosen.size)  # PyTorch imports more of itself the first time
+    _tiltbox(chosen.variants[0], chosen.size)  # the first time, PyTorch imports more of itself
     rows = [_row(name, chosen.size, chosen.rounds) for name in chosen.variants]
     print(table(["", "mmengine, CPU s", "tiltbox, CPU s", "faster", "mmengine, G", "tiltbox, G"], rows))
 
 
 def _row(name: str, size: int, rounds: int) -> list[str]:
-    """Medians of runs in turns."""
+    """Medians over alternating runs."""
     costs = [(_mmengine(name, size), _tiltbox(name, size)) for _ in range(rounds)]
     theirs, ours = (statistics.median(seconds for seconds, _ in side) for side in zip(*costs, strict=True))
     counts = [f"{flops / 1e9:.3f}" for _, flops in costs[0]]
@@ -34,7 +34,7 @@ def _row(name: str, size: int, rounds: int) -> list[str]:
 
 
 def _mmengine(name: str, size: int) -> tuple[float, float]:
-    """Seconds and the count; building the detector does not count as time."""
+    """Seconds and the count; the time to build the detector is not included."""
     from mmengine.analysis import get_model_complexity_info
 
     model = build_detector(name).eval()
@@ -44,7 +44,7 @@ def _mmengine(name: str, size: int) -> tuple[float, float]:
 
 
 def _tiltbox(name: str, size: int) -> tuple[float, float]:
-    """All that ``tiltbox complexity`` does after its imports: building the detector, too."""
+    """Everything that ``tiltbox complexity`` does after its imports, including building the detector."""
     before = time.process_time()
     found = count_complexity(build_detector(name), size, size)
     return time.process_time() - before, found.flops

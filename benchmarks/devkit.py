@@ -1,4 +1,4 @@
-"""The DOTA devkit at work: ``python devkit.py merge|evaluate DEVKIT FOLDER`` in a process of its own."""
+"""Runs the DOTA devkit: ``python devkit.py merge|evaluate DEVKIT FOLDER`` in a separate process."""
 
 from __future__ import annotations
 

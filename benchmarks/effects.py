@@ -1,4 +1,4 @@
-"""How much each part of a recipe brings: trainings without one part each, and with one part alone."""
+"""What each part of a recipe contributes: trainings without one part each, and with one part alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def recipes(name: str, recipe: Schedule) -> dict[str, Schedule]:
 
 
 def effects(rows: Mapping[str, Schedule], trainer: Trainer, jobs: int) -> tuple[str, bool]:
-    """The table of all rows, and whether all trainings came to their end."""
+    """The table of all rows, and whether all trainings finished."""
     with ThreadPoolExecutor(jobs) as pool:
         cells = list(pool.map(partial(_row, trainer), rows, rows.values(), range(len(rows))))
     lines = [[name, *row] for name, row in zip(rows, cells, strict=True)]
@@ -65,7 +65,7 @@ def _row(trainer: Trainer, name: str, schedule: Schedule, number: int) -> Sequen
 
 
 def _own_values(schedule: Schedule, changes: Mapping) -> dict:
-    """What the schedule itself says where ``changes`` say something else."""
+    """The schedule's own values of the keys that ``changes`` change."""
     own = schedule.model_dump()
     return {
         key: {inner: own[key][inner] for inner in value} if isinstance(value, Mapping) else own[key]

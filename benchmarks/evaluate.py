@@ -47,7 +47,7 @@ def contenders(folder: Path, devkit: Path | None) -> dict[str, Contender]:
 
 
 def same_scores(folder: Path) -> str:
-    """In how many classes AP50 has the same bits."""
+    """The number of classes in which AP50 has the same bits."""
     devkit = list(map(float, (folder / "devkit.txt").read_text().split()))
     ours = [row["AP50"] for row in json.loads((folder / "metrics.json").read_text())["classes"].values()]
     return (

@@ -32,7 +32,7 @@ from tiltbox.errors import TiltboxError
 from tiltbox.settings.datasets import Patch
 from tiltbox.settings.schedules import Schedule, find_schedule
 
-FEW, MORE = 4, 16  # steps of two trainings that only tell the pace
+FEW, MORE = 4, 16  # steps of two trainings that only measure the speed
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ class Ours:
         return f"tiltbox, {self.trainer.variant}"
 
     def epochs_within(self, seconds: float) -> int:
-        """How many fit: by what a step costs once the training runs, and what it costs to get there."""
+        """How many epochs fit: by the time of a step in a running training, and the time to get there."""
         few, more = (self._seconds_of(steps) for steps in (FEW, MORE))
         step = max((more - few) / (MORE - FEW), 1e-3)
         epoch = step * self.trainer.steps_of_epoch(self.schedule) * self._early_saving()
@@ -134,7 +134,7 @@ class Ours:
         return self.trainer.train(out, lasting(self.schedule, epochs)), self.trainer.score(out)
 
     def _early_saving(self) -> float:
-        """What an epoch takes on average, of what one on images in full size does."""
+        """The average time of an epoch, relative to one on images in full size."""
         area = (self.schedule.early_size / self.schedule.image_size) ** 2
         return 1 - self.schedule.early_share * (1 - area)
 
@@ -143,7 +143,7 @@ class Ours:
 
 
 def _side_by_side(chosen: Namespace, trainer: Trainer, schedule: Schedule) -> tuple[str, bool]:
-    """The table, and whether all trainings came to their end."""
+    """The table, and whether all trainings finished."""
     contenders: list[Ours | Peer] = [Ours(trainer, schedule)]
     if chosen.peer:
         peer = Peer(chosen.peer, trainer.ground, chosen.peer_size or schedule.image_size)
@@ -155,7 +155,7 @@ def _side_by_side(chosen: Namespace, trainer: Trainer, schedule: Schedule) -> tu
 
 
 def _curve(chosen: Namespace, contender: Ours | Peer) -> Iterator[list[str]]:
-    """A row for each length; the learning rate ends at about 0, so each is a training of its own."""
+    """A row for each length; the learning rate ends at about 0, so each is a separate training."""
     try:
         most = chosen.epochs or contender.epochs_within(60 * chosen.minutes)
     except Failed as error:

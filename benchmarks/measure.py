@@ -1,4 +1,4 @@
-"""What programs and functions cost, compared fairly: contenders take turns, and medians are shown."""
+"""Compares the cost of programs and functions fairly: contenders take turns, and medians are shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 
 class Cost(NamedTuple):
-    """Seconds of CPU time, of child processes too; seconds by the clock; MiB at most, of all processes."""
+    """Seconds of CPU time, including child processes; seconds by the clock; peak MiB of all processes."""
 
     cpu: float
     wall: float
@@ -33,8 +33,9 @@ class Contender(NamedTuple):
 
     Attributes:
         command: A program and its arguments.
-        inside: Whether the program says itself what the job cost (:func:`say_cost_of`), start-up apart.
-        environment: On top of the present one.
+        inside: Whether the program itself reports the cost of the job (:func:`say_cost_of`), without
+            start-up.
+        environment: Variables in addition to the present ones.
     """
 
     command: Sequence[object]
@@ -43,7 +44,7 @@ class Contender(NamedTuple):
 
 
 def compared(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Cost]:
-    """The median cost of each, over so many rounds in which all take their turn."""
+    """The median cost of each, over this many rounds in which all take turns."""
     costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, contender in contenders.items():
@@ -89,7 +90,7 @@ def comparison(costs: Mapping[str, Cost], against: str) -> str:
 
 
 def machine(*packages: str) -> str:
-    """What was measured on, in a line."""
+    """The machine and versions of the measurement, in a line."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("tiltbox", *packages))
     return f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
@@ -113,9 +114,9 @@ def _cost(contender: Contender) -> Cost:
 
 
 class Watch(threading.Thread):
-    """Looks every 20 ms how much memory a process and its descendants have had at most (Linux).
+    """Records every 20 ms the peak memory of a process and its descendants (Linux).
 
-    What wait4 says of it is no less than this process had when it started the other.
+    The figure of wait4 would be at least what this process had when it started the other.
     """
 
     def __init__(self, pid: int) -> None:
@@ -126,7 +127,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(0.02):
             for pid in self._family(self._pid):
-                with suppress(OSError):  # it is gone
+                with suppress(OSError):  # the process has ended
                     status = Path(f"/proc/{pid}/status").read_text()
                     if match := re.search(r"VmHWM:\s+(\d+) kB", status):
                         self._peaks[pid] = int(match[1]) / 1024

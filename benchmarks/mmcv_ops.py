@@ -22,7 +22,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
 
 
 def built(mmcv: Path) -> ModuleType:
-    """The module with ``box_iou_rotated`` and ``nms_rotated``; it is kept in PyTorch's folder for extensions.
+    """The module with ``box_iou_rotated`` and ``nms_rotated``; it is kept in PyTorch's folder of extensions.
 
     Args:
         mmcv: An unpacked source distribution.

@@ -1,4 +1,4 @@
-"""Ultralytics' oriented detector on the same images, trained by an interpreter of its own."""
+"""Ultralytics' oriented detector on the same images, trained by a separate interpreter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tiltbox.dota.sources import Source, read_sources
 
 SCRIPT = Path(__file__).with_name("ultralytics_training.py")
 MODEL = "yolov8n-obb.yaml"
-SAMPLE = 64  # images of a training that only tells the pace
+SAMPLE = 64  # images of a training that only measures the speed
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Peer:
     name: str = f"Ultralytics, {MODEL.removesuffix('.yaml')}"
 
     def prepare(self) -> None:
-        """The data set in its format: normalised corners, categories in the order of our classes."""
+        """The dataset in its format: normalised corners, categories in the order of our classes."""
         for part in ("train", "val"):
             _write_part(self.ground, part, self._data / part)
         content = {"path": str(self._data), "train": "train/images", "val": "val/images"}
@@ -51,7 +51,7 @@ class Peer:
         return max(1, int((seconds - start) / ((end - second) / share)))
 
     def result(self, epochs: int) -> tuple[float, Score]:
-        """CPU seconds until the last epoch is over, and the score."""
+        """CPU seconds until the end of the last epoch, and the score."""
         out = self.ground.folder / f"peer-{epochs}"
         marks = self._train(out, "--epochs", epochs, "--predict")
         names = ["--names", self._data / "data.yaml"]
@@ -65,7 +65,8 @@ class Peer:
     def _train(self, out: Path, *options: object) -> list[list[float]]:
         out.mkdir()
         command = [self.python, SCRIPT, MODEL, self._data / "data.yaml", out, "--size", self.size, *options]
-        # It would look for updates, and keep settings in the home folder. Nor may it see our packages.
+        # It would look for updates and keep settings in the home folder. It must not see our packages,
+        # either.
         own = {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(out), "PYTHONPATH": ""}
         run(command, out / "peer.log", own)
         return json.loads((out / "cpu.json").read_text())
@@ -74,8 +75,9 @@ class Peer:
 def _write_part(ground: Ground, part: str, out: Path) -> None:
     """Images, and labels in both formats.
 
-    All images are written as PNG, since it may rewrite what it takes for a damaged JPEG, and turns others by
-    their EXIF data. Names of digits alone would lose leading zeros in its results, so all get a letter.
+    All images are written as PNG, since it may rewrite a JPEG that it considers damaged, and applies the
+    orientation in EXIF data. Names with only digits would lose leading zeros in its results, so all get a
+    letter.
     """
     for folder in ("images", "labels", "labelTxt"):
         (out / folder).mkdir(parents=True)
@@ -87,7 +89,7 @@ def _write_part(ground: Ground, part: str, out: Path) -> None:
 
 
 def _normalised(source: Source, classes: Sequence[str]) -> str:
-    """One line an object: the number of its class, then its corners as shares of the image's sides."""
+    """One line per object: the number of its class, then its corners as shares of the image's sides."""
     corners = source.labels.qboxes / np.tile([source.width, source.height], 4)
     rows = zip(source.labels.classes, corners.tolist(), strict=True)
     return "".join(f"{classes.index(name)} {' '.join(f'{x:.6f}' for x in row)}\n" for name, row in rows)

@@ -48,7 +48,7 @@ def boxes(count: int, seed: int, side: float = 1024) -> Tensor:
 
 
 def _iou(n: int, m: int, ops: ModuleType | None, rounds: int) -> list[str]:
-    """A matrix as the assigner of labels asks for it: what each prior predicts with all objects."""
+    """A matrix as the label assigner needs it: what each prior predicts with all objects."""
     predicted, truth = boxes(n, 0), boxes(m, 1)
 
     def theirs() -> Tensor:
@@ -60,7 +60,7 @@ def _iou(n: int, m: int, ops: ModuleType | None, rounds: int) -> list[str]:
 
 
 def _nms(count: int, ops: ModuleType | None, rounds: int) -> list[str]:
-    """Crowds of boxes around objects, as a detector leaves them on a patch; of one class, as mmcv has it."""
+    """Crowds of boxes around objects, as a detector gives them on a patch; of one class, as in mmcv."""
     objects = boxes(count // 8, 2)[torch.arange(count) % (count // 8)]
     draw = torch.Generator().manual_seed(3)
     found = objects + torch.randn(count, 5, generator=draw) * torch.tensor([3.0, 3.0, 3.0, 1.5, 0.05])

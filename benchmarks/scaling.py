@@ -55,7 +55,7 @@ def _images(count: int, rounds: int) -> list[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         add_image(folder / "train", 0, side=SIDE)
-        for number in range(1, count):  # the same image under other names: links, where disks are small
+        for number in range(1, count):  # the same image under other names: links, to save space
             for part, suffix in (("images", "png"), ("labelTxt", "txt")):
                 (folder / f"train/{part}/P{number:04d}.{suffix}").hardlink_to(
                     folder / f"train/{part}/P0000.{suffix}"

@@ -1,4 +1,4 @@
-"""Detections and objects in the numbers and densities of DOTA, drawn at random, the same every time."""
+"""Detections and objects in the numbers and densities of DOTA, drawn at random, but the same every time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Scene:
     """Objects on images, and detections of them on overlapping patches.
 
     Attributes:
-        images: Their number.
-        image, label, rboxes: Of the objects, rboxes in pixels of the image.
-        found_image, found_label, found, score, x, y: Of the detections, in pixels of the image; and the
-            corner of the patch they are on.
+        images: The number of images.
+        image, label, rboxes: Columns of the objects, rboxes in pixels of the image.
+        found_image, found_label, found, score, x, y: Columns of the detections, in pixels of the image, with
+            the corner of their patch.
     """
 
     def __init__(self, detections: int, seed: int = 0) -> None:
@@ -50,7 +50,7 @@ class Scene:
         self._detect(rng, detections)
 
     def _park(self, rng: np.random.Generator, parked: np.ndarray) -> None:
-        """Have some objects of each image stand side by side, as cars and ships do: of a class, in rows."""
+        """Put some objects of each image side by side, as cars and ships are: of one class, in rows."""
         rows = np.flatnonzero(parked)[np.argsort(self.image[parked], kind="stable")]
         image = self.image[rows]
         number = np.arange(len(rows)) - np.searchsorted(image, image)  # of each, among those of its image
@@ -66,11 +66,11 @@ class Scene:
         self.rboxes[rows, 2:4], self.rboxes[rows, 4] = size * rng.uniform(0.9, 1.1, (len(rows), 2)), angle
 
     def detect_again(self, detections: int, seed: int) -> None:
-        """Other detections of the same objects, in place of those there are: another detector."""
+        """Replace the detections by others of the same objects, as of another detector."""
         self._detect(np.random.default_rng(seed), detections)
 
     def _detect(self, rng: np.random.Generator, detections: int) -> None:
-        """Most detections are of an object, some of nothing; each lies on one of the patches around it."""
+        """Most detections are of an object, some of nothing; each is on one of the patches around it."""
         of = rng.integers(0, len(self.image), detections)
         noise = rng.normal(0, 1, (detections, 5)) * [0.05, 0.05, 0.08, 0.08, 0.06]
         boxes = self.rboxes[of]
@@ -114,7 +114,7 @@ class Scene:
         write_detections(path, found)
 
     def write_task1(self, folder: Path, *, patches: bool) -> None:
-        """Task1 files, of patches named as the devkit does it, or of whole images."""
+        """Task1 files of patches, named as in the devkit, or of whole images."""
         folder.mkdir(parents=True)
         write_task1(
             folder, ((name, self._part(label, patches)) for label, name in enumerate(DOTA_V1_CLASSES))

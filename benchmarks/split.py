@@ -20,7 +20,7 @@ from tiltbox.dota.labels import Labels, write_labels
 
 SIDE = 4000
 OBJECTS = 300  # of an image
-SCRIPT = "mmrotate/.mim/tools/data/dota/split/img_split.py"  # mmrotate installs it with itself
+SCRIPT = "mmrotate/.mim/tools/data/dota/split/img_split.py"  # installed with mmrotate
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def add_image(folder: Path, number: int, photos: Sequence[Path] = (), side: int = SIDE) -> None:
-    """An image and its labels: one of the photos, repeated in mirrors until it is large enough, or noise."""
+    """An image and its labels: one of the photos, mirrored repeatedly until it is large enough, or noise."""
     rng = np.random.default_rng(number)
     if photos:
         photo = read_image(photos[number % len(photos)])
@@ -63,11 +63,11 @@ def add_image(folder: Path, number: int, photos: Sequence[Path] = (), side: int 
 
 
 def _noise(rng: np.random.Generator, side: int) -> np.ndarray:
-    """About as rough as aerial images are: on every scale, half as strong on the next finer one."""
+    """About as rough as aerial images: noise on every scale, half as strong on the next finer one."""
     image = np.full((side, side, 3), 110, np.float32)
     for step, strength in ((256, 40), (64, 22), (16, 14), (4, 9), (2, 5), (1, 2.2)):
         cells = -(-side // step)
-        # Mostly the same in all colours, as shades are.
+        # Mostly the same in all colours, like shades.
         noise = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(0, strength / 4, (cells, cells, 3))
         image += cv2.resize(noise.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -85,7 +85,7 @@ def contenders(folder: Path, rates: list[str]) -> dict[str, Contender]:
     return {"mmrotate": Contender(mmrotate), "tiltbox": Contender(ours)}
 
 
-#: It refuses to write where it has written before.
+#: It refuses to write to a folder that it has written to before.
 RUN_AFRESH = """
 import runpy, shutil, sys
 shutil.rmtree(sys.argv[-1], ignore_errors=True)

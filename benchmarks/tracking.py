@@ -1,7 +1,7 @@
-"""What MLflow costs a training: CPU time of the thread that tells it, over that of the training's processes.
+"""The cost of MLflow for a training: CPU time of the reporting thread, over that of the training's processes.
 
-Both are of one and the same training, so what else the machine does cannot come between them. MLflow is the
-server that MLFLOW_TRACKING_URI names, else a fresh database.
+Both are from the same training, so other work on the machine affects both alike. MLflow is the server that
+MLFLOW_TRACKING_URI names, else a fresh database.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Spent:
         self.times: dict[str, list[float]] = {}
 
     def watch(self, owner: object, name: str, what: str) -> None:
-        """Have the calls of a function counted."""
+        """Count the calls of a function."""
         function = getattr(owner, name)
 
         @wraps(function)

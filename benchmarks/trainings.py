@@ -1,4 +1,4 @@
-"""Complete trainings, from patches to the scores of whole images, each in processes of its own."""
+"""Complete trainings, from patches to the scores of whole images, each in separate processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failed(Exception):
 
 
 class Score(NamedTuple):
-    """AP as fractions, the median angle error in degrees; None where there is nothing to measure."""
+    """AP as fractions, the median angle error in degrees; None if there is nothing to measure."""
 
     ap50: float | None
     ap75: float | None
@@ -42,18 +42,18 @@ class Score(NamedTuple):
         return cls(*(metrics[key] for key in SCORES[:3]), metrics["angle_error"]["median"])
 
     def cells(self) -> list[str]:
-        """For the columns SCORES."""
+        """The cells of the columns SCORES."""
         aps = [MISSING if ap is None else f"{100 * ap:.2f}" for ap in self[:3]]
         return [*aps, MISSING if self.angle is None else f"{self.angle:.1f}"]
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What is learned from and tested on.
+    """The data to learn from and to test on.
 
     Attributes:
-        folder: For all that is written.
-        raw: Holds ``train`` and ``val``, each with ``images`` and ``labelTxt``.
+        folder: The folder for all outputs.
+        raw: A folder that contains ``train`` and ``val``, each with ``images`` and ``labelTxt``.
         dataset: The name or file of the dataset, as ``--dataset`` takes it.
         classes: Its classes.
         patch: How its images are cut.
@@ -75,7 +75,7 @@ class Ground:
             run(command, self.folder / f"split-{part}.log")
 
     def train_patches(self) -> int:
-        """Those with objects, which are trained on."""
+        """The number of patches with objects, which are used for training."""
         manifest = json.loads((self.patches("train") / "manifest.json").read_text())
         return manifest["patches"] - manifest["empty_patches"]
 
@@ -92,7 +92,7 @@ def mini_ground(folder: Path) -> Ground:
 
 
 def folder_ground(data: Path, folder: Path, classes: Sequence[str] | None, patch: Patch) -> Ground:
-    """With a dataset file of its own; without ``classes`` they are DOTA's."""
+    """Data with their own dataset file; without ``classes`` they are DOTA's."""
     content = {"name": "learning", "source": {"folder": str(data.resolve())}, "schedule": "small-cpu"}
     file = folder / "dataset.yaml"
     file.write_text(yaml.safe_dump(content | ({"classes": list(classes)} if classes else {})))
@@ -104,7 +104,7 @@ class Trainer:
     """Trains a variant of tiltbox and scores it.
 
     Attributes:
-        gpus: Of each training and prediction.
+        gpus: The GPUs of each training and prediction.
     """
 
     ground: Ground
@@ -115,14 +115,14 @@ class Trainer:
         return math.ceil(self.ground.train_patches() / (schedule.batch * schedule.processes))
 
     def train(self, out: Path, schedule: Schedule) -> float:
-        """CPU seconds of the whole command, its child processes too."""
+        """CPU seconds of the whole command, including its child processes."""
         out.mkdir(parents=True)
         (out / "schedule.yaml").write_text(yaml.safe_dump(schedule.model_dump(mode="json")))
         places = ["--patches", self.ground.patches("train"), "--out", out / "train"]
         return self._stage("train", out, *places)
 
     def score(self, out: Path) -> Score:
-        """Of the detector that was trained in ``out``, on the whole images of val."""
+        """The scores of the detector that was trained in ``out``, on the whole images of val."""
         found, merged = out / "detections.parquet", out / "merge"
         checkpoint = ["--checkpoint", out / "train/checkpoint.pth"]
         self._stage("predict", out, *checkpoint, "--patches", self.ground.patches("val"), "--out", found)
@@ -136,7 +136,7 @@ class Trainer:
         return run(command, out / f"{verb}.log", self._leases(out))
 
     def _leases(self, out: Path) -> dict[str, str]:
-        """GPUs are leased by temporary files; where each training has its own folder, they share one GPU."""
+        """GPUs are leased by temporary files; if each training has its own folder, they share one GPU."""
         if not self.gpus:
             return {}
         folder = out / "tmp"
@@ -153,20 +153,20 @@ def changed(schedule: Schedule, changes: Mapping) -> Schedule:
 
 
 def lasting(schedule: Schedule, epochs: int) -> Schedule:
-    """The schedule with so many epochs, whatever the size of the variant."""
+    """The schedule with this many epochs, whatever the size of the variant."""
     return changed(schedule, {"epochs": dict.fromkeys(("xs", "s", "l"), epochs), "max_steps": None})
 
 
 def stopped(schedule: Schedule, steps: int) -> Schedule:
-    """The schedule with so many steps and a warm-up that fits into half of them."""
+    """The schedule with this many steps and a warm-up that fits into half of them."""
     return changed(schedule, {"max_steps": steps, "warmup_steps": min(schedule.warmup_steps, steps // 2)})
 
 
 def run(command: Sequence[object], log: Path, environment: Mapping[str, str] | None = None) -> float:
-    """Run a program with one thread; its CPU seconds, those of its children too.
+    """Run a program with one thread; its CPU seconds, including those of its children.
 
     Raises:
-        Failed: It cannot be started, or ended with an error; what it said is in ``log``.
+        Failed: It cannot be started, or ended with an error; its output is in ``log``.
     """
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     with log.open("wb") as said:

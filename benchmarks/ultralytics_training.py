@@ -21,7 +21,7 @@ def main() -> None:
     options.add_argument("--fraction", type=float, default=1.0, help="share of the images to train on")
     options.add_argument("--predict", action="store_true", help="on val, when it is trained")
     chosen = options.parse_args()
-    chosen.out = chosen.out.resolve()  # a relative one would be taken for a part of its own folder of runs
+    chosen.out = chosen.out.resolve()  # a relative path would be inside its own folder of runs
     marks = _train(chosen)
     (chosen.out / "cpu.json").write_text(json.dumps(marks))
     if chosen.predict:
@@ -53,7 +53,7 @@ def _predict(chosen: argparse.Namespace) -> None:
 
     YOLO(chosen.out / "train/weights/last.pt").val(save_json=True, **_common(chosen, "val"))
     found = chosen.out / "val/predictions.json"
-    if not found.exists():  # which is not written where nothing was found
+    if not found.exists():  # it is not written if nothing was found
         found.write_text("[]")
 
 

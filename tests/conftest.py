@@ -1,4 +1,4 @@
-"""A copy of what makes the workflow, and a tiny dataset to run it on."""
+"""A copy of the workflow's files, and a tiny dataset to run it on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ classes: [{", ".join(DOTA_V1_CLASSES)}]
 patch: {{size: 128, overlap: 24}}
 schedule: smoke
 """
-# No test fails because a machine is slow.
+# Tests must not fail because a machine is slow.
 settings.register_profile("tiltbox", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tiltbox")
 
@@ -40,13 +40,13 @@ LONGEST = ("workflow", "test_train.py", "test_parallel.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first, so that no core is left alone with one at the end."""
+    """Run the longest files first, so that no core is left alone with one at the end."""
     items.sort(key=lambda item: not any(name in item.path.parts for name in LONGEST))
 
 
 @pytest.fixture(scope="session")
 def copy_project() -> Callable[[Path], Path]:
-    """Copies into a folder what is named here, one by one: there need be no git, and no results come."""
+    """Copies what is named here, one by one, into a folder: git is not needed, and results are left out."""
 
     def copy(folder: Path) -> Path:
         for name in ("configs", "profiles", "workflow"):
@@ -84,21 +84,21 @@ def serving(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Path], str]]:
-    """Puts a folder on the web, at the address it returns, until the test ends."""
+    """Serves a folder over HTTP, at the address that it returns, until the test ends."""
     with ExitStack() as servers:
         yield lambda folder: servers.enter_context(serving(folder))
 
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The address of a server that takes connections and never answers."""
+    """The address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture
 def closed() -> Iterator[str]:
-    """The address of a port at which nobody listens, and nobody can while the test runs."""
+    """The address of a port at which nobody listens or can listen while the test runs."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{reserved.getsockname()[1]}"
@@ -106,7 +106,7 @@ def closed() -> Iterator[str]:
 
 @pytest.fixture
 def chromium(tmp_path) -> list[str]:
-    """The beginning of a command that starts the browser, without a window and with a profile of its own."""
+    """The beginning of a command that starts the browser, without a window and with its own profile."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("needs Chromium")
@@ -116,7 +116,7 @@ def chromium(tmp_path) -> list[str]:
 
 
 class MlflowServer:
-    """A real `mlflow ui`, started without arguments but a port, in a folder."""
+    """A real `mlflow ui`, started in a folder with no arguments except a port."""
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -130,7 +130,7 @@ class MlflowServer:
                 env=environment,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # it leaves children behind: its whole group is ended
+                start_new_session=True,  # it has children: its whole group is ended
             )
 
     def wait(self) -> None:

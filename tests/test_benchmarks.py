@@ -1,4 +1,4 @@
-"""Each benchmark runs, on next to nothing; what it measures is for people to read."""
+"""Each benchmark runs on minimal input; its measurements are for people to read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_runs(tmp_path, words, said):
 
 
 def test_learning_side_by_side(tmp_path, data):
-    """The other detector is played by a program that finds just what the labels of its data set say."""
+    """A program that finds exactly what the labels of its dataset say plays the other detector."""
     peer = tmp_path / "peer"
     peer.write_text(f"#!{sys.executable}\n{PERFECT_PEER}")
     peer.chmod(0o755)
@@ -115,7 +115,7 @@ for path in (Path(content["path"]) / content["val"]).with_name("labels").iterdir
 
 @pytest.fixture
 def data(tmp_path):
-    """Four images of a ship, JPEG whatever their names say, and those are numbers."""
+    """Four images of a ship, JPEG whatever their names say; the names are numbers."""
     corners = np.array([[20, 10], [60, 20], [57, 32], [17, 22]])
     image = np.full((64, 96, 3), 40, np.uint8)
     cv2.fillPoly(image, [corners], (200, 200, 200))

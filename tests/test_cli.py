@@ -122,15 +122,18 @@ def test_gpus(text, count):
         ("fly", "invalid choice: 'fly'"),
         ("split --out out", "the following arguments are required: SRC"),
         ("split src", "the following arguments are required: --out"),
-        ("split src --out out --size big", "argument --size: 'big' is no number from 1 on"),
-        ("split src --out out --size 0", "argument --size: '0' is no number from 1 on"),
-        ("split src --out out --workers 0", "argument --workers: '0' is no number from 1 on"),
+        ("split src --out out --size big", "argument --size: 'big' is not an integer of at least 1"),
+        ("split src --out out --size 0", "argument --size: '0' is not an integer of at least 1"),
+        ("split src --out out --workers 0", "argument --workers: '0' is not an integer of at least 1"),
         ("split src --out out --rates", "argument --rates: expected at least one argument"),
         (
             "train v --patches p --out out --gpus -1",
-            "argument --gpus: '-1' is no number from 0 on",
+            "argument --gpus: '-1' is not an integer of at least 0",
         ),
-        ("train v --patches p --out out --processes 0", "argument --processes: '0' is no number from 1 on"),
+        (
+            "train v --patches p --out out --processes 0",
+            "argument --processes: '0' is not an integer of at least 1",
+        ),
         ("predict v --patches p --out out", "the following arguments are required: --checkpoint"),
         ("merge d --out out --iou wide", "argument --iou: invalid float value: 'wide'"),
         ("evaluate t --labels l --out o --absent-classes some", "argument --absent-classes: invalid choice"),
@@ -168,12 +171,12 @@ def test_names_are_for_ultralytics_alone(verb, tmp_path, capsys):
     (tmp_path / "Task1_ship.txt").write_text("")
     command = f"{verb} --out {{out}} --names nowhere.yaml"
     line = failure(capsys, command, task1=tmp_path, out=tmp_path / "out/metrics.json")
-    assert line.endswith("--names: is for a predictions.json alone; leave it out")
+    assert line.endswith("--names: is only for a predictions.json; leave it out")
 
 
 def test_images_that_are_not_there(tmp_path, capsys):
     command = "evaluate {at} --labels {at} --out {at}/metrics.json --images {at}/none"
-    assert "none: there is no such folder" in failure(capsys, command, at=tmp_path)
+    assert "none: folder not found" in failure(capsys, command, at=tmp_path)
 
 
 def test_classes_without_a_file_are_named(source, tmp_path, caplog):
@@ -187,7 +190,7 @@ def test_classes_without_a_file_are_named(source, tmp_path, caplog):
 def test_images_that_are_nearly_black(source, tmp_path, caplog):
     write_png(source / "images/P1.png", np.full((64, 64, 3), 7, np.uint8))
     assert run("split {source} --out {out}", source=source, out=tmp_path / "out") == 0
-    assert "1 image nearly black: of 16-bit samples" in caplog.text
+    assert "1 image nearly black: only the high byte of 16-bit samples" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -224,12 +227,12 @@ def test_unknown_dataset(command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "where"),
     [
-        ("download {no}/mine.yaml --out {no}", "/mine.yaml: there is no such file"),
-        ("train yoloms-xs-current --patches {no} --out {no}", "/manifest.json: there is no manifest"),
+        ("download {no}/mine.yaml --out {no}", "/mine.yaml: file not found"),
+        ("train yoloms-xs-current --patches {no} --out {no}", "/manifest.json: file not found"),
         ("train yoloms-xs-current --patches p --out o --schedule smok", "unknown schedule 'smok'"),
         ("merge {no}/detections.parquet --out {no}/merge", "/detections.parquet: "),
-        ("evaluate {no} --labels {no} --out {no}/m.json", "nothing: there is no such folder"),
-        ("report {no} --out {no}", "nothing: there is no such folder"),
+        ("evaluate {no} --labels {no} --out {no}/m.json", "nothing: folder not found"),
+        ("report {no} --out {no}", "nothing: folder not found"),
     ],
 )
 def test_missing_input(command, where, tmp_path, capsys):
@@ -276,14 +279,14 @@ def _bad_line(folder: Path) -> None:
         (_garbage, "source/images/P1.png: "),
         (_corrupt, "source/images/P1.png: is not a complete image"),
         (_truncated, "source/images/P1.tif: is not a complete image"),
-        (_no_label, "source/labelTxt: there is no label file for the image P1"),
-        (_no_image, "source/images: there is no image for the label file P2"),
+        (_no_label, "source/labelTxt: no label file for image P1"),
+        (_no_image, "source/images: no image for label file P2"),
         (_bad_line, "source/labelTxt/P1.txt:2: "),
     ],
 )
 @pytest.mark.filterwarnings("default")
 def test_spoilt_source(spoil, where, source, tmp_path, capfd):
-    """``capfd`` sees also what libraries print themselves."""
+    """``capfd`` also sees what libraries print themselves."""
     spoil(source)
     line = failure(capfd, "split {source} --out {out}", source=source, out=tmp_path / "out")
     assert where in line and ";" in line
@@ -328,7 +331,7 @@ def test_checkpoint_of_another_variant(source, tmp_path, capsys):
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_published_weights_where_there_are_none(source, tmp_path, capsys):
+def test_a_variant_without_published_weights(source, tmp_path, capsys):
     command = "predict yoloms-l-current --checkpoint published --patches {source} --out {out}"
     line = failure(capsys, command, source=source, out=tmp_path / "out.parquet")
     assert "variants.yoloms-l-current.checkpoint: no weights are published; give the file of your own" in line

@@ -21,7 +21,7 @@ def test_functions_compile_where_nothing_can_be_cached(monkeypatch):
 
 
 def test_linear_algebra_is_left_alone():
-    """Not imported with the kernels, there for whoever wants it, and kept where it was imported before."""
+    """Not imported with the kernels, but still available, and kept if it was imported before."""
     code = (
         "import sys\n"
         "import tiltbox.compiled\n"

@@ -1,4 +1,4 @@
-"""The examples of the documents, run as they stand."""
+"""The examples in the documents, run as they are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def numbers(words: str) -> list[float]:
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """What the tools leave: the ship and nothing else on a whole image, and on two patches of it."""
+    """Results of the tools: only the ship, on a whole image and on two patches of it."""
     monkeypatch.chdir(tmp_path)
     for folder in ("val/labelTxt", "mmrotate", "devkit/patches", "ultralytics"):
         (tmp_path / folder).mkdir(parents=True)
@@ -71,7 +71,7 @@ def test_predictions_of_whole_images(results):
 
 
 def test_the_bounds_of_the_angle_error(capsys):
-    """The table of the document is what its code prints."""
+    """The table in the document is what its code prints."""
     (code,) = blocks("metrics.md", "python")
     exec(compile(code, "metrics.md", "exec"), {})
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]

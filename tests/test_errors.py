@@ -30,10 +30,10 @@ def test_says_where_what_and_what_to_do(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pickles(kind):
-    error = pickle.loads(pickle.dumps(kind("a.yaml: key", "is wrong", "mend it")))
+    error = pickle.loads(pickle.dumps(kind("a.yaml: key", "is wrong", "fix it")))
     assert type(error) is kind
-    assert str(error) == "a.yaml: key: is wrong; mend it"
-    assert error.remedy == "mend it"
+    assert str(error) == "a.yaml: key: is wrong; fix it"
+    assert error.remedy == "fix it"
 
 
 def test_comes_from_a_worker_process(tmp_path):

@@ -98,7 +98,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, failure):
 
 
 def test_a_hard_linked_file_is_replaced_not_written_through(tmp_path):
-    """DVC's cache holds the other name of it."""
+    """Its other name is in DVC's cache."""
     path, cached = tmp_path / "file.txt", tmp_path / "cached"
     cached.write_text("old")
     os.link(cached, path)
@@ -178,14 +178,14 @@ def test_what_has_no_mark_stays(tmp_path, file):
 
 
 def test_what_was_put_beside_it_stays(tmp_path):
-    """As scores that were written into the folder they are the scores of; hidden files do not count."""
+    """For example scores in the folder of what they score; hidden files do not count."""
     out = tmp_path / "out"
     fill(split_folder(out), "old")
     (out / ".DS_Store").touch()
     fill(split_folder(out), "new")
     put(out / "metrics.json")
     with pytest.raises(
-        OutputError, match=r"holds .metrics\.json., which .tiltbox split. did not write and would"
+        OutputError, match=r"contains .metrics\.json., which .tiltbox split. did not write and would"
     ):
         fill(split_folder(out), "newer")
     assert contents(out) == contents(out) | {"a": "new", "metrics.json": "mine"}
@@ -230,13 +230,13 @@ def test_what_it_is_made_from_stays(tmp_path, read):
     fill(split_folder(tmp_path / "out"), "old")
     (tmp_path / "out" / "images").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "out" / "images")
-    with pytest.raises(OutputError, match=f"out: holds {tmp_path / read}, which it is made from"):
+    with pytest.raises(OutputError, match=f"out: contains {tmp_path / read}, which it is made from"):
         fill(whole_folder(tmp_path / "out", "split", reads=[tmp_path, tmp_path / read]), "new")
     assert (tmp_path / "out" / "a").read_text() == "old"
 
 
 @pytest.mark.parametrize(
-    ("out", "problem"), [(".", "is the working directory"), ("..", "holds the working directory")]
+    ("out", "problem"), [(".", "is the working directory"), ("..", "contains the working directory")]
 )
 def test_the_working_directory_stays(tmp_path, monkeypatch, out, problem):
     (tmp_path / "here").mkdir()
@@ -366,7 +366,7 @@ def test_what_a_killed_process_left_of_a_file(tmp_path):
 
 @pytest.mark.parametrize("whole", [whole_file, split_folder])
 def test_hidden_neighbours_stay(tmp_path, whole):
-    """Only what carries our name and a random part is ours to remove."""
+    """Only folders with our name and a random part may be removed."""
     others = [".out.settings", ".out.tiltbox", ".out.tiltbox-notes", ".out2.tiltbox-abcdefgh", ".other"]
     for name in others:
         put(tmp_path / name / "file")
@@ -377,7 +377,7 @@ def test_hidden_neighbours_stay(tmp_path, whole):
 
 @pytest.mark.parametrize("whole", [whole_file, split_folder])
 def test_two_at_once(tmp_path, monkeypatch, whole):
-    """The second neither disturbs the first nor is done in vain."""
+    """The second does not disturb the first, and its work is not lost."""
     monkeypatch.setattr(files, "_FILE_PATIENCE", 0)
     monkeypatch.setattr(files, "_FOLDER_PATIENCE", 0)
     out = tmp_path / "out"
@@ -393,7 +393,7 @@ def test_two_at_once(tmp_path, monkeypatch, whole):
 
 @pytest.mark.parametrize("failure", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES])
 def test_a_drive_without_locks(tmp_path, monkeypatch, failure):
-    """Whether what lies there is in use cannot be known, so it stays."""
+    """It is unknown whether existing workplaces are in use, so they stay."""
 
     def no_lock(*_, **__):
         raise OSError(failure, os.strerror(failure))
@@ -413,7 +413,7 @@ def test_a_drive_without_locks(tmp_path, monkeypatch, failure):
 @pytest.mark.parametrize("below", ["file", "file/deeper"])
 @pytest.mark.parametrize("whole", [whole_file, split_folder])
 def test_below_a_regular_file(tmp_path, whole, below):
-    """Stands for every folder that cannot be written, also where the tests run as root."""
+    """Stands for every folder that cannot be written, even if the tests run as root."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError) as error, whole(tmp_path / below / "out"):
         pass

@@ -1,4 +1,4 @@
-"""What has to be done again, by records alone: on small files that stand for the results."""
+"""What has to be done again, judging by records alone, on small files that stand for the results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def planned(**changes) -> Plan:
 
 @pytest.fixture
 def project(copy_project, tmp_path, monkeypatch) -> Path:
-    """Everything was done once."""
+    """A project in which everything was done once."""
     copy_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRAINING_SECONDS", "0")
@@ -70,7 +70,7 @@ def due(plan: Plan | None = None, *forced: str, everything: bool = False) -> dic
 
 
 def here() -> set[str]:
-    """The rules of which all is there that they have made."""
+    """The rules for which all outputs exist."""
     freshness = Freshness(planned())
     return {rule for rule, run in JOBS if freshness.is_here(rule, run)}
 
@@ -92,7 +92,7 @@ def test_all_is_right(project):
 
 
 def test_a_file_that_was_read_and_changed(project):
-    """The stage that wrote it stays: what was edited by hand is not lost."""
+    """The stage that wrote it does not run again, so the manual edit is not lost."""
     written(f"{PLACES['merge']}/Task1_ship.txt", "edited")
     assert due() == {
         "evaluate": f"{PLACES['merge']}/Task1_ship.txt has changed",
@@ -111,13 +111,13 @@ def test_a_file_that_is_gone_is_made_again_where_it_is_needed_alone(project):
 
 
 def test_data_that_are_not_here(project):
-    """As in a clone that pulled the results."""
+    """For example in a clone that pulled the results."""
     shutil.rmtree("data")
     assert due() == {} and here() == {rule for rule, _ in JOBS} - set(DATA)
 
 
 def test_data_that_were_made_for_other_settings(project, monkeypatch):
-    """As after checking out another branch, whose data stay on the disk: they are as good as none."""
+    """As after checking out another branch: data of the other branch on the disk count as missing."""
     monkeypatch.setenv("TILTBOX_JOB", "another key")
     stand_in = runpy.run_path(STAND_IN)["main"]
     for split in ("train", "val"):
@@ -132,7 +132,7 @@ def test_a_training_that_was_begun_again(project):
 
 
 def test_links_to_images_of_ones_own(project):
-    """Another folder of the same content, and one that is gone."""
+    """Another folder with the same content, and a missing one."""
     for name in ("old", "new"):
         for place in ("train/images/a.png", "train/labelTxt/a.txt", "val/images/a.png", "val/labelTxt/a.txt"):
             path = project / name / place
@@ -177,7 +177,7 @@ def test_settings(project):
 
 
 def test_a_setting_of_the_data_reaches_all_that_was_made_of_them(project):
-    """In a clone, too, which has no patches to compare with."""
+    """This also holds in a clone, which has no patches to compare with."""
     shutil.rmtree("data")
     path = Path("configs/datasets/tiny.yaml")
     path.write_text(path.read_text().replace("overlap: 24", "overlap: 32"))

@@ -1,4 +1,4 @@
-"""How the command ends; what it says and returns is in test_cli.py."""
+"""How the command ends; its output and exit codes are tested in test_cli.py."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ended(way: str) -> tuple[int, str]:
     "way",
     [
         "told()",
-        "InADestructor()",  # in which Python drops the exception
+        "InADestructor()",  # Python drops exceptions there
         "os.register_at_fork(after_in_parent=told); os.fork() or os._exit(0)",  # and there
     ],
 )
@@ -52,7 +52,7 @@ def test_sigterm(way):
 
 
 def test_sigterm_twice():
-    """As happens where a group of processes is ended."""
+    """This happens if a group of processes is ended."""
     way = "try: told()\n        finally: told(); print('tidied')"
     assert ended(way) == (128 + signal.SIGTERM, "tidied\ncleaned up\n")
 
@@ -68,7 +68,7 @@ def test_other_dropped_errors_are_shown():
 
 
 def test_the_handler_is_for_the_command_alone():
-    """Whoever calls a stage from Python has handlers of their own."""
+    """A caller of a stage from Python has its own handlers."""
     import tiltbox.stages.split  # noqa: F401
     from tiltbox.__main__ import _ended_in_order
 
@@ -79,8 +79,8 @@ def test_the_handler_is_for_the_command_alone():
 
 
 def test_closed_streams(tmp_path):
-    """The shell's ``>&-``, and a reader that has gone."""
+    """The shell's ``>&-``, and a reader that is gone."""
     for words in ("--help >&-", "complexity --help | true", "report nowhere --out out 2>&-"):
         line = f"{sys.executable} -m tiltbox {words}"
         done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, check=False)
-        assert b"Traceback" not in done.stderr and b"not foreseen" not in done.stderr
+        assert b"Traceback" not in done.stderr and b"not expected" not in done.stderr

@@ -53,7 +53,7 @@ def test_what_is_prepared_is_there(tmp_path):
 
 def test_an_error_stops_the_others(tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text(SLOW)
-    monkeypatch.syspath_prepend(tmp_path)  # where worker processes find it, too
+    monkeypatch.syspath_prepend(tmp_path)  # worker processes find it there, too
     slowly = importlib.import_module("slow").slowly
     begun = tmp_path / "begun"
     begun.mkdir()
@@ -73,7 +73,7 @@ def test_a_killed_worker():
     with pytest.raises(SettingsError) as error:
         map_in_processes(os._exit, [9, 9], 2, "killed")
     assert str(error.value) == (
-        "workers: a process was killed, as happens where memory runs out; use fewer --workers"
+        "workers: a process was killed, probably because memory ran out; use fewer --workers"
     )
 
 
@@ -113,7 +113,7 @@ def test_variables_on_top_of_our_own(monkeypatch):
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
 def test_a_program_can_end_its_own(tmp_path, by):
-    """As torchrun ends its workers, when it is told to end."""
+    """As torchrun ends its workers when it is told to end."""
     mark = tmp_path / "told"
     program = f"trap 'echo yes > {mark}; exit' TERM; echo up; while :; do sleep 0.05; done"
     code = (
@@ -132,5 +132,5 @@ def test_a_program_can_end_its_own(tmp_path, by):
         assert time.monotonic() < until, "it was not told"
         time.sleep(0.05)
     if by == signal.SIGTERM:
-        assert parent.stdout.read() == ""  # nobody holds the other end any more
+        assert parent.stdout.read() == ""  # nobody holds the other end any longer
     parent.stdout.close()

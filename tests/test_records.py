@@ -1,4 +1,4 @@
-"""Reading what the stages wrote: nothing there is no error, anything malformed is one with its key."""
+"""Reads what the stages wrote: a missing file is not an error, a malformed one is, with its key."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ METRICS = {
 }
 
 
-def test_a_missing_file_is_no_error(tmp_path):
+def test_a_missing_file_is_not_an_error(tmp_path):
     assert read_record(Metrics, tmp_path / "metrics.json") is None
     assert read_rows(Epoch, tmp_path / "history.csv") == ()
 
@@ -81,7 +81,7 @@ def test_metrics_of_a_version_without_angle_errors_are_read(tmp_path):
     [
         ("", r"metrics.json:1: is not valid JSON .*; run 'tiltbox evaluate' again"),
         ('{"dataset": "mini",\n oops', r"metrics.json:2: is not valid JSON"),
-        ("[]", r"metrics.json: holds no keys"),
+        ("[]", r"metrics.json: contains no keys"),
         (json.dumps({k: v for k, v in METRICS.items() if k != "mAP"}), r"metrics.json: mAP: is missing"),
         (json.dumps({**METRICS, "AP50": "high"}), r"metrics.json: AP50: 'high' is not accepted"),
         (json.dumps({**METRICS, "AP50": 53.4}), r"metrics.json: AP50: 53.4 is not accepted"),
@@ -120,7 +120,7 @@ def test_history_has_scores_where_it_was_validated(tmp_path):
     assert read_rows(Epoch, path)[0].val_mAP is None
 
 
-def test_history_keeps_a_loss_that_is_no_number(tmp_path):
+def test_history_keeps_a_loss_that_is_not_a_number(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,step,lr,loss\r\n1,75,0.004,1.5\r\n2,149,0.004,nan\r\n")
     first, second = read_rows(Epoch, path)
@@ -130,8 +130,8 @@ def test_history_keeps_a_loss_that_is_no_number(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "history.csv: epoch: there is no such column"),
-        ("epoch,step\n1,2\n", "history.csv: loss: there is no such column"),
+        ("", "history.csv: epoch: column not found"),
+        ("epoch,step\n1,2\n", "history.csv: loss: column not found"),
         ("epoch,loss\n1,0.5\n2,low\n", "history.csv:3: loss: 'low' is not accepted"),
         ("epoch,loss\n1\n", "history.csv:2: loss: None is not accepted"),
     ],
@@ -149,7 +149,7 @@ def test_a_column_is_known_by_its_name_in_the_file(tmp_path):
     (point,) = read_rows(CurvePoint, path)
     assert (point.name, point.threshold, point.recall, point.precision) == ("ship", 0.5, 0.25, 1)
     path.write_text("name,threshold,recall,precision\n")
-    with pytest.raises(DataError, match=r"pr_curves.csv: class: there is no such column"):
+    with pytest.raises(DataError, match=r"pr_curves.csv: class: column not found"):
         read_rows(CurvePoint, path)
 
 
@@ -157,7 +157,7 @@ def test_a_column_is_known_by_its_name_in_the_file(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, reader):
     path = tmp_path / "file"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="is no UTF-8 text"):
+    with pytest.raises(DataError, match="is not valid UTF-8"):
         reader(path)
     path.unlink()
     path.mkdir()

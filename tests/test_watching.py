@@ -1,4 +1,4 @@
-"""A run while it goes on: what is shown of it, by events and logs that are put there."""
+"""How a running workflow is shown, with artificial events and logs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_last_line_of_a_log(text, expected):
 def test_no_log_yet():
     assert last_line(Path("nowhere.log")) == ""
     (line,) = list(lines(Run(jobs={1: at_work(log=Path("nowhere.log"), ago=125)}).state()))[1:]
-    assert line == f"  train {RUN}  at work for 2 min"
+    assert line == f"  train {RUN}  running for 2 min"
 
 
 # when the whole will be done ----------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_without_a_terminal_there_is_a_line_for_each_event(handler, shown):
     said = [line.split(" ", 1)[-1] if line[0].isdigit() else line for line in shown.getvalue().splitlines()]
     assert said == [
         "jobs to do, 2 of them trainings",
-        f"train {RUN} begins; {LOG} says how far it is",
+        f"train {RUN} begins; its progress is in {LOG}",
         f"train {RUN} done in 0:00:00",
         "Nothing to be done.",
     ]

@@ -1,7 +1,7 @@
-"""What Snakemake shows of a run of tiltbox: jobs at work with how far they are, a line for each that ends.
+"""What Snakemake shows of a tiltbox run: running jobs with their progress, and a line for each finished job.
 
-Snakemake finds it by the name of this package; ``profiles/default`` asks for it. Its own log stays whole in
-``.snakemake/log``, and a dry run is shown as Snakemake shows it.
+Snakemake finds it by the name of this package; ``profiles/default`` asks for it. Its own log stays complete
+in ``.snakemake/log``, and a dry run looks as Snakemake shows it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from tiltbox.watching import Run, Screen
 
-# Messages that go without saying. Every evaluation makes a leaderboard, which may exist before its rule ran;
-# results that were pulled or copied have no metadata of Snakemake's.
+# Messages that help nobody. Every evaluation writes a leaderboard, so it may exist before its own rule has
+# run; results that were pulled or copied have no Snakemake metadata.
 NOT_SHOWN = re.compile(
     r"Building DAG|Select jobs|Assuming unrestricted|Using (workflow|profile|shell)|Config file"
     r"|Provided (cores|resources)|Rules claiming more|Conda environments"

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tiltbox.cli import parser
 
     for stream in (sys.stdout, sys.stderr):  # tables have dashes and names may have anything
-        if stream is not None:  # as it is where the shell closed it
+        if stream is not None:  # it is None where the shell closed it
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
     except KeyboardInterrupt:
         return _failed(options.stage, "interrupted", 130)
-    except BrokenPipeError:  # whoever reads has gone, as head does; there is nobody left to tell
+    except BrokenPipeError:  # the reader has gone, such as head; nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Have SIGTERM end the command as an error does, so that it removes what is half written."""
+    """Make SIGTERM end the command as an error does, so that half-written output is removed."""
     handler, hook = signal.signal(signal.SIGTERM, _end), sys.unraisablehook
     sys.unraisablehook = _end_after_all
     try:
@@ -49,12 +49,12 @@ def _ended_in_order() -> Iterator[None]:
 
 
 def _end(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come again, while things are put in order
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may arrive again during the cleanup
     sys.exit(128 + signal.SIGTERM)
 
 
 def _end_after_all(lost: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in a destructor or around a fork: end once it is out of there."""
+    """Python drops exceptions raised in a destructor or around a fork: end as soon as it has left there."""
     if isinstance(lost.exc_value, SystemExit):
         signal.signal(signal.SIGTERM, _end)
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -71,7 +71,7 @@ def _line(error: Exception) -> str:
     if isinstance(error, TiltboxError):
         return str(error)
     problem = " ".join(str(error).split())
-    return f"{type(error).__name__}: {problem}; this was not foreseen, --debug shows where it happened"
+    return f"{type(error).__name__}: {problem}; this error was not expected; --debug shows where it happened"
 
 
 if __name__ == "__main__":

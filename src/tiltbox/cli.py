@@ -42,7 +42,7 @@ def _verb(verbs, name: str, help: str, run) -> ArgumentParser:
 def _at_least(least: int):
     def count(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise ArgumentTypeError(f"'{text}' is no number from {least} on")
+            raise ArgumentTypeError(f"'{text}' is not an integer of at least {least}")
         return int(text)
 
     return count
@@ -58,13 +58,13 @@ def _out(verb: ArgumentParser, metavar: str, help: str) -> None:
 
 def _dataset(verb: ArgumentParser) -> None:
     verb.add_argument(
-        "--dataset", metavar="DATASET", help="take the classes of this dataset (default: DOTA-v1.0)"
+        "--dataset", metavar="DATASET", help="use the classes of this dataset (default: DOTA-v1.0)"
     )
 
 
 def _names(verb: ArgumentParser) -> None:
-    help = "for a predictions.json: the data file of its model, whose names its categories count"
-    verb.add_argument("--names", type=Path, metavar="DATA.yaml", help=f"{help} (default: DOTAv1.yaml's)")
+    help = "for a predictions.json: its model's data file, which gives the class name of each category id"
+    verb.add_argument("--names", type=Path, metavar="DATA.yaml", help=f"{help} (default: DOTAv1.yaml)")
 
 
 def _variant(verb: ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def _gpus(verb: ArgumentParser, default: str) -> None:
 
 
 def _schedule_option(verb: ArgumentParser) -> None:
-    help = "of configs/schedules, or auto, what fits patches and GPUs (default: the dataset's own, or auto)"
+    help = "a schedule, or auto: one that fits patches and GPUs (default: that of the dataset, or auto)"
     verb.add_argument("--schedule", metavar="NAME_OR_FILE", help=help)
 
 
@@ -94,11 +94,11 @@ def _schedule_option(verb: ArgumentParser) -> None:
 
 
 def _download(verbs) -> None:
-    verb = _verb(verbs, "download", "fetch and verify a dataset, or render the mini set", _run_download)
+    verb = _verb(verbs, "download", "download and verify a dataset, or render the mini set", _run_download)
     verb.add_argument("dataset", metavar="DATASET", help="mini, dota, or the path of a dataset's YAML file")
     _out(verb, "DIR", "folder for train/, val/ and test/")
     verb.add_argument(
-        "--archives", type=Path, metavar="DIR", help="folder with archives that you have already"
+        "--archives", type=Path, metavar="DIR", help="folder with archives that you already have"
     )
 
 
@@ -132,7 +132,11 @@ def _split(verbs) -> None:
         "--rates", nargs="+", type=float, default=[1.0], metavar="R", help="scales to cut at (default: 1.0)"
     )
     verb.add_argument(
-        "--iof", type=float, default=0.7, metavar="F", help="share of an object to keep it (default: 0.7)"
+        "--iof",
+        type=float,
+        default=0.7,
+        metavar="F",
+        help="least share of an object to keep it (default: 0.7)",
     )
     verb.add_argument("--workers", type=_at_least(1), metavar="N", help="processes (default: all cores)")
     _dataset(verb)
@@ -159,9 +163,9 @@ def _run_split(options: Namespace) -> None:
     _warn_of(manifest["objects_without_area"], "object", f"without area left out, {listed}")
     _warn_of(manifest["objects_outside_images"], "object", f"outside the image left out, {listed}")
     remedy = "raise --overlap, cut with a larger --size, or add a rate below 1, such as --rates 1.0 0.5"
-    cut = f"that every patch cuts too much off left out, {listed}; {remedy}"
+    cut = f"left out because every patch cuts off too much, {listed}; {remedy}"
     _warn_of(manifest["objects_cut_by_every_patch"], "object", cut)
-    black = "nearly black: of 16-bit samples the high byte is kept, so stretch them to 8 bits first"
+    black = "nearly black: only the high byte of 16-bit samples is kept, so stretch them to 8 bits first"
     _warn_of(manifest["nearly_black_images"], "image", black)
 
 
@@ -177,20 +181,20 @@ def _train(verbs) -> None:
     _out(verb, "DIR", "folder for checkpoint.pth, config.py, history.csv and train.json")
     help = "other labelled patches to score it on, as often as the schedule says (default: none)"
     verb.add_argument("--validate", type=Path, metavar="DIR", help=help)
-    _gpus(verb, "the schedule's number, or 0 where there are none")
+    _gpus(verb, "as many as the schedule says, or 0 on a machine without any")
     verb.add_argument(
         "--processes", type=_at_least(1), metavar="N", help="training processes on the CPU (default: 1)"
     )
     _schedule_option(verb)
-    help = "of random weights, order and augmentation (default: the schedule's, 0 unless it says another)"
+    help = "seed of weights, order and augmentation (default: that of the schedule, which is 0 unless set)"
     verb.add_argument("--seed", type=_at_least(0), metavar="N", help=help)
-    help = "weights to start from, instead of the variant's own; random: none, whatever the schedule says"
-    verb.add_argument("--start", metavar="FILE_OR_URL", help=f"{help} (a file of that name: ./random)")
+    help = "weights to start from, in place of the variant's; random: none, whatever the schedule says"
+    verb.add_argument("--start", metavar="FILE_OR_URL", help=f"{help} (for a file of that name: ./random)")
     verb.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="go on from the last epoch of a training that was killed, or drop all it left (default: go on)",
+        help="resume a killed training from its last epoch, or delete all it left (default: resume)",
     )
     _dataset(verb)
     _track(verb)
@@ -218,7 +222,7 @@ def _run_train(options: Namespace) -> None:
 
 
 def _schedule(options: Namespace) -> Schedule | None:
-    """None stands for auto."""
+    """The chosen schedule; None for auto."""
     from tiltbox.settings.auto import AUTO
     from tiltbox.settings.datasets import find_dataset
     from tiltbox.settings.schedules import find_schedule
@@ -232,7 +236,7 @@ def _schedule(options: Namespace) -> Schedule | None:
 
 
 def _predict(verbs) -> None:
-    verb = _verb(verbs, "predict", "detect on all patches of a split", _run_predict)
+    verb = _verb(verbs, "predict", "detect objects on all patches of a split", _run_predict)
     _variant(verb)
     verb.add_argument(
         "--checkpoint",
@@ -242,13 +246,13 @@ def _predict(verbs) -> None:
     )
     verb.add_argument("--patches", type=Path, required=True, metavar="DIR", help="patches from split")
     _out(verb, "FILE.parquet", "detections, in pixels of the patches")
-    help = "side to resize patches to (default: what the checkpoint was trained with, else the schedule's)"
+    help = "side to resize patches to (default: that of the checkpoint's training, else that of the schedule)"
     verb.add_argument("--image-size", type=_at_least(32), metavar="PX", help=help)
     _schedule_option(verb)
     verb.add_argument(
         "--batch", type=_at_least(1), default=8, metavar="N", help="patches at a time (default: 8)"
     )
-    _gpus(verb, "all there are")
+    _gpus(verb, "all")
     _dataset(verb)
 
 
@@ -283,7 +287,7 @@ def _merge(verbs) -> None:
         "detections",
         type=Path,
         metavar="DETECTIONS",
-        help="a detections.parquet, a folder or zip of patch-level Task1, or Ultralytics' predictions.json",
+        help="a detections.parquet, a folder or zip of Task1 files, or Ultralytics' predictions.json",
     )
     _out(verb, "DIR", "folder for Task1_<class>.txt and Task1.zip")
     verb.add_argument(
@@ -319,17 +323,20 @@ def _evaluate(verbs) -> None:
         metavar="TASK1_DIR",
         help="folder or zip of Task1_<class>.txt, or Ultralytics' predictions.json of whole images",
     )
-    verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="the labelTxt of the images")
-    _out(verb, "FILE.json", "metrics; dota.txt, pr_curves.csv, confusion.csv, outcomes.parquet lie beside it")
+    verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="labelTxt folder of images")
+    _out(verb, "FILE.json", "metrics; dota.txt, pr_curves.csv, confusion.csv, outcomes.parquet go beside it")
     verb.add_argument("--split", default="", metavar="NAME", help="name of the split, for the record")
     verb.add_argument(
         "--absent-classes",
         choices=("null", "zero"),
         default="null",
-        help="classes without objects: left out of the mean, or 0 as the devkit has it (default: null)",
+        help="classes without objects: left out of the mean, or 0 as in the devkit (default: null)",
     )
     verb.add_argument(
-        "--images", type=Path, metavar="DIR", help="the images, to keep some with their boxes in gallery.json"
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder of the images, to keep some with their boxes in gallery.json",
     )
     _names(verb)
     _dataset(verb)
@@ -346,9 +353,7 @@ def _run_evaluate(options: Namespace) -> None:
         tracking.require_target(options.track)
         tracking.require_experiment(options.track)
     if options.images and not options.images.is_dir():
-        raise DataError(
-            options.images, "there is no such folder", "give the images of --labels with --images"
-        )
+        raise DataError(options.images, "folder not found", "give the images of --labels with --images")
     metrics = evaluate(
         options.task1,
         options.labels,
@@ -387,7 +392,7 @@ def _track_evaluation(options: Namespace, metrics: dict) -> None:
             tracking.catch_up(training)
         tracking.log_evaluation(options.track, metrics, [*tables, *pictures])
 
-    tracking.within(TRACKING_PATIENCE, "these scores (`tiltbox track` tells it later)", log)
+    tracking.within(TRACKING_PATIENCE, "these scores (`tiltbox track` logs them later)", log)
 
 
 # compare ----------------------------------------------------------------------------------------------
@@ -396,25 +401,27 @@ def _track_evaluation(options: Namespace, metrics: dict) -> None:
 def _compare(verbs) -> None:
     help = "say which of two detectors is better, and whether the difference could be chance"
     verb = _verb(verbs, "compare", help, _run_compare)
-    results = "results as evaluate takes them; one for each seed, joined by commas, where there are several"
+    results = "results as evaluate takes them; with more than one seed, one for each, joined by commas"
     verb.add_argument("first", type=_runs, metavar="A", help=results)
-    verb.add_argument("second", type=_runs, metavar="B", help="the same of the other detector")
-    verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="the labelTxt of the images")
+    verb.add_argument("second", type=_runs, metavar="B", help="the same for the other detector")
+    verb.add_argument("--labels", type=Path, required=True, metavar="DIR", help="labelTxt folder of images")
     verb.add_argument("--out", type=Path, metavar="FILE.json", help="write the comparison, as fractions")
     help = "draws of images for the 95 %% intervals (default: 1000)"
     verb.add_argument("--resamples", type=_at_least(100), default=1000, metavar="N", help=help)
-    verb.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of the draws (default: 0)")
+    verb.add_argument(
+        "--seed", type=_at_least(0), default=0, metavar="N", help="seed of the draws (default: 0)"
+    )
     _names(verb)
     _dataset(verb)
 
 
 def _runs(text: str) -> list[Path]:
-    """The paths that commas join, unless there is one of that whole name."""
+    """The paths between commas, or the whole text if a path has that name."""
     if text and Path(text).exists():
         return [Path(text)]
     parts = text.split(",")
     if not all(parts):
-        raise ArgumentTypeError(f"'{text}' names nothing between commas")
+        raise ArgumentTypeError(f"'{text}' has nothing between two commas")
     return list(map(Path, parts))
 
 
@@ -484,7 +491,7 @@ def _run_report(options: Namespace) -> None:
 def _verify(verbs) -> None:
     help = "check results against their records, from the images to the leaderboard"
     verb = _verb(verbs, "verify", help, _run_verify)
-    verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="of a dataset, or a part of it")
+    verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="folder of a dataset, or part of it")
 
 
 def _run_verify(options: Namespace) -> None:
@@ -497,8 +504,8 @@ def _run_verify(options: Namespace) -> None:
         print(problem)
     if found.problems:
         count = f"{_number(len(found.problems), 'problem')} in {looked_at}"
-        raise DataError(options.results, count, "run the stages that made them again, or put the files back")
-    print(f"{looked_at}: all as they were written and read")
+        raise DataError(options.results, count, "run the stages that made them again, or restore the files")
+    print(f"{looked_at}: all unchanged since they were written and read")
     if found.absent:
         print(f"not here, so not checked: {', '.join(found.absent)}")
 
@@ -507,7 +514,7 @@ def _run_verify(options: Namespace) -> None:
 
 
 def _status(verbs) -> None:
-    help = "say how far a run of Snakemake in this folder is, from another terminal or on a cluster"
+    help = "show the progress of a Snakemake run in this folder, from another terminal or on a cluster"
     _verb(verbs, "status", help, _run_status)
 
 
@@ -528,7 +535,7 @@ def _run_status(options: Namespace) -> None:
 def _tracking(verbs) -> None:
     verb = _verb(verbs, "tracking", "create the MLflow database before stages write to it", _run_tracking)
     verb.add_argument(
-        "experiment", metavar="EXPERIMENT", help="name of the experiment, by custom the dataset's"
+        "experiment", metavar="EXPERIMENT", help="name of the experiment, usually that of the dataset"
     )
 
 
@@ -536,14 +543,14 @@ def _run_tracking(options: Namespace) -> None:
     from tiltbox import tracking
 
     address = tracking.address(tracking.prepare(options.experiment))
-    print(f"scores in a browser, where `mlflow ui` runs: {address}")
+    print(f"scores in a browser, while `mlflow ui` runs: {address}")
 
 
 def _track_results(verbs) -> None:
-    help = "bring MLflow up to date with results, as after a server was down; again does no harm"
+    help = "bring MLflow up to date with results, for example after a server was down; safe to repeat"
     verb = _verb(verbs, "track", help, _run_track_results)
-    verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="of a dataset, or a part of it")
-    help = "log to this one (default: the one that each training was begun with, else the dataset's)"
+    verb.add_argument("results", type=Path, metavar="RESULTS_DIR", help="folder of a dataset, or part of it")
+    help = "experiment to log to (default: the one each training was started with, else the dataset's)"
     verb.add_argument("--experiment", metavar="NAME", help=help)
 
 
@@ -558,7 +565,7 @@ def _run_track_results(options: Namespace) -> None:
 
 
 def _weights(verbs) -> None:
-    help = "fetch the weights that a training starts from, for machines without internet"
+    help = "download the weights that a training starts from, for machines without internet access"
     verb = _verb(verbs, "weights", help, _run_weights)
     _variant(verb)
     _schedule_option(verb)

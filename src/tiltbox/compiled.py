@@ -16,7 +16,7 @@ from tiltbox.files import acquired
 
 @contextmanager
 def _hidden(name: str) -> Iterator[None]:
-    """Have an import of ``name`` fail, unless that was imported before."""
+    """Make an import of ``name`` fail, unless it was imported before."""
     if name in sys.modules:
         yield
         return
@@ -34,23 +34,23 @@ with _hidden("scipy.linalg"):
 
 
 def compiled(function: Callable) -> Callable:
-    """``function`` compiled, kept on disk where numba finds a folder that it may write to.
+    """``function``, compiled and kept on disk if numba finds a folder that it may write to.
 
-    numba notices changes of the file that a function stands in, but not of the files that it calls into, so
-    compiled functions that call each other stand in one file.
+    numba notices changes to the file of a function, but not to the files of functions that it calls, so
+    compiled functions that call each other are in one file.
     """
     try:
         result = njit(cache=True)(function)
     except RuntimeError:  # every place for the cache is read-only
         return njit(function)
-    # numba asks it what to forgive, on Windows alone; load and save then do nothing.
+    # numba asks it which errors to ignore, on Windows only; load and save then do nothing.
     result._cache._guard_against_spurious_io_errors = partial(_forgiven, result._cache)
     result.compile = partial(_by_one_process, result.compile, Path(result._cache.cache_path))
     return result
 
 
 def _by_one_process(compile: Callable, kept: Path, *signature: Any) -> Any:
-    """Compile, or load what another process has kept: those that come meanwhile wait, which costs nothing."""
+    """Compile, or load what another process has compiled: the others wait for it, which costs nothing."""
     if kept not in _locks:
         with suppress(OSError):  # without the folder, compile without a lock
             kept.mkdir(parents=True, exist_ok=True)
@@ -63,12 +63,12 @@ def _by_one_process(compile: Callable, kept: Path, *signature: Any) -> Any:
             _locks[kept].release()
 
 
-_locks: dict[Path, FileLock] = {}  # may be had again by who has it, as for functions that others call
+_locks: dict[Path, FileLock] = {}  # reentrant, since compiled functions call each other
 
 
 @contextmanager
 def _forgiven(cache: Any) -> Iterator[None]:
-    """A full disk and damaged files, which are left out of use from then on, cost time and no error."""
+    """Full disks and damaged files cost time but raise no error; they are not used again."""
     try:
         yield
     except Exception:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class TiltboxError(Exception):
-    """An error that a user can mend.
+    """An error that a user can fix.
 
     Args:
         where: The file (with its line, as ``path:7``) or the settings key.
@@ -51,7 +51,7 @@ class OutputError(TiltboxError):
 
 
 def choice_of(name: str, names: Iterable[str]) -> str:
-    """The remedy for a name that is none of ``names``: the most similar one, or all of them.
+    """The remedy for a name that is not one of ``names``: the most similar one, or all of them.
 
     >>> choice_of("Shipp", ["plane", "ship"]), choice_of("x", ["plane", "ship"])
     ("did you mean 'ship'?", 'choose one of plane, ship')

@@ -1,15 +1,15 @@
-"""Writing outputs whole or not at all, and folders only in the place of what the same stage wrote.
+"""Writes outputs whole or not at all, and replaces folders only if the same stage wrote them.
 
 Everything is written in a workplace beside its final place, ``.<name>.tiltbox-<random>/new``, and renamed
 when complete: a killed process leaves no half-written output, and a file that is hard-linked elsewhere (into
 DVC's cache, say) is replaced rather than written through. A folder is replaced in two renames: the old one
 goes into the workplace as ``old``, the new one comes out of it. A failure in between puts the old one back.
 
-A process that is killed leaves its workplace. Whoever writes the same output next removes it; if ``old`` is
-in it and nothing is in its place, that is put back first. A lock that the system takes from a process when it
-ends (on ``.<name>.tiltbox.lock``) keeps a second process from writing the same output, and so from removing
-the workplace of one that still runs. Where there are no locks, as on some network drives, nothing is removed;
-a drive on which each machine has locks of its own must not be written from two of them at once.
+A killed process leaves its workplace. The next process that writes the same output removes it; if it contains
+``old`` and nothing is in the final place, ``old`` is put back first. A lock that the system takes from a
+process when it ends (on ``.<name>.tiltbox.lock``) keeps a second process from writing the same output, and so
+from removing the workplace of one that is still running. Without locks, as on some network drives, nothing is
+removed; on a drive where each machine has its own locks, only one machine may write at a time.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from filelock import FileLock, Timeout
 
 from tiltbox.errors import OutputError
 
-MARK = ".tiltbox"  # tells a folder that a stage made, and may replace, from one of the user's
+MARK = ".tiltbox"  # marks a folder that a stage made and may replace, unlike one of the user's
 _RANDOM = 8  # characters at the end of what mkdtemp makes
-_FILE_PATIENCE, _FOLDER_PATIENCE = 60.0, 1.0  # seconds to wait for another process that writes the same
+_FILE_PATIENCE, _FOLDER_PATIENCE = 60.0, 1.0  # seconds to wait for another writer of the same output
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ELSEWHERE = "choose another folder with --out"
 WAIT_FOR_IT = "wait for it, or end it (it may have outlived its workflow)"
@@ -54,10 +54,11 @@ def whole_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Itera
     """Yield an empty folder to fill; it takes the place of ``path`` when the block succeeds.
 
     Args:
-        path: The folder to write; a link to a folder stays a link. It may be empty, or hold nothing (hidden
-            files apart) but what its mark says that ``stage`` wrote. Anything else stays.
+        path: The folder to write; a link to a folder stays a link. It must be empty or contain only hidden
+            files and files that ``stage`` wrote, according to its mark. A folder with anything else is not
+            replaced.
         stage: The verb of the command that writes it.
-        reads: What is read meanwhile, and must not lie in ``path``.
+        reads: Paths that are read meanwhile; none may be in ``path``.
 
     Raises:
         OutputError: ``path`` cannot be written, must not be replaced or is being written by another process.
@@ -76,7 +77,7 @@ def whole_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Itera
 
 
 def require_file_place(path: Path) -> None:
-    """Raise OutputError where a folder, a device or a pipe stands in the place of a file."""
+    """Raise OutputError if a folder, a device or a pipe is in the place of a file."""
     if path.is_dir():
         raise OutputError(path, "is a folder", "name a file with --out")
     if path.exists() and not path.is_file():
@@ -94,7 +95,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Create ``folder`` if needed and raise OutputError where nothing can be written into it."""
+    """Create ``folder`` if needed and raise OutputError if nothing can be written into it."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -118,7 +119,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def cannot_write(where: Path, error: OSError) -> OutputError:
-    """The error to raise for one of the system's; only a full disk is mended by freeing space."""
+    """The error to raise for a system error; freeing space helps only if the disk is full."""
     remedy = f"free some space or {_ELSEWHERE}" if error.errno in _FULL else _ELSEWHERE
     return OutputError(where, f"cannot write here ({error.strerror or error})", remedy)
 
@@ -127,16 +128,16 @@ def cannot_write(where: Path, error: OSError) -> OutputError:
 
 
 def _require_place(path: Path, reads: Iterable[Path]) -> None:
-    """Refuse places that cannot be renamed, or that take with them what is needed."""
+    """Refuse places that cannot be renamed or that contain something needed."""
     here = Path.cwd()
     if here.is_relative_to(path):
-        problem = "is the working directory" if here == path else "holds the working directory"
+        problem = "is the working directory" if here == path else "contains the working directory"
         raise OutputError(path, problem, "name a folder in it with --out")
     if path.is_mount():
         raise OutputError(path, "is a mount point", "name a folder in it with --out")
     for read in reads:
         if Path(os.path.realpath(read)).is_relative_to(path):
-            raise OutputError(path, f"holds {read}, which it is made from", _ELSEWHERE)
+            raise OutputError(path, f"contains {read}, which it is made from", _ELSEWHERE)
 
 
 def _require_ours(path: Path, stage: str) -> None:
@@ -151,12 +152,12 @@ def _require_ours(path: Path, stage: str) -> None:
         raise OutputError(path, problem, f"{_ELSEWHERE}, or remove this one if it is an old result")
     for name in _shown(path):
         if name not in written:
-            problem = f"holds '{name}', which 'tiltbox {stage}' did not write and would remove"
+            problem = f"contains '{name}', which 'tiltbox {stage}' did not write and would remove"
             raise OutputError(path, problem, f"move that away, or {_ELSEWHERE}")
 
 
 def _written_by(stage: str, folder: Path) -> list[str] | None:
-    """What the mark of a folder lists; None where it has none of that stage."""
+    """What the mark of a folder lists; None if it has no mark of that stage."""
     try:
         text = (folder / MARK).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -174,7 +175,7 @@ def _mark(stage: str) -> str:
 
 
 def _take_place(new: Path, path: Path, old: Path) -> None:
-    """Rename ``new`` to ``path``, and what was there to ``old``, from where a failure lets it come back."""
+    """Rename ``path`` to ``old`` and ``new`` to ``path``; after a failure, ``old`` is put back."""
     try:
         if path.exists():
             os.replace(path, old)
@@ -189,7 +190,7 @@ def _take_place(new: Path, path: Path, old: Path) -> None:
 
 @contextmanager
 def _workplace(path: Path, patience: float) -> Iterator[Path]:
-    """Yield a folder beside ``path`` that goes when the block ends, as does what killed processes left."""
+    """Yield a folder beside ``path``; it is removed when the block ends, as are those of killed processes."""
     with only_writer(path, patience) as alone:
         for left in _workplaces(path) if alone else ():
             _remove(left, path)
@@ -223,15 +224,15 @@ def only_writer(path: Path, patience: float = -1) -> Iterator[bool]:
         yield held
     finally:
         if held:
-            Path(lock.lock_file).unlink(missing_ok=True)  # before the release: who waits notices, starts anew
+            Path(lock.lock_file).unlink(missing_ok=True)  # before the release: a waiting process retries
         lock.release()
 
 
 def acquired(lock: FileLock, patience: float = -1) -> bool:
-    """Whether the lock could be had; there is none on some drives, or where another user's file lies.
+    """Whether the lock was acquired; some drives have none, and another user's file may be in its place.
 
     Args:
-        lock: Made with ``fallback_to_soft=False``: the mark of a soft one would outlive a killed process.
+        lock: Made with ``fallback_to_soft=False``: the file of a soft lock would outlive a killed process.
         patience: Seconds to wait for another process, without end if negative.
 
     Raises:
@@ -259,7 +260,7 @@ def _workplaces(path: Path) -> list[Path]:
 
 
 def _remove(place: Path, path: Path) -> None:
-    """Remove a workplace, after putting back the old folder if there is nothing in its place."""
+    """Remove a workplace, after putting the old folder back if nothing is in its place."""
     old = place / "old"
     if old.is_dir() and not (path.exists() and (path.is_file() or any(path.iterdir()))):
         os.replace(old, path)

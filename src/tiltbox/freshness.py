@@ -1,9 +1,9 @@
 """Decides from the records beside the results which jobs of the workflow must run again.
 
-Snakemake goes by times, which change as files are copied, linked and checked out, and by notes of its own,
+Snakemake goes by times, which change when files are copied, linked or checked out, and by its own notes,
 which stay on the machine. The records of :mod:`tiltbox.provenance` travel with the results. They say what a
-job was asked to do (its key) and what was in the files that it read: results are right while both are the
-same.
+job was asked to do (its key) and what the files that it read contained. Results are valid as long as both are
+unchanged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tiltbox.settings.auto import AUTO
 from tiltbox.settings.base import CONFIGS, fingerprint, read_yaml
 from tiltbox.settings.workflow import Plan
 
-LARGE = 1 << 20  # bytes from which on the hash of a file is kept for the next time
+LARGE = 1 << 20  # bytes; the hashes of files at least this large are kept for the next run
 KEPT_HASHES = Path(".snakemake/tiltbox-hashes.json")
-DATA = ("download", "split_train", "split_test")  # rules that make no results but what they are made of
+DATA = ("download", "split_train", "split_test")  # rules that make no results, only the data for them
 
 Job = tuple[str, str]  # a rule, and the run or variant that it is for, or ""
 
@@ -33,8 +33,8 @@ class Freshness:
     """What has to be done again, and why.
 
     Args:
-        forced: Rules, or files that they make, which are to be made again whatever the records say.
-        everything: Whether all are.
+        forced: Rules to run again, or files to make again, whatever the records say.
+        everything: Whether this holds for all of them.
     """
 
     def __init__(self, plan: Plan, forced: Iterable[str] = (), *, everything: bool = False) -> None:
@@ -48,21 +48,22 @@ class Freshness:
         self._contents.keep()
 
     def is_here(self, rule: str, run: str = "") -> bool:
-        """Whether all that a job has made is still there."""
+        """Whether everything that a job made still exists."""
         record = self._record(rule, run)
         return record is not None and all(
             path.exists() for path in _files(self._place(rule, run), record.outputs)
         )
 
     def is_of_other_settings(self, path: Path) -> bool:
-        """Whether it belongs to data that were made for other settings, which may come from another branch.
+        """Whether a path belongs to data that were made for other settings, for example on another branch.
 
-        Such data count as missing. Results that were made of the right data have them in their own key.
+        Such data count as missing. Results that were made from the right data have these settings in their
+        own key.
         """
         return any(map(path.absolute().is_relative_to, self._other_data()))
 
     def only_expectations_differ(self) -> bool:
-        """Whether images are here as asked for, but were not checked for what is now expected of them."""
+        """Whether the right images are here, but were not checked against what is now expected of them."""
         patches = [each for each in DATA if each != "download" and self._record(each, "") is not None]
         others = any(self._made_otherwise(each, "") for each in patches)
         return bool(patches) and not others and self._made_otherwise("download", "")
@@ -70,8 +71,8 @@ class Freshness:
     def _find_change(self, rule: str, run: str = "") -> str | None:
         """Why a job must run again; None if nothing that it depends on has changed.
 
-        Missing files do not count as a change, neither results nor inputs: this clone may not need them.
-        Missing scores do, for the report, since every run makes those.
+        Missing results or inputs do not count as a change: this clone may not need them. Missing scores do
+        count for the report, since every run makes them.
         """
         record = self._record(rule, run)
         if record is None:
@@ -91,7 +92,7 @@ class Freshness:
                     else None
                 )
             case "split_train" | "split_test":
-                return None  # its key says that the images are as they were
+                return None  # its key says that the images are unchanged
             case "train" if (self._place(rule, run).parent / "work").exists():
                 return "it was restarted and did not finish"
             case "report":
@@ -150,13 +151,13 @@ class Freshness:
             return None
 
     def _folder(self, rule: str) -> Path:
-        """Where a job of ``DATA`` leaves what it makes."""
+        """The output folder of a job of ``DATA``."""
         plan = self._plan
         folders = {"split_train": plan.train_patches, "split_test": plan.test_patches}
         return folders.get(rule, layout.raw(plan.dataset.name))
 
     def _main_output(self, rule: str, run: str) -> Path:
-        """Without which nothing is left of a job."""
+        """The output without which a job counts as not done."""
         name = self._plan.dataset.name
         match rule:
             case "train":
@@ -174,7 +175,7 @@ class Freshness:
         return self._folder(rule) / "manifest.json"
 
     def _place(self, rule: str, run: str) -> Path:
-        """Where the stages leave their records."""
+        """The path of the record that a stage leaves."""
         name = self._plan.dataset.name
         places = {
             **{each: lambda: beside(self._folder(rule)) for each in DATA},
@@ -188,7 +189,7 @@ class Freshness:
         return places[rule]()
 
     def _before(self, rule: str, run: str) -> list[Job]:
-        """The jobs whose results one reads; what a download was asked for, a split is asked for, too."""
+        """The jobs whose results a job reads; for splits none, since their key covers the download."""
         return {
             "train": [("split_train", "")],
             "predict": [("train", run), (self._plan.test_rule, "")],
@@ -198,12 +199,12 @@ class Freshness:
         }.get(rule, [])
 
     def _scored(self) -> list[Job]:
-        """What each training ends in: scores, or where there are no labels the file to submit."""
+        """The final result of each training: scores or, without labels, the file to submit."""
         last = "evaluate" if self._plan.dataset.test_labelled else "merge"
         return [(last, run) for run in self._plan.runs]
 
     def _key(self, rule: str, run: str = "") -> str:
-        """A hash of all the settings that the results depend on, its own and those of the jobs before it."""
+        """A hash of all settings that the results depend on, including those of the jobs before."""
         return fingerprint(
             self._own(rule, run), *({"before": self.key(*job)} for job in self._before(rule, run))
         )
@@ -229,7 +230,7 @@ class Freshness:
             case "train":
                 return {"settings": plan.depends_on(*layout.variant_and_seed(run))}
             case "predict":
-                chosen = plan.schedule_name == AUTO  # by the data, which the key holds as well
+                chosen = plan.schedule_name == AUTO  # by the data, which the key covers as well
                 return {"image_size": AUTO if chosen else plan.schedule.image_size, **_classes(settings)}
             case "merge":
                 return _classes(settings)
@@ -242,7 +243,7 @@ class Freshness:
 
 
 class _Contents:
-    """Hashes of files. Those of large ones are kept, by place, size and times, which an edit changes."""
+    """Hashes of files. Those of large files are kept by path, size and times, which an edit changes."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -273,10 +274,10 @@ def _classes(settings: dict) -> dict:
 
 
 def _files(place: Path, entries: dict[str, str]) -> dict[Path, str]:
-    """Addresses apart."""
+    """The files of a record, without addresses."""
     return {located(place, name): found for name, found in entries.items() if "://" not in name}
 
 
 def _shown(path: Path) -> str:
-    """As seen from the current folder."""
+    """The path as seen from the current folder."""
     return os.path.relpath(path)

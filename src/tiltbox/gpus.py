@@ -8,13 +8,13 @@ import subprocess
 from pathlib import Path
 
 DEVICES = Path("/dev")
-SECONDS = 10  # that nvidia-smi may take
+SECONDS = 10  # the time that nvidia-smi may take
 
 
 def named_gpus() -> list[str] | None:
     """The GPUs that CUDA_VISIBLE_DEVICES lets this process see; None where it is not set.
 
-    As for CUDA, whatever follows a ``-1`` is not seen.
+    As in CUDA, whatever follows a ``-1`` is not seen.
     """
     variable = os.environ.get("CUDA_VISIBLE_DEVICES")
     if variable is None:
@@ -24,7 +24,7 @@ def named_gpus() -> list[str] | None:
 
 
 def gpus_here() -> int:
-    """GPUs that a process started here would see."""
+    """The number of GPUs that a process started here would see."""
     named = named_gpus()
     if named is not None:
         return len(named)
@@ -32,7 +32,7 @@ def gpus_here() -> int:
 
 
 def _listed_gpus() -> int:
-    """Those that ``nvidia-smi`` lists: under WSL2 there are no device files."""
+    """The number of GPUs that ``nvidia-smi`` lists: under WSL2 there are no device files."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return 0

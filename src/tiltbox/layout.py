@@ -9,8 +9,8 @@ DATA, RESULTS, LOGS, BENCHMARKS = Path("data"), Path("results"), Path("logs"), P
 # Where `mlflow ui` without arguments looks for its records and for the files that belong to them.
 TRACKING_DATABASE, TRACKING_FILES = Path("mlflow.db"), Path("mlartifacts")
 
-SEED = "seed-"  # begins the name of the folder of a training with another seed than 0
-TRAINING_LOCK = ".training.lock"  # stays where a training was
+SEED = "seed-"  # the start of the folder name of a training with a seed other than 0
+TRAINING_LOCK = ".training.lock"  # stays in the folder of a training
 OUTCOMES = "outcomes.parquet"  # beside the metrics
 GALLERY = "gallery.json"  # beside the metrics, where evaluate was given the images
 DETECTORS = Path("detectors")  # beside the leaderboard: a page for each
@@ -22,7 +22,7 @@ def raw(dataset: str) -> Path:
 
 
 def archives(dataset: str) -> Path:
-    """What was downloaded, as it was."""
+    """Downloaded archives, unchanged."""
     return DATA / dataset / "archives"
 
 
@@ -87,7 +87,7 @@ def complexity(dataset: str, name: str) -> Path:
 
 
 def tracking_mark(dataset: str) -> Path:
-    """Stands for the database: beside the results, since a lost mark would have them made again."""
+    """Stands for the database; beside the results, since a lost mark would make them again."""
     return RESULTS / dataset / ".tracking"
 
 

@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
-_unwanted: Any = None  # in a worker: a shared number, not 0 once nobody waits for results any more
+_unwanted: Any = None  # in a worker: a shared number, not 0 once nobody waits for results
 
 
 class Unwanted(Exception):
@@ -30,22 +30,22 @@ class Unwanted(Exception):
 
 
 def cores() -> int:
-    """The cores that this process may use, which on a cluster are fewer than the machine has."""
+    """The cores that this process may use; on a cluster these are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_with_parent(parent: int, by: int = signal.SIGTERM) -> None:
-    """Have the kernel send this process ``by`` when its parent, the process ``parent``, ends (Linux only)."""
+    """Make the kernel send this process ``by`` when its parent, the process ``parent``, ends (Linux only)."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, by)
-        if os.getppid() != parent:  # which was killed before the kernel knew
+        if os.getppid() != parent:  # the parent was killed before the kernel knew
             os.kill(os.getpid(), by)
 
 
 def run_program(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Run a program to its end and return its exit code.
 
-    It gets SIGTERM when this process ends before, so that it can end what it has started itself.
+    It gets SIGTERM if this process ends first, so that it can end what it has started itself.
 
     Args:
         environment: Variables on top of those of this process.
@@ -70,16 +70,16 @@ def map_in_processes(
     prepare: Callable[[], object] | None = None,
     less_memory: str = "use fewer --workers",
 ) -> list[R]:
-    """``work`` of every task, in order, by so many processes; with one worker, here.
+    """``work`` of every task, in order, in this many processes; with one worker, in this process.
 
     After an error, and when this process is interrupted or told to end, the workers stop after the task in
     hand, or where it calls :func:`stop_if_unwanted`.
 
     Args:
         work: A function that can be pickled.
-        label: Of the progress bar.
-        prepare: What every worker process calls first.
-        less_memory: What to do where memory runs out.
+        label: Label of the progress bar.
+        prepare: A function that every worker process calls first.
+        less_memory: What to do if memory runs out.
 
     Raises:
         SettingsError: The processes could not start, or one was killed.
@@ -124,6 +124,6 @@ def _work(work: Callable[[T], R], task: T) -> R:
 def _broken(less_memory: str | None) -> SettingsError:
     """The error for workers of which one was killed; for ``None``, before any had started."""
     if less_memory:
-        return SettingsError("workers", "a process was killed, as happens where memory runs out", less_memory)
+        return SettingsError("workers", "a process was killed, probably because memory ran out", less_memory)
     remedy = 'see the messages above; a script must call this under `if __name__ == "__main__":`'
     return SettingsError("workers", "their processes could not start", f"{remedy}, or with workers=1")

@@ -1,4 +1,4 @@
-"""How far a stage is, on stderr: a bar on a terminal, in a log a line now and then."""
+"""The progress of a stage, on stderr: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 5
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Iterate over ``items`` and show how far it has come."""
+    """Iterate over ``items`` and show the progress."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 

@@ -1,8 +1,8 @@
 """Where a result comes from: a ``provenance.json`` record for each run of a stage.
 
 A record names every file that a stage read and wrote with a hash of its content, relative to the folder that
-the record is in, so that a project can be moved as a whole. Records chain: what one stage wrote another has
-read. ``tiltbox verify`` follows the chain from a leaderboard back to the images.
+the record is in, so that a project can be moved as a whole. Records form a chain: one stage reads what
+another wrote. ``tiltbox verify`` follows the chain from a leaderboard back to the images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tiltbox.errors import DataError
 from tiltbox.files import write_json
 
 SUFFIX = "provenance.json"
-JOB = "TILTBOX_JOB"  # the variable by which the workflow tells a stage its job's key
+JOB = "TILTBOX_JOB"  # the variable that tells a stage the key of its job
 LABEL_FILES, TASK1_FILES = "*.[tT][xX][tT]", "Task1_*.txt"  # patterns of folders that are read as a whole
 PACKAGES = (
     *("torch", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmrotate", "numpy", "numba"),
@@ -37,7 +37,7 @@ PACKAGES = (
 
 
 class Folder(BaseModel):
-    """A folder of which every file that matches was read: one more would have been, too."""
+    """A folder in which every matching file was read: a further one would have been read, too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,16 +49,16 @@ class Provenance(BaseModel):
     """One run of a stage.
 
     Attributes:
-        job: What the workflow asked for, as :mod:`tiltbox.freshness` puts it; None outside of the workflow.
-        command: As it was typed; None where the stage was called from Python.
+        job: What the workflow asked for, as :mod:`tiltbox.freshness` puts it; None outside the workflow.
+        command: The command as typed; None if the stage was called from Python.
         started: UTC.
-        commit, changed: Of the current folder's Git repository when the stage began, and whether files
-            differed from it; None where there is none.
-        processor, gpu: Model names; ``kernels`` is the instruction set that PyTorch chose its own for.
-        settings: As they were resolved.
+        commit, changed: The commit of the current folder's Git repository when the stage began, and whether
+            files differed from it; None without a repository.
+        processor, gpu: Model names; ``kernels`` is the instruction set for which PyTorch chose its kernels.
+        settings: The settings as resolved.
         inputs, outputs: Paths relative to the record's folder, or addresses, with hashes of the content.
-        folders: Those that were read as a whole.
-        checksum: Of all the rest of the record.
+        folders: Folders that were read as a whole.
+        checksum: Checksum of the rest of the record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,7 +99,7 @@ class Provenance(BaseModel):
 class Begun:
     """A stage at work: made when it begins, told what it :meth:`reads`, and asked to :meth:`record` the end.
 
-    What is read is hashed before the work, the commit is that of the beginning: both may change meanwhile.
+    Files are hashed and the commit is noted before the work, since both may change meanwhile.
     """
 
     def __init__(self, stage: str) -> None:
@@ -163,7 +163,7 @@ def located(record: Path, name: str) -> Path:
 
 
 def beside(out: Path) -> Path:
-    """Where the record of an output lies.
+    """Where the record of an output is.
 
     >>> beside(Path("evaluate/metrics.json")).as_posix(), beside(Path("xs/merge")).as_posix()
     ('evaluate/metrics.json.provenance.json', 'xs/merge.provenance.json')
@@ -187,9 +187,9 @@ def read_provenance(path: Path) -> Provenance:
 
 
 def images_behind(record: Path) -> set[str] | None:
-    """The hashes of the images that the patches were cut from which a stage read; None where not known.
+    """The hashes of the images from which the patches that a stage read were cut; None if not known.
 
-    It is not known any more if other patches were cut since.
+    They are no longer known if other patches were cut since.
     """
     if not record.is_file():
         return None
@@ -206,7 +206,7 @@ def images_behind(record: Path) -> set[str] | None:
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that a pattern fits, hidden ones apart, sorted."""
+    """The files of a folder that match a pattern, sorted; hidden ones are left out."""
     return sorted(path for path in folder.glob(pattern) if path.is_file() and path.name[0] != ".")
 
 
@@ -234,7 +234,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
 @cache
 def processor() -> str:
-    """The model's name, as the system tells it."""
+    """The name of the model, as the system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -246,7 +246,7 @@ def processor() -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of tiltbox and of what its results depend on."""
+    """Versions of tiltbox and of what its results depend on."""
     found = {"tiltbox": _version("tiltbox")} | {name: _version(name) for name in PACKAGES}
     return {name: number for name, number in found.items() if number}
 
@@ -259,13 +259,13 @@ def _version(name: str) -> str | None:
 
 
 def _kernels() -> str | None:
-    """Asked of PyTorch where it is at work: importing it takes seconds."""
+    """The instruction set of PyTorch, if it is imported already: importing it takes seconds."""
     torch = sys.modules.get("torch")
     return torch.backends.cpu.get_cpu_capability() if torch else None
 
 
 def command_line() -> str | None:
-    """None where tiltbox was not called as a command."""
+    """The command as typed; None if tiltbox was not called as a command."""
     program = Path(sys.argv[0]) if sys.argv else Path()
     ours = program.name == "tiltbox" or program.parts[-2:] == ("tiltbox", "__main__.py")
     return shlex.join(["tiltbox", *sys.argv[1:]]) if ours else None

@@ -1,4 +1,4 @@
-"""What the stages leave behind, as typed records: JSON files, and CSV files as rows.
+"""What the stages write, as typed records: JSON files, and CSV files as rows.
 
 The stage that writes a file and the code that reads it share one class. A missing file is read as None; a
 malformed one raises a DataError that names the key.
@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from tiltbox.errors import DataError
 from tiltbox.files import write_json
 
-# The eleven summands of a perfect AP may add up to a hair more than 1.
+# The eleven summands of a perfect AP may add up to slightly more than 1.
 Fraction = Annotated[float, Field(ge=0, le=1 + 1e-9)]
 Degrees = Annotated[float, Field(ge=0, le=90)]
 Count = Annotated[int, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """Frozen; keys that are not known, as those of a later version, are passed over."""
+    """Frozen; unknown keys, such as those of a later version, are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -56,13 +56,13 @@ class PatchManifest(Record):
 
 
 class Validated(Record):
-    """How a training was scored on its way.
+    """How a training was scored along the way.
 
     Attributes:
-        held_out_images: Of the training images, to validate on; 0 where that was done on the test split.
-        best_epoch: With the highest AP50, of those that were validated; ``best_AP50`` a fraction.
-        checkpoint: Which epoch's weights are the result.
-        seconds: That validation took.
+        held_out_images: Training images held out for validation; 0 if it was done on the test split.
+        best_epoch: The validated epoch with the highest AP50; ``best_AP50`` is a fraction.
+        checkpoint: The epoch whose weights are the result.
+        seconds: Time that validation took.
     """
 
     held_out_images: Count
@@ -186,7 +186,7 @@ class GalleryObject(Record):
 
     Attributes:
         corners: ``x1 y1 … x4 y4``, pixels of the picture's window.
-        difficult: Counts neither way.
+        difficult: Whether it counts neither way.
     """
 
     kind: str
@@ -198,9 +198,9 @@ class GalleryDetection(Record):
     """A detection, and what the evaluation made of it.
 
     Attributes:
-        corners: As those of objects.
+        corners: As for objects.
         verdict: ``right``, ``wrong``, or ``aside`` where it matches a difficult object.
-        object: The object that it is right about, a place among the picture's objects.
+        object: The object that it matches rightly, an index into the picture's objects.
     """
 
     kind: str
@@ -214,7 +214,7 @@ class GalleryImage(Record):
     """An image, or a window of a large one, with its objects and the detections in it.
 
     Attributes:
-        name: Of the image.
+        name: Name of the image.
         source: Hash of the image file (:func:`tiltbox.provenance.file_hash`).
         left, top, width, height: The window in pixels of the image.
         picture: A data URI of the window.
@@ -232,7 +232,7 @@ class GalleryImage(Record):
 
     @property
     def found(self) -> frozenset[int]:
-        """Places of the objects that a detection is right about."""
+        """Indices of the objects that a detection is right about."""
         return frozenset(each.object for each in self.detections if each.verdict == "right")
 
     @property
@@ -262,10 +262,10 @@ R = TypeVar("R", bound=Record)
 
 
 def read_record(kind: type[R], path: Path) -> R | None:
-    """Read a JSON file as ``kind``, or return None where there is no such file.
+    """Read a JSON file as ``kind``, or return None if it does not exist.
 
     Raises:
-        DataError: The file is no JSON, or a key is missing or of the wrong type.
+        DataError: The file is not JSON, or a key is missing or of the wrong type.
     """
     text = _text(path)
     if text is None:
@@ -275,7 +275,7 @@ def read_record(kind: type[R], path: Path) -> R | None:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}", f"is not valid JSON ({error.msg})", _again(path)) from None
     if not isinstance(content, dict):
-        raise DataError(path, "holds no keys", _again(path))
+        raise DataError(path, "contains no keys", _again(path))
     return _checked(kind, content, str(path))
 
 
@@ -287,10 +287,10 @@ def write_record(path: Path, record: Record) -> dict:
 
 
 def read_rows(kind: type[R], path: Path) -> tuple[R, ...]:
-    """Read a CSV file, each row as ``kind``, an empty cell as if it were not there; without the file no rows.
+    """Read a CSV file, each row as ``kind``; an empty cell counts as missing, a missing file has no rows.
 
     Raises:
-        DataError: A column is missing or a value is no number (with its line).
+        DataError: A column is missing or a value is not a number (with its line).
     """
     text = _text(path)
     if text is None:
@@ -299,7 +299,7 @@ def read_rows(kind: type[R], path: Path) -> tuple[R, ...]:
     for name, field in kind.model_fields.items():
         column = field.alias or name
         if field.is_required() and column not in (rows.fieldnames or ()):
-            raise DataError(f"{path}: {column}", "there is no such column", _again(path))
+            raise DataError(f"{path}: {column}", "column not found", _again(path))
     return tuple(_checked(kind, _filled(row), f"{path}:{number}") for number, row in enumerate(rows, start=2))
 
 
@@ -313,7 +313,7 @@ def _text(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
-        raise DataError(path, "is no UTF-8 text", _again(path)) from None
+        raise DataError(path, "is not valid UTF-8", _again(path)) from None
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
 
@@ -330,5 +330,5 @@ def _checked(kind: type[R], content: dict, where: str) -> R:
 
 
 def _again(path: Path | str) -> str:
-    """The remedy: the stage that writes a file is the folder it lies in."""
+    """The remedy: a file is in a folder named after the stage that writes it."""
     return f"run 'tiltbox {Path(path).parent.name}' again"

@@ -14,11 +14,11 @@ class Figure:
     """One figure of a detector.
 
     Attributes:
-        key: Of records and CSV files.
-        label, short: In tables, and where there is little room.
-        factor: What it is multiplied by to be shown.
-        decimals: As it is shown.
-        better: More of it, or less.
+        key: Its name in records and CSV files.
+        label, short: Its name in tables, and where there is little room.
+        factor: The factor by which it is multiplied to be shown.
+        decimals: Decimals that are shown.
+        better: Whether more of it is better, or less.
     """
 
     key: Key
@@ -29,7 +29,7 @@ class Figure:
     better: Literal["more", "less"]
 
     def text(self, value: float | None) -> str:
-        """As tables show it, a dash for what is not known.
+        """As tables show it, with a dash for what is not known.
 
         >>> ACCURACIES[1].text(0.75877), ANGLES[0].text(4.26), COSTS[0].text(4479830), COSTS[0].text(None)
         ('75.88', '4.3', '4.48', '–')

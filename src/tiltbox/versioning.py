@@ -1,4 +1,4 @@
-"""DVC: what Snakemake made is recorded in ``dvc.lock``, so that ``dvc repro`` does not have it made again."""
+"""DVC: what Snakemake made is recorded in ``dvc.lock``, so that ``dvc repro`` does not make it again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def record_results(dataset: str, gpus: int) -> None:
     ``configs/datasets``. A failure of DVC is a warning and does not fail the run.
 
     Args:
-        gpus: The number that trainings of the run may use.
+        gpus: The number of GPUs that trainings of the run may use.
     """
     if "DVC_ROOT" in os.environ or not _is_versioned():
         return
@@ -56,7 +56,7 @@ def name_own_folders(dataset: Dataset) -> None:
 
 
 def _complete(plan: Plan) -> bool:
-    """Whether all results are there, and what the plan says."""
+    """Whether all results exist and match the plan."""
     freshness = Freshness(plan)
     stages = ("train", "predict", "merge", *(["evaluate"] if plan.dataset.test_labelled else []))
     jobs = [(stage, run) for run in plan.runs for stage in stages]
@@ -73,6 +73,6 @@ def _commit(stages: Iterable[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = (line for line in done.stderr.splitlines() if line.startswith("ERROR: "))
-        reason = next(errors, "for no reason that it gave").removeprefix("ERROR: ")
-        remedy = "once that is put right, 'dvc repro' records them and runs no stage"
+        reason = next(errors, "DVC gave no reason").removeprefix("ERROR: ")
+        remedy = "fix that, then run 'dvc repro', which records them and runs no stage"
         log.warning("snakemake: results are not recorded in dvc.lock (%s); %s", reason, remedy)

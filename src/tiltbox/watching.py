@@ -1,6 +1,6 @@
-"""The progress of a running workflow: what each job does, how far it is, and when the run will finish.
+"""The progress of a running workflow: what each job does, how far it has come, when the run will finish.
 
-How far a stage is it says itself, in the last line of its log.
+Each stage reports its own progress in the last line of its log.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tiltbox.scores import ACCURACIES
 
 STATE = "status.json"  # in the folder of the dataset's logs: what `tiltbox status` reads
 SECONDS = 5  # between two states
-SILENT = 60  # seconds after which a run that left none is taken for killed
+SILENT = 60  # seconds without a new state after which a run counts as killed
 LEFT = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d) left")
 
 
 @dataclass
 class Job:
-    """One that is at work."""
+    """A job that is running."""
 
     stage: str
     run: str
@@ -50,22 +50,22 @@ class Job:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of a training; lines of a validation, which say how far that is, are passed over."""
+        """The time left of a training; progress lines of a validation are ignored."""
         return seconds_left(last_line(Path(self.log), "epoch ")) if self.log else None
 
 
 @dataclass
 class Run:
-    """What is known of a run of Snakemake; filled from its events."""
+    """What is known about a Snakemake run; filled from its events."""
 
     done: int = 0
     total: int = 0
-    trainings: int = 0  # that have not ended
+    trainings: int = 0  # trainings that have not ended
     jobs: dict[int, Job] = field(default_factory=dict)
-    lasted: list[float] = field(default_factory=list)  # trainings that have ended
+    lasted: list[float] = field(default_factory=list)  # durations of trainings that have ended
 
     def seconds_left(self) -> float | None:
-        """By the trainings alone, which take nearly all of the time; None before anything is known."""
+        """An estimate from the trainings, which take most of the time; None before anything is known."""
         at_work = [job for job in list(self.jobs.values()) if job.stage == "train"]
         known = {job.run: left for job in at_work if (left := job.seconds_left) is not None}
         now = time.time()
@@ -91,9 +91,9 @@ class Run:
 
 
 class Screen:
-    """Shows a run on a terminal, where what is at work stays at the bottom; elsewhere a line for each event.
+    """Shows a run: on a terminal with running jobs at the bottom, elsewhere with a line for each event.
 
-    What it shows is also left for ``tiltbox status``, in the logs.
+    It also writes the state to the logs, for ``tiltbox status``.
     """
 
     def __init__(self, run: Run, stream: TextIO, *, plain: bool = False) -> None:
@@ -130,7 +130,7 @@ class Screen:
         if log and len(Path(log).parts) > 2:
             self._places.add(Path(*Path(log).parts[:2]))
         if rule == "train" and not self._live:
-            self.say(f"{_clock()} {job.name} begins; {log} says how far it is")
+            self.say(f"{_clock()} {job.name} begins; its progress is in {log}")
         self._leave_state()
 
     def job_ends(self, number: int) -> None:
@@ -138,7 +138,7 @@ class Screen:
         if job is not None and job.stage == "train":
             self.run.trainings -= 1
             self.run.lasted.append(time.time() - job.begun)
-        if job is not None and job.log is not None:  # without a log it is a target alone
+        if job is not None and job.log is not None:  # without a log it is only a target
             lasted = timedelta(seconds=round(time.time() - job.begun))
             self.say(f"{_clock()} {job.name} done in {lasted}{_scores(job)}")
 
@@ -183,18 +183,18 @@ class Screen:
 
 
 def lines(state: Mapping) -> Iterator[str]:
-    """What is shown of a run, from its state: how far the whole is, then a line for each job at work."""
+    """The lines that show a run, from its state: overall progress, then a line for each running job."""
     left = state["seconds_left"]
     rest = f", about {_minutes(left)} left" if left is not None else ""
     yield f"{state['done']} of {state['total']} jobs done{rest}"
     jobs = [Job(**each) for each in state["jobs"]]
     width = max((len(job.name) for job in jobs), default=0)
     for job in jobs:
-        yield f"  {job.name:{width}}  {job.doing or 'at work for ' + _minutes(time.time() - job.begun)}"
+        yield f"  {job.name:{width}}  {job.doing or 'running for ' + _minutes(time.time() - job.begun)}"
 
 
 def read_states() -> dict[str, dict]:
-    """The states of the runs at work in this folder, by dataset; one that was killed says nothing."""
+    """The states of the active runs in this folder, by dataset; killed runs are left out."""
     found = {}
     for path in sorted(layout.LOGS.glob(f"*/{STATE}")):
         with suppress(OSError, ValueError):
@@ -203,7 +203,7 @@ def read_states() -> dict[str, dict]:
 
 
 def last_line(log: Path, beginning: str = "") -> str:
-    """The last line of a log that is not empty and begins so; what a progress bar overwrote is left out."""
+    """The last non-empty line of a log with this beginning, without what a progress bar overwrote."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
@@ -228,7 +228,7 @@ def seconds_left(line: str) -> float | None:
 
 
 def _scores(job: Job) -> str:
-    """Of an evaluation, from the file that it has written."""
+    """The scores of an evaluation, from the file that it wrote."""
     if job.stage != "evaluate":
         return ""
     dataset = Path(job.log).parts[1]

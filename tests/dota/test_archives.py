@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_in_it(tmp_path, kind):
     archive = packed(tmp_path / f"a.{kind}", {})
-    with pytest.raises(DataError, match=r"holds no \.txt file"):
+    with pytest.raises(DataError, match=r"contains no \.txt file"):
         unpack(archive, tmp_path / "out", LABELS)
 
 
@@ -122,14 +122,14 @@ def test_truncated(tmp_path, kind, share):
     whole = packed(tmp_path / f"a.{kind}", {f"P{i}.png": NOISE[i:] for i in range(3)})
     data = whole.read_bytes()
     whole.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DataError, match=r"truncated or corrupt|no complete zip or tar"):
+    with pytest.raises(DataError, match=r"truncated or corrupt|not a complete zip or tar"):
         unpack(whole, tmp_path / "out", IMAGES)
 
 
 def test_tar_cut_between_two_members(tmp_path):
     whole = packed(tmp_path / "a.tar", {"P0.png": b"a" * 512, "P1.png": b"b" * 512})
     whole.write_bytes(whole.read_bytes()[:1024])
-    with pytest.raises(DataError, match="no end mark"):
+    with pytest.raises(DataError, match="end marker is missing"):
         unpack(whole, tmp_path / "out", IMAGES)
 
 
@@ -139,7 +139,7 @@ def test_flipped_bits(tmp_path, kind):
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 0xFF
     archive.write_bytes(data)
-    with pytest.raises(DataError, match=r"truncated or corrupt|no complete zip or tar"):
+    with pytest.raises(DataError, match=r"truncated or corrupt|not a complete zip or tar"):
         unpack(archive, tmp_path / "out", IMAGES)
 
 
@@ -156,7 +156,7 @@ def test_encrypted(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html></html>", b"Rar!\x1a\x07\x00" + NOISE])
 def test_no_archive(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.zip: is no complete zip or tar archive; delete it and run"):
+    with pytest.raises(DataError, match=r"a\.zip: is not a complete zip or tar archive; delete it and run"):
         unpack(tmp_path / "a.zip", tmp_path / "out", IMAGES)
     assert not is_archive(tmp_path / "a.zip")
 
@@ -173,7 +173,7 @@ def test_missing(tmp_path, name):
 
 
 def refuse(number: int, name: str):
-    """``open`` as it is for all files but those of that name."""
+    """``open``, unchanged for all files except those with that name."""
 
     def opened(path, *rest, **options):
         if Path(path).name == name:

@@ -115,7 +115,7 @@ def test_row_groups_with_dictionaries_of_their_own(tmp_path):
     assert [read.class_names[label] for label in read.label] == ["a", "b", "b", "c"]
 
 
-def test_other_columns_and_another_order_do_no_harm(tmp_path):
+def test_other_columns_and_another_order_do_not_matter(tmp_path):
     table = some_table(extra=pa.array([1, 2]))
     pq.write_table(table.select(sorted(table.column_names)), tmp_path / "d.parquet")
     assert len(read_detections(tmp_path / "d.parquet")) == 2
@@ -133,9 +133,9 @@ def test_other_columns_and_another_order_do_no_harm(tmp_path):
         ({"image": pa.array([1, 2])}, "column 'image': has the type int64, not string"),
         ({"score": pa.array([1, None], pa.float32())}, "column 'score': has 1 missing values"),
         ({"class": pa.array([None, "ship"]).dictionary_encode()}, "column 'class': has 1 missing values"),
-        ({"image": pa.array(["a", "P 1"])}, "column 'image': the name 'P 1' is empty or holds a blank"),
-        ({"image": pa.array(["a", "b\u2003c\n"])}, "column 'image': the name 'b.*c.n' is empty or holds"),
-        ({"image": pa.array(["a", ""])}, "column 'image': the name '' is empty or holds a blank"),
+        ({"image": pa.array(["a", "P 1"])}, "column 'image': the name 'P 1' is empty or contains whitespace"),
+        ({"image": pa.array(["a", "b\u2003c\n"])}, "column 'image': the name 'b.*c.n' is empty or contains"),
+        ({"image": pa.array(["a", ""])}, "column 'image': the name '' is empty or contains whitespace"),
     ],
 )
 def test_bad_columns(tmp_path, changes, message):
@@ -162,5 +162,5 @@ def test_a_truncated_file(tmp_path):
 
 def test_no_file(tmp_path):
     for path in (tmp_path / "none.parquet", tmp_path):
-        with pytest.raises(DataError, match="there is no such file"):
+        with pytest.raises(DataError, match="file not found"):
             read_detections(path)

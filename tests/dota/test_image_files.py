@@ -45,7 +45,7 @@ def test_two_images_of_one_name(tmp_path):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="folder not found"):
         list_images(tmp_path / "images")
 
 

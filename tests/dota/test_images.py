@@ -35,7 +35,7 @@ def test_jpeg(tmp_path, photo):
     assert image_size(path) == (40, 30)
 
 
-def test_blanks_and_other_letters_in_the_path(tmp_path, photo):
+def test_spaces_and_other_letters_in_the_path(tmp_path, photo):
     path = tmp_path / "Köln 東京.png"
     write_png(path, photo)
     assert np.array_equal(read_image(path), photo)
@@ -96,7 +96,7 @@ def test_truncated(tmp_path, photo, extension, share, capfd):
     assert capfd.readouterr() == ("", ""), "nobody tells more than the error"
 
 
-def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path, photo):
+def test_bytes_after_the_end_of_a_jpeg_do_not_matter(tmp_path, photo):
     cv2.imwrite(str(tmp_path / "a.jpg"), photo)
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "b.jpg").write_bytes(data + bytes(100))
@@ -139,7 +139,7 @@ def test_another_kind_of_image_by_the_name_of_a_png(tmp_path, photo):
 
 
 def announced(width: int, height: int) -> bytes:
-    """A PNG that says how large it is, and has no pixels."""
+    """A PNG that gives its size but has no pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
     parts = [struct.pack(">I4s", len(c), k) + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
@@ -157,7 +157,7 @@ def test_no_number_of_pixels_is_too_large(tmp_path, side):
 def test_sides_beyond_those_that_opencv_reads(tmp_path):
     header = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 2**20 + 1, 1, 1, 24, 0, 0, 0, 0, 0, 0)
     (tmp_path / "a.bmp").write_bytes(header)
-    with pytest.raises(DataError, match=r"a\.bmp: is more than OpenCV reads \(.*WIDTH.*\); cut it"):
+    with pytest.raises(DataError, match=r"a\.bmp: is larger than OpenCV can read \(.*WIDTH.*\); cut it"):
         read_image(tmp_path / "a.bmp")
 
 

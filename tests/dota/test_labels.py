@@ -127,7 +127,7 @@ def test_the_largest_coordinates(tmp_path):
     ],
 )
 def test_no_text(tmp_path, content, line):
-    with pytest.raises(DataError, match=f"P0001.txt:{line}: is no UTF-8 text"):
+    with pytest.raises(DataError, match=f"P0001.txt:{line}: is not valid UTF-8"):
         labels_of(tmp_path, content)
 
 
@@ -136,7 +136,7 @@ def test_label_files_of_a_folder(tmp_path):
     for name in ("P2.txt", "P1.TXT", "._P1.txt", "notes.md"):
         (tmp_path / name).touch()
     assert [path.name for path in list_labels(tmp_path)] == ["P1.TXT", "P2.txt"]
-    with pytest.raises(DataError, match="there is no such folder"):
+    with pytest.raises(DataError, match="folder not found"):
         list_labels(tmp_path / "none")
 
 

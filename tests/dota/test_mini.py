@@ -20,10 +20,10 @@ from tiltbox.dota.mini.terrain import GROUNDS, ground
 from tiltbox.files import MARK
 from tiltbox.settings.datasets import Render
 
-# One image of every theme; they change only if the set is changed, and then its trained figures do too.
+# One image of every theme; they change only if the set changes, and then so do all measured figures.
 PIXELS = [0x3022C55B, 0x8236B160, 0x2630CEFE, 0xB6BC1B0B, 0xB9687295, 0x2111A705]
 LABELS = 0x2080A122
-EMPTY = 15  # the first scene without an object
+EMPTY = 15  # the first scene without objects
 SMALLEST = 128  # the least size that settings accept
 
 
@@ -127,7 +127,7 @@ def test_round_things_have_upright_boxes(scenes):
 @pytest.mark.parametrize("name", DOTA_V1_CLASSES)
 @pytest.mark.parametrize("angle", [-90, 0, 33, 218])
 def test_boxes_are_tight(name, angle):
-    """The painted pixels reach within a pixel of all four sides of the box, and not beyond."""
+    """The painted pixels come within a pixel of all four sides of the box, but do not cross them."""
     length = SHAPES[name].length[1]
     pose = Pose(40.3, 39.8, angle, length, round(length * SHAPES[name].aspect, 1))
     canvas = Canvas(np.full((80, 80, 3), 1, np.uint8))

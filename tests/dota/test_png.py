@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiltbox.dota import png
 from tiltbox.dota.images import read_image, write_png
 
-EXTRAS = {  # what libpng warns of
+EXTRAS = {  # what libpng warns about
     b"iCCP": b"sRGB\0\0" + zlib.compress(bytes(200)),
     b"gAMA": bytes(4),
     b"cHRM": bytes(32),
@@ -84,7 +84,7 @@ def loud_opencv():
     cv2.setLogLevel(before)
 
 
-def test_large_images_are_read_without_a_word(tmp_path, capfd, loud_opencv):
+def test_large_images_are_read_silently(tmp_path, capfd, loud_opencv):
     noise = np.random.default_rng(0).integers(0, 256, (1700, 1700, 3), dtype=np.uint8)  # 8.7 MB
     write_png(tmp_path / "a.png", noise)
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), noise)
@@ -96,12 +96,12 @@ def test_large_images_are_read_without_a_word(tmp_path, capfd, loud_opencv):
 
 @pytest.fixture
 def any_size(monkeypatch):
-    """The compiled way for small images, too."""
+    """Use the compiled code for small images, too."""
     monkeypatch.setattr(png, "LARGE", 1)
 
 
 def filtered(image: np.ndarray, filters: list[int]) -> bytes:
-    """The rows of an RGB image as PNG's specification has them, for any choice of filters."""
+    """The rows of an RGB image by the specification of PNG, for any choice of filters."""
     rows, above = [], np.zeros_like(image[0], dtype=int)
     for line, kind in zip(image.astype(int), filters, strict=True):
         left, corner = (np.vstack([np.zeros((1, 3), int), part[:-1]]) for part in (line, above))
@@ -115,7 +115,7 @@ def filtered(image: np.ndarray, filters: list[int]) -> bytes:
 
 
 def packed(header: tuple, pixels: bytes, size: int = 10**9, extra: tuple = ()) -> bytes:
-    """A file whose pixels are spread over chunks of some size."""
+    """A file with its pixels spread over chunks of some size."""
     pieces = [pixels[i : i + size] for i in range(0, len(pixels), size)]
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", *header)), *extra, *((b"IDAT", piece) for piece in pieces)]
     return png.SIGNATURE + b"".join(chunk(*each) for each in [*chunks, (b"IEND", b"")])
@@ -124,7 +124,7 @@ def packed(header: tuple, pixels: bytes, size: int = 10**9, extra: tuple = ()) -
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(1, 9), st.integers(0, 9))
 def test_any_filters(filters, width, seed):
     image = np.random.default_rng(seed).integers(0, 256, (len(filters), width, 3), dtype=np.uint8)
-    image //= np.uint8(seed % 3 * 40 + 1)  # ties among the guesses are rare where values are spread
+    image //= np.uint8(seed % 3 * 40 + 1)  # guesses rarely tie if values are spread out
     data = packed((width, len(filters), 8, 2, 0, 0, 0), zlib.compress(filtered(image, filters)), 7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(png, "LARGE", 1)
@@ -144,7 +144,7 @@ def test_pieces_of_any_size(monkeypatch, any_size, piece, height):
     assert np.array_equal(png.read_large_rgb(data), image[..., ::-1])
 
 
-def test_colours_for_screens_of_few_and_notes_do_no_harm(any_size, image):
+def test_suggested_palettes_and_notes_do_not_matter(any_size, image):
     content = zlib.compress(filtered(image, [1] * 9))
     for extra in [(b"PLTE", bytes(6))], [(b"tRNS", bytes(6))], [(b"tEXt", b"a\0b")]:
         data = packed((7, 9, 8, 2, 0, 0, 0), content, extra=extra)

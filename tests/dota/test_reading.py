@@ -20,12 +20,12 @@ def test_files_are_sorted_and_others_passed_over(tmp_path):
 def test_two_of_one_name(tmp_path):
     for name in ("a.txt", "a.TXT"):
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match=f"{tmp_path}: holds more than one label file named 'a'; keep one"):
+    with pytest.raises(DataError, match=f"{tmp_path}: contains more than one label file named 'a'; keep one"):
         list_files(tmp_path, (".txt",), "label file")
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(DataError, match="there is no such folder; check the path"):
+    with pytest.raises(DataError, match="folder not found; check the path"):
         list_files(tmp_path / "none", (".txt",), "label file")
 
 
@@ -53,8 +53,8 @@ def test_text(content, text):
         (b"one\ncut \xc3", 2),
     ],
 )
-def test_the_line_that_is_no_text_is_named(content, line):
-    with pytest.raises(DataError, match=f"^P1.txt:{line}: is no UTF-8 text; save the file as UTF-8$"):
+def test_the_line_that_is_not_text_is_named(content, line):
+    with pytest.raises(DataError, match=f"^P1.txt:{line}: is not valid UTF-8; save the file as UTF-8$"):
         decoded(content, "P1.txt")
 
 

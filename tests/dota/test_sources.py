@@ -28,16 +28,16 @@ def refuses(message: str, *folders: Path, classes: tuple[str, ...] | None = None
 
 
 def test_no_folders():
-    refuses("sources: there is no image; give folders with images/")
+    refuses("sources: no images found; give folders with images/")
 
 
 def test_no_images(tmp_path):
     (tmp_path / "images").mkdir()
-    refuses(f"{tmp_path}: there is no image", tmp_path)
+    refuses(f"{tmp_path}: no images found", tmp_path)
 
 
 def test_no_folder_of_images(tmp_path):
-    refuses("images: there is no such folder", tmp_path)
+    refuses("images: folder not found", tmp_path)
 
 
 def test_images_and_labels(tmp_path):
@@ -62,16 +62,16 @@ def test_image_without_label_file(tmp_path, missing):
     for number in range(missing):
         add(tmp_path, f"Q{number}", labels=None)
     listed = "Q0, Q1, Q2 and 2 more" if missing == 5 else "Q0"
-    refuses(f"labelTxt: there is no label file for the image {listed};", tmp_path)
+    refuses(f"labelTxt: no label file for image {listed};", tmp_path)
 
 
 def test_label_file_without_image(tmp_path):
     (add(tmp_path, "P1") / "labelTxt/P7.txt").touch()
-    refuses("images: there is no image for the label file P7;", tmp_path)
+    refuses("images: no image for label file P7;", tmp_path)
 
 
 def test_hidden_label_files_are_passed_over(tmp_path):
-    """As macOS makes them."""
+    """Such files are made by macOS."""
     (add(tmp_path, "P1") / "labelTxt/._P1.txt").touch()
     assert len(read_sources([tmp_path])) == 1
 
@@ -83,7 +83,7 @@ def test_extension_in_capitals(tmp_path):
 
 def test_label_folder_of_another_name(tmp_path):
     (add(tmp_path, "P1", labels=None) / "labelTxt-v1.0").mkdir()
-    refuses("holds labelTxt-v1.0/ but no labelTxt/", tmp_path)
+    refuses("contains labelTxt-v1.0/ but no labelTxt/", tmp_path)
 
 
 def test_only_some_folders_with_labels(tmp_path):
@@ -108,8 +108,8 @@ def test_unknown_class(tmp_path):
     refuses(r"P1\.txt:1: unknown class 'ship'", add(tmp_path, "P1"), classes=("plane",))
 
 
-def test_blank_in_an_image_name(tmp_path):
-    refuses(r"P 2\.png: has a blank in its name", add(tmp_path, "P 2"))
+def test_whitespace_in_an_image_name(tmp_path):
+    refuses(r"P 2\.png: has whitespace in its name", add(tmp_path, "P 2"))
 
 
 def test_label_files_of_no_image(tmp_path):
@@ -126,6 +126,6 @@ def test_label_files_in_the_order_of_the_images(tmp_path):
     ("labels", "said"), [("0.1 0.1 0.5 0.1 0.5 0.9 0.1 0.9 ship 0\n", True), (SHIP, False), ("", False)]
 )
 def test_labels_that_look_normalised(tmp_path, caplog, labels, said):
-    """As other tools write them, but for the format."""
+    """Other tools write such coordinates, though in other formats."""
     read_sources([add(tmp_path / "train", "P1", labels)])
-    assert any("lie between 0 and 1" in message for message in caplog.messages) == said
+    assert any("are between 0 and 1" in message for message in caplog.messages) == said

@@ -1,4 +1,4 @@
-"""Fast reading and writing of Task1 lines against the plain way, line by line."""
+"""Fast reading and writing of Task1 lines, compared with the simple way, line by line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def line(name: str, *numbers: object) -> str:
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), *[number] * 9), min_size=1, max_size=5))
 def test_reading(rows):
-    """Whatever Python writes as a number is read as the same one."""
+    """Every number is read as Python wrote it."""
     text = "".join(line(*row) for row in rows)
     fast, plain = parse_plain(text.encode()), _parse_any(text, "x")
     assert [fast.names[index] for index in fast.image] == [row[0] for row in rows]
@@ -35,7 +35,7 @@ def test_reading(rows):
 )
 @pytest.mark.parametrize("digits", ["0.1234567890123456789", "123456789012345678901", "0.30000000000000004"])
 def test_spellings_of_numbers(word, digits):
-    """Read fast or not, they come to the same."""
+    """Fast and slow reading give the same result."""
     content = line("P1", word, digits, *range(7)).encode()
     found = parse_task1(content, "x")
     expected = _parse_any(content.decode(), "x").numbers[0]
@@ -56,7 +56,7 @@ def test_spellings_of_numbers(word, digits):
         b"P1 0.5 1 2 3 4 5 6 7\n",
         b"P1 0x1 1 2 3 4 5 6 7 8\n",
         b"P1 0.5 1 2 3 4 5 6 7 8\rP2 0.5 1 2 3 4 5 6 7 8\n",
-        "P\u00a01 0.5 1 2 3 4 5 6 7 8\n".encode(),  # which str.split takes for a blank
+        "P\u00a01 0.5 1 2 3 4 5 6 7 8\n".encode(),  # str.split takes it for whitespace
         b"P\xff 0.5 1 2 3 4 5 6 7 8\n",
         b'"P1" 0.5 1 2 3 4 5 6 7 "8"\n',
     ],
@@ -73,7 +73,7 @@ def test_blank_lines_count():
 
 
 def test_many_blocks(monkeypatch):
-    """Arrow reads in blocks, each with names of its own."""
+    """Arrow reads in blocks, each with its own names."""
     rows = [line(f"P{number % 700}", *range(number, number + 9)) for number in range(40_000)]
     found = parse_plain("".join(rows).encode())
     assert [found.names[index] for index in found.image[::999]] == [
@@ -93,7 +93,7 @@ def test_writing(rows):
     found = b"".join(format_rows(part.names, part.image, part.scores, part.qboxes))
     scaled = np.rint(numbers * [1e9, *[100.0] * 8])
     assert found == _formatted(part.names, part.image, scaled)
-    # Within one in the last place of how Python writes the number itself: ties may go the other way.
+    # Within one unit in the last place of Python's own formatting: ties may round the other way.
     for words, row in zip(found.decode().splitlines(), rows, strict=True):
         name, score, *corners = words.split()
         assert name == row[0] and abs(float(score) - row[1]) <= 0.6e-9

@@ -1,4 +1,4 @@
-"""TIFF files that no library at hand writes, put together from the specification (TIFF 6.0, BigTIFF)."""
+"""TIFF files that no available library writes, built from the specification (TIFF 6.0, BigTIFF)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tiff_file(
     if channels in (2, 4, 5):
         values[338] = [0] * (channels - 3 if channels > 3 else 1)
     values |= {int(name[1:]): [value] for name, value in tags.items()}
-    behind = start + sum(map(len, data))  # where values lie that have no room in their entry
+    behind = start + sum(map(len, data))  # where values are that do not fit into their entry
     extra, entries = b"", []
     for tag, numbers in sorted(values.items()):
         letter, code = ("I", 4) if tag in (273, 279) else ("H", 3)
@@ -71,7 +71,7 @@ def test_cut_anywhere(form, cut):
     assert tiff.as_stored(data) in (data, tiff_file(PIXELS, t274=1, **form)[:-cut])
 
 
-def test_values_beyond_the_end_are_none():
+def test_values_beyond_the_end_are_missing():
     data = tiff_file(PIXELS)
     bits = tiff.read_tags(data).places[tiff.BITS].start
     astray = data.replace(struct.pack("<I", bits), struct.pack("<I", len(data)))
@@ -147,7 +147,7 @@ LARGE = np.random.default_rng(1).integers(0, 256, (48, 80, 6), dtype=np.uint8)
     ids=lambda way: "-".join(map(str, way.values())) or "plain",
 )
 def test_the_first_three_bands_as_they_are_stored(tmp_path, layout, meaning, dtype, bands, extra, way):
-    """As GIS tools write them, whatever the bands are called and the fourth one is taken for."""
+    """GIS tools write such files, whatever they call the bands and whatever the fourth one is taken for."""
     pixels = LARGE[..., :bands].astype(dtype) * (257 if dtype == np.uint16 else 1)
     stored = pixels if layout == "contig" else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     extras = {"extrasamples": [extra] * (bands - 3)} if extra and meaning == "rgb" else {}
@@ -166,7 +166,7 @@ def test_one_band_is_grey(tmp_path, dtype, meaning):
 
 
 @pytest.mark.parametrize("meaning", ["cielab", "separated", "cfa"])
-def test_colours_that_are_no_rgb(tmp_path, meaning):
+def test_colours_that_are_not_rgb(tmp_path, meaning):
     pixels = LARGE[..., 0] if meaning == "cfa" else LARGE[..., : 4 if meaning == "separated" else 3]
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=meaning)
     with pytest.raises(DataError, match=r"a\.tif: has .*, not grey values or RGB; convert it"):

@@ -23,7 +23,7 @@ PAGE = b"\n<!DOCTYPE html><html><body>Google Drive can't scan this file for viru
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT in whatever way a test asks for."""
+    """Serves CONTENT in the way that a test asks for."""
 
     daemon_threads = True
 
@@ -35,14 +35,14 @@ class Server(ThreadingHTTPServer):
         self.redirect: str | None = None
         self.ranges = True  # whether Range is honoured
         self.announce = True  # whether Content-Length is sent
-        self.wrong_start = 0  # where a resumed answer starts, off what was asked for
-        self.limit: int | None = None  # how many bytes a resumed answer holds at most
+        self.wrong_start = 0  # offset of the start of a resumed answer from what was asked for
+        self.limit: int | None = None  # the largest number of bytes in a resumed answer
         self.breaks: list[int] = []  # bytes after which the next answers break off
         self.requests: list[str | None] = []  # the Range header of each
         self.asked: list[dict[str, str]] = []  # all headers of each
 
     def handle_error(self, *_):
-        """Whoever refuses an answer does not wait for its end."""
+        """A client that refuses an answer does not wait for its end."""
 
     def url(self, name: str = "a.zip") -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
@@ -104,7 +104,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch) -> list[float]:
-    """How long was waited, in words: nobody has that much time."""
+    """Record the waiting times instead of waiting."""
     slept: list[float] = []
     monkeypatch.setattr(module.time, "sleep", slept.append)
     return slept
@@ -130,7 +130,7 @@ def test_fetches(server, tmp_path, checksum, announce):
 
 
 @pytest.mark.parametrize("checksum", [None, MD5])
-def test_what_is_there_is_not_fetched_again(server, tmp_path, checksum):
+def test_existing_files_are_not_downloaded_again(server, tmp_path, checksum):
     (tmp_path / "a.zip").write_bytes(CONTENT)
     transfer(server.url(), tmp_path / "a.zip", checksum=checksum)
     assert server.requests == []
@@ -168,7 +168,7 @@ def test_resumes_the_part_of_an_earlier_call(server, tmp_path):
     assert server.requests == ["bytes=1000-"]
 
 
-def test_goes_on_where_the_server_gives_a_piece_at_a_time(server, tmp_path):
+def test_resumes_if_the_server_gives_a_piece_at_a_time(server, tmp_path):
     server.limit = 700_000
     (tmp_path / "a.zip.part").write_bytes(CONTENT[:1000])
     transfer(server.url(), tmp_path / "a.zip", checksum=MD5)
@@ -176,7 +176,7 @@ def test_goes_on_where_the_server_gives_a_piece_at_a_time(server, tmp_path):
 
 
 def begun(folder, content: bytes, version: str | None = '"1"') -> None:
-    """What an earlier call has left."""
+    """The files that an earlier call left."""
     (folder / "a.zip.part").write_bytes(content)
     if version:
         (folder / "a.zip.part-version").write_text(version)
@@ -206,9 +206,9 @@ def test_part_as_long_as_the_file_or_longer(server, tmp_path, part, checksum):
 @pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
 @pytest.mark.parametrize("honest", [True, False])
 def test_resumes_the_same_version_only(server, tmp_path, name, honest):
-    """Also where the server does not know If-Range, but tells what it sends."""
+    """This also holds if the server does not know If-Range, but says what it sends."""
     server.headers, server.honest, server.breaks = {name: '"1"'}, honest, [1_000_000] + [0] * module.ATTEMPTS
-    with pytest.raises(DataError, match="it goes on where it stopped"):
+    with pytest.raises(DataError, match="it resumes where it stopped"):
         transfer(server.url(), tmp_path / "a.zip")
     server.breaks, server.content, server.headers = [], CONTENT[::-1], {name: '"2"'}
     assert transfer(server.url(), tmp_path / "a.zip").read_bytes() == CONTENT[::-1]
@@ -415,7 +415,7 @@ def test_schemes_of_others(tmp_path, source):
 
 @pytest.mark.parametrize("scheme", ["", "file://", "FILE://localhost"])
 @pytest.mark.parametrize("name", ["a.zip", "with blank.zip"])
-def test_local_file_is_used_where_it_lies(tmp_path, scheme, name):
+def test_local_file_is_used_in_place(tmp_path, scheme, name):
     path = tmp_path / name
     path.write_bytes(CONTENT)
     source = f"{scheme}{path}".replace(" ", "%20" if scheme else " ")
@@ -435,5 +435,5 @@ def test_wrong_local_file_is_refused_and_kept(tmp_path, content, problem):
 
 
 def test_missing_local_file(tmp_path):
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match="file not found"):
         transfer(tmp_path / "a.zip", tmp_path / "b.zip")

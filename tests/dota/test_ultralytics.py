@@ -48,7 +48,7 @@ def test_predictions(tmp_path):
 
 
 def test_images_whose_names_are_numbers(tmp_path):
-    """Their image_id has lost its zeros; older versions wrote no file_name."""
+    """The image_id has lost its zeros; older versions did not write file_name."""
     rows = prediction(image_id=7, file_name="0007.jpg"), prediction(image_id=7, file_name=None)
     assert read_results(written(tmp_path, *rows), DOTA_V1_CLASSES)["ship"].images == ["0007", "7"]
 
@@ -78,11 +78,11 @@ def test_names_of_a_data_file(tmp_path, text):
     ("text", "problem"),
     [
         ("names: {0: boat}", "unknown class 'boat'"),
-        ("train: images", "holds no list of names"),
-        ("[1, 2]", "holds no list of names"),
-        ("names: {1: ship}", "holds no list of names"),
-        ("a: [", "holds no list of names"),
-        ("names: [2024-99-99]", "holds no list of names"),
+        ("train: images", "contains no list of names"),
+        ("[1, 2]", "contains no list of names"),
+        ("names: {1: ship}", "contains no list of names"),
+        ("a: [", "contains no list of names"),
+        ("names: [2024-99-99]", "contains no list of names"),
     ],
 )
 def test_malformed_data_files(tmp_path, text, problem):
@@ -97,15 +97,15 @@ def test_malformed_data_files(tmp_path, text, problem):
         (prediction(16), r"prediction 2: is of category 16, but there are 15; .* --names"),
         (prediction(0), r"is of category 0: they count from 1, .* 8\.3\.60 or newer"),
         (prediction(category=2.5), "is of category 2.5, but"),
-        (prediction(category=True), "has no right .*True is no number"),
-        (prediction(score=10**400), "has no right"),
-        (prediction(poly="12345678"), "has no right"),
-        (prediction(poly=["1_0"] * 8), "has no right"),
-        (prediction(file_name="\ud800.png"), "has no right"),
+        (prediction(category=True), "has no valid .*True is not a number"),
+        (prediction(score=10**400), "has no valid"),
+        (prediction(poly="12345678"), "has no valid"),
+        (prediction(poly=["1_0"] * 8), "has no valid"),
+        (prediction(file_name="\ud800.png"), "has no valid"),
         (prediction(poly=[1, 2]), "has a poly of 2 numbers"),
-        (prediction(poly=None), "has no right category_id, score, poly and image_id"),
-        (prediction(score="high"), "has no right"),
-        (7, "has no right"),
+        (prediction(poly=None), "has no valid category_id, score, poly and image_id"),
+        (prediction(score="high"), "has no valid"),
+        (7, "has no valid"),
     ],
 )
 def test_malformed_predictions(tmp_path, row, problem):
@@ -116,5 +116,5 @@ def test_malformed_predictions(tmp_path, row, problem):
 @pytest.mark.parametrize("text", ["{}", "[1", "", "[" * 100_000])
 def test_other_json(tmp_path, text):
     (tmp_path / "predictions.json").write_text(text)
-    with pytest.raises(DataError, match=r"predictions\.json: is no "):
+    with pytest.raises(DataError, match=r"predictions\.json: is not (a|valid)"):
         read_results(tmp_path / "predictions.json", DOTA_V1_CLASSES)

@@ -24,7 +24,7 @@ from tiltbox.geometry import kernels
 
 SAMPLE = Path(__file__).resolve().parents[2] / "../shared/dota-sample"
 SQUARE = [0.0, 0, 10, 0, 10, 10, 0, 10]
-BOW_TIE = [0.0, 0, 10, 10, 10, 0, 0, 10]  # the square with two corners exchanged
+BOW_TIE = [0.0, 0, 10, 10, 10, 0, 0, 10]  # the square with two corners swapped
 
 
 def ships(*qboxes, difficult=0) -> Labels:
@@ -51,7 +51,7 @@ def test_window_starts_counted_by_hand(width, height, starts):
 
 @pytest.mark.parametrize("overlap", [0, 3, 9])
 @pytest.mark.parametrize("length", range(1, 45))
-def test_every_pixel_is_covered_once_and_no_window_is_there_twice(length, overlap):
+def test_every_pixel_is_covered_and_no_window_occurs_twice(length, overlap):
     windows = sliding_windows(length, 5, 10, overlap)
     assert len(set(windows)) == len(windows)
     covered = np.zeros(max(length, 10), bool)
@@ -74,7 +74,7 @@ def test_scales_are_rounded_down():
         (2048, 1228, {1024, 682}),  # 0.5996 of it
         (900, 700, {1024, 682}),  # 0.6008 of the middle one
         (900, 600, {682}),
-        (100, 100, {682}),  # none is filled enough, the smallest window is filled best
+        (100, 100, {682}),  # none is filled enough; the smallest window is filled best
     ],
 )
 def test_scales_that_the_image_does_not_fill_are_left_out(width, height, sizes):
@@ -95,7 +95,7 @@ def test_one_scale_always_stays(width, height):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rates": ()}, "rates: there is no rate; give at least one"),
+        ({"rates": ()}, "rates: no rate is given; give at least one"),
         ({"rates": (1.0, 0.5, 1)}, "rates: rate 1.0 is given twice; remove one"),
         ({"rates": (0.0,)}, "rates: rate 0.0 is not above 0"),
         ({"rates": (-1.0,)}, "rates: rate -1.0 is not above 0"),
@@ -109,9 +109,9 @@ def test_one_scale_always_stays(width, height):
         ({"overlap": 1024}, "overlap: overlap 1024 makes windows of 1024 pixels share 1024; give one from 0"),
         ({"overlap": 1023, "rates": (1.5,)}, "overlap: overlap 1023 makes windows of 682 pixels share 682"),
         ({"overlap": -1}, "overlap: overlap -1 makes windows of 1024 pixels share -1"),
-        ({"iof": 0}, "iof: iof 0 is no share; give one above 0, at most 1"),
-        ({"iof": 1.1}, "iof: iof 1.1 is no share"),
-        ({"iof": float("nan")}, "iof: iof nan is no share"),
+        ({"iof": 0}, "iof: iof 0 is out of range; give a share above 0 and at most 1"),
+        ({"iof": 1.1}, "iof: iof 1.1 is out of range"),
+        ({"iof": float("nan")}, "iof: iof nan is out of range"),
     ],
 )
 def test_impossible_cuttings(changes, message):
@@ -141,7 +141,7 @@ def test_no_objects():
         ((-5, -5, 20, 20), 1),
         ((0, 0, 7, 10), 0.7),
         ((5, 5, 15, 15), 0.25),
-        ((2, 3, 4, 5), 0.04),  # the window lies in the object
+        ((2, 3, 4, 5), 0.04),  # the window is inside the object
         ((10, 0, 20, 10), 0),  # they share a side
         ((20, 20, 30, 30), 0),
     ],
@@ -193,7 +193,7 @@ def test_object_without_area_is_in_no_window(qbox):
 
 
 def test_objects_without_area_far_from_the_origin():
-    """Products of coordinates as they are would round to more than the least area."""
+    """Products of unshifted coordinates would have rounding errors above the least area."""
     rng = np.random.default_rng(0)
     starts, ways = rng.uniform(5e4, 1e6, (100, 1, 2)), rng.uniform(-300, 300, (100, 1, 2))
     flat = starts + ways * np.array([0, 0.3, 1, 0.6])[:, None]
@@ -218,7 +218,7 @@ def test_objects_elsewhere_are_in_no_window_however_little_is_asked_for():
 
 @pytest.mark.parametrize("iof", [1e-9, 0.3, 0.7, 1])
 def test_objects_near_the_window_decide(monkeypatch, iof):
-    """What each window keeps is what all objects, looked at one by one, leave it; few are looked at."""
+    """Each window keeps the same as if all objects were checked one by one, though only few are checked."""
     rng = np.random.default_rng(0)
     centres, sizes = rng.uniform(0, 1000, (2000, 1, 2)), 10 ** rng.uniform(0, 3, (2000, 1, 1))
     labels = ships(*(centres + sizes * rng.uniform(-1, 1, (2000, 4, 2))).reshape(-1, 8).round(1))

@@ -1,4 +1,4 @@
-"""Archives against the readers of others."""
+"""Archives, checked with other readers."""
 
 from __future__ import annotations
 

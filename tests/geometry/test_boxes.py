@@ -103,7 +103,7 @@ def test_le90_names_the_same_box(theta, sides):
         ((0, 0, 0, 2, 4, 2, 4, 0), 8),
         ((0, 0, 4, 0, 0, 3), 6),
         ((0, 0, 4, 0, 1, 1, 0, 4), 4),  # with a dent
-        ((0, 0, 4, 0, 0, 2, 4, 2), 0),  # crossed: one half less the other
+        ((0, 0, 4, 0, 0, 2, 4, 2), 0),  # crossed: one half minus the other
         ((1, 1, 1, 1, 1, 1, 1, 1), 0),
     ],
 )

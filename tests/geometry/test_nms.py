@@ -81,7 +81,7 @@ def test_as_brute_force(threshold, count, width, sides):
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1])
 def test_boxes_of_very_different_sizes(threshold):
-    """From 1 to 4,000 pixels, thin ones too: the small and the large meet in all levels of the grid."""
+    """From 1 to 4,000 pixels, including thin ones: small and large boxes meet in all levels of the grid."""
     rng = np.random.default_rng(5)
     rboxes = np.c_[
         rng.uniform(0, 900, (300, 2)), 10 ** rng.uniform(0, 3.6, (300, 2)), rng.uniform(-4, 4, 300)
@@ -92,7 +92,7 @@ def test_boxes_of_very_different_sizes(threshold):
 
 @pytest.mark.parametrize("away", [(1e7, 0), (0, -1e7), (3e11, 2e11), (1e90, 1e90)])
 def test_boxes_far_from_the_others(away):
-    """The grid of the cells repeats over the scene; boxes that share a cell need not lie near each other."""
+    """The grid repeats over the scene, so boxes that share a cell need not be near each other."""
     qboxes = scene(4, 300, 300, (5, 40))
     far = scene(5, 6, 0, (5, 40)) + np.tile(away, 4)
     scores = np.random.default_rng(1).random(306)
@@ -105,7 +105,7 @@ def test_boxes_far_from_the_others(away):
 
 @pytest.mark.parametrize("origin", [2.0**40, 2.0**50, 2.0**52])
 def test_coordinates_that_are_large(origin):
-    """Boxes with odd sides overlap by a pixel, and that is all that their coordinates can tell."""
+    """Boxes with odd sides overlap by a pixel, which is the resolution of their coordinates."""
     side = np.array([0, 0, 1, 0, 1, 1, 0, 1])
     here = origin + 7 * side
     boxes = [here, *[here] * 300, here + np.tile((6, 0), 4), here + np.tile((0, 6), 4)]
@@ -140,7 +140,7 @@ def test_a_dropped_box_drops_none():
     assert nms_quads(chain, [0.9, 0.8, 0.7], 0.1).tolist() == [0, 2]
 
 
-def test_boxes_without_area_and_not_finite_ones_stay_and_drop_none():
+def test_boxes_without_area_and_not_finite_ones_stay_and_suppress_nothing():
     point, line = (1,) * 8, (0, 0, 4, 4, 4, 4, 0, 0)
     broken = (0, 0, 4, 0, 4, np.nan, 0, 4)
     endless = (0, 0, np.inf, 0, np.inf, 4, 0, 4)
@@ -155,7 +155,7 @@ def test_crossed_boxes_follow_the_signed_iou():
 
 
 def test_boxes_that_overlap_are_found_wherever_the_cells_of_the_grid_end():
-    """Two boxes almost as far apart as boxes that overlap can be, among many that keep the cells small."""
+    """Two boxes almost as far apart as overlapping boxes can be, among many that keep the cells small."""
     for at in np.arange(4, 12, 0.1):
         here, there = np.add(SQUARE, (at, 0) * 4), np.add(SQUARE, (at + 3.9, 0) * 4)
         boxes = [SQUARE, here, *[here] * 300, there]
@@ -172,7 +172,7 @@ def test_either_way_round():
 
 
 def test_groups_are_apart():
-    """As one by one, in order of the groups; some of them are empty."""
+    """The result is as for one group at a time, in order; some groups are empty."""
     rng = np.random.default_rng(3)
     qboxes = np.repeat(rng.uniform(0, 40, (300, 1, 2)), 4, axis=1) + SQUARE_CORNERS * rng.uniform(
         1, 3, (300, 1, 1)

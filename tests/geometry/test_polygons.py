@@ -25,7 +25,7 @@ def random_boxes(count: int, seed: int, side: float = 60) -> np.ndarray:
 
 
 def around(qbox, steps: int) -> np.ndarray:
-    """The same corners, begun ``steps`` later."""
+    """The same corners, starting ``steps`` later."""
     return np.roll(np.reshape(qbox, (4, 2)), -steps, axis=0).ravel()
 
 
@@ -42,7 +42,7 @@ def test_nothing():
 
 
 @pytest.mark.parametrize("steps", range(4))
-def test_rounding_makes_no_iou_above_1(steps):
+def test_rounding_does_not_make_an_iou_above_1(steps):
     boxes = random_boxes(2000, seed=3)
     ious = aligned_quad_iou(boxes, [around(box, steps) for box in boxes])
     assert ious.max() == 1 and ious.min() > 1 - 1e-12
@@ -93,13 +93,13 @@ def test_quads_with_a_dent_as_shapely_has_them():
 
 
 def test_almost_equal_boxes():
-    """Edges that lie on each other but for rounding must be counted once."""
+    """Edges that coincide up to rounding must be counted once."""
     boxes = random_boxes(200, 3)
     for shift in (0, 1e-14, 1e-12, 1e-9):
         assert aligned_quad_iou(boxes, boxes + shift) == pytest.approx(np.ones(200), abs=1e-8)
     rng = np.random.default_rng(4)
     rboxes = np.c_[rng.uniform(0, 900, (500, 2)), rng.uniform(5, 90, (500, 2)), rng.uniform(-2, 2, 500)]
-    along = rboxes.copy()  # slid along its own side by a third of it
+    along = rboxes.copy()  # moved along its own side by a third of it
     along[:, :2] += (rboxes[:, 2] / 3)[:, None] * np.stack([np.cos(rboxes[:, 4]), np.sin(rboxes[:, 4])], 1)
     ious = aligned_quad_iou(rbox_to_qbox(rboxes), rbox_to_qbox(along))
     assert ious == pytest.approx(np.full(500, 1 / 2), abs=1e-10)
@@ -148,7 +148,7 @@ def test_a_crossed_quad_without_net_area_turns_as_the_devkit_has_it():
 
 
 def winding_iou(first, second) -> float:
-    """The devkit's definition, from shapely: signed triangles to the origin, each with each."""
+    """The devkit's definition, from shapely: all pairs of signed triangles to the origin."""
     shared = sum(
         sign_a * sign_b * shapely.intersection(a, b).area
         for a, sign_a in signed_triangles(first)
@@ -176,7 +176,7 @@ def test_any_quads_as_the_devkit_has_them():
     ious = quad_iou(quads, quads)
     for i, j in np.ndindex(ious.shape):
         expected = winding_iou(quads[i], quads[j])
-        # A share of a negative union comes out below -1, one of a positive union never does.
+        # With a negative union the ratio is below -1; with a positive one it never is.
         assert ious[i, j] == pytest.approx(expected if expected > -1 else 0, rel=1e-6, abs=1e-9)
 
 

@@ -54,7 +54,7 @@ def test_empty(n, m):
         ((0, 0, 4, 2, 0), (4, 0, 4, 2, 0), 0),  # a shared edge
         ((0, 0, 2, 2, 0), (2, 2, 2, 2, 0), 0),  # a touching corner
         ((0, 0, 8, 8, 0.7), (0.5, 0.2, 2, 2, 0.1), 4 / 64),  # one inside the other
-        ((0, 0, 4, 2, 0), (0, 0, 2, 4, math.pi / 2), 1),  # the same box said differently
+        ((0, 0, 4, 2, 0), (0, 0, 2, 4, math.pi / 2), 1),  # the same box in other terms
         ((0, 0, 4, 2, -math.pi / 2), (0, 0, 4, 2, math.pi / 2), 1),  # both ends of le90
         ((0, 0, 2, 2, 0), (0, 0, 2, 2, math.pi / 4), 8 * (math.sqrt(2) - 1) / (8 - 8 * (math.sqrt(2) - 1))),
         ((0, 0, 100, 1e-3, 0.2), (0, 0, 100, 1e-3, 0.2), 1),  # a needle
@@ -108,7 +108,7 @@ side = st.one_of(st.floats(0.5, 500), st.sampled_from([1e-2, 1.0, 1000.0]))
 )
 @settings(max_examples=200)
 def test_any_two_boxes_in_float32(centre, size, angle, shift, other, turn):
-    """Needles, large coordinates, parallel sides: compared for the very numbers that float32 holds."""
+    """Needles, large coordinates, parallel sides: compared for exactly the numbers that float32 has."""
     a = torch.tensor([[*centre, *size, angle]], dtype=torch.float32)
     b = torch.tensor([[*np.add(centre, shift), *(other or size), angle + turn]], dtype=torch.float32)
     assert aligned_iou(a, b).item() == pytest.approx(shapely_iou(a, b)[0], abs=1e-4)

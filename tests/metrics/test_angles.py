@@ -1,4 +1,4 @@
-"""The angle error: by how much quads are turned that were turned by hand, and which of them count."""
+"""The angle error of quads that were turned by a known angle, and which of them count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiltbox.metrics.score import Task1Score, evaluate_task1
 
 
 def turned(degrees: float, *, long: float = 20, short: float = 10, x: float = 0) -> np.ndarray:
-    """A rectangle around (x, 0) whose long side is turned from +x towards +y."""
+    """A rectangle around (x, 0) with its long side turned from +x towards +y."""
     return rbox_to_qbox([[x, 0, long, short, np.radians(degrees)]])[0]
 
 
@@ -88,7 +88,7 @@ def test_the_order_of_the_corners_does_not_matter(first, step):
     assert errors(turned(-5), other) == pytest.approx([15])
 
 
-def test_a_quad_that_is_no_rectangle():
+def test_a_quad_that_is_not_a_rectangle():
     """Opposite edges (9, 0) and (11, 2), mean (10, 1); (2, 4) and (0, 2), mean (1, 3)."""
     quad = [0, 0, 9, 0, 11, 4, 0, 2]
     axes, aspect = directions(np.array([quad]))
@@ -127,7 +127,7 @@ def test_a_right_detection_counts():
 
 
 def test_a_second_claimant_does_not_count():
-    """The better-scored one is 5 degrees off; the one that fits comes too late."""
+    """The better-scored one is 5 degrees off; the exact one comes too late."""
     assert ship_errors([(0.8, turned(0)), (0.9, turned(5))], [(turned(0), 0)]) == pytest.approx([5])
 
 
@@ -156,13 +156,13 @@ def test_the_iou_is_half_whatever_ap_is_taken_at():
 
 
 def test_percentiles_by_hand():
-    """Of 0 10 20 30 the 90th percentile is 7/10 of the way from the third to the fourth."""
+    """The 90th percentile of 0 10 20 30 is 7/10 of the way from the third to the fourth."""
     assert angle_error([np.array([30.0, 0.0, 20.0, 10.0])]) == AngleError(15.0, pytest.approx(27), 4)
     assert angle_error([np.array([4.0])]) == AngleError(4.0, 4.0, 1)
 
 
 def test_all_classes_are_one_pool():
-    """Of 0 2 4 and 20 the median is 3; the mean of the classes' medians would be 11."""
+    """The median of 0 2 4 and 20 is 3; the mean of the classes' medians would be 11."""
     found = {
         "ship": [(0.7, turned(0)), (0.9, turned(2, x=50)), (0.8, turned(4, x=99))],
         "plane": [(0.6, turned(20))],
@@ -176,7 +176,7 @@ def test_all_classes_are_one_pool():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_boxes_far_from_each_other(seed):
-    """Each detection knows its object and by how much it was turned; shapely says whether it is right."""
+    """The object and the angle of each detection are known; shapely says whether it is right."""
     rng = np.random.default_rng(seed)
     count = 60
     objects = np.c_[

@@ -51,7 +51,7 @@ def test_by_hand(right, objects, elevenths):
 
 
 def test_a_perfect_result_is_not_quite_one():
-    """Eleven elevenths, added one after the other as the devkit does."""
+    """Eleven elevenths, added one by one as in the devkit."""
     total = 0.0
     for _ in range(11):
         total += 1.0 / 11

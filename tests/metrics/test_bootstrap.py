@@ -19,7 +19,7 @@ from tiltbox.metrics.bootstrap import (
 from tiltbox.metrics.objects import objects_by_class
 from tiltbox.metrics.score import evaluate_task1
 
-CLASSES = ("ship", "plane", "harbor")  # no object is a harbor, some detections are
+CLASSES = ("ship", "plane", "harbor")  # some detections are harbors, but no objects
 
 
 def square(x: float, side: float = 10) -> tuple:
@@ -27,7 +27,7 @@ def square(x: float, side: float = 10) -> tuple:
 
 
 def random_labels(draw: np.random.Generator, images: int) -> dict[str, Labels]:
-    """Few objects on a line, some difficult, some close together; none of a class here and there."""
+    """Few objects on a line, some difficult, some close together; sometimes a class has none."""
     labels = {}
     for number in range(images):
         count = int(draw.integers(0, 5))
@@ -38,7 +38,7 @@ def random_labels(draw: np.random.Generator, images: int) -> dict[str, Labels]:
 
 
 def random_detections(draw: np.random.Generator, labels: dict[str, Labels]) -> dict[str, ClassDetections]:
-    """Around objects and elsewhere, of a few scores only, so that there are ties."""
+    """Detections around objects and elsewhere, with only a few different scores, so that there are ties."""
     found = {}
     for name in CLASSES:
         rows = []
@@ -55,7 +55,7 @@ def random_detections(draw: np.random.Generator, labels: dict[str, Labels]) -> d
 
 
 def copied_labels(labels: dict[str, Labels], counts) -> dict[str, Labels]:
-    """As many images of other names as each was drawn."""
+    """As many copies of each image, under other names, as it was drawn."""
     return {
         f"{name}#{copy}": each
         for (name, each), count in zip(labels.items(), counts, strict=True)
@@ -111,7 +111,7 @@ def scenes(images: int = 30) -> dict[str, Labels]:
 
 
 def found_in(labels: dict[str, Labels], right: int) -> dict[str, ClassDetections]:
-    """The object of the first ``right`` images, and something that is none in the others."""
+    """The object of the first ``right`` images, and a detection of nothing in the others."""
     boxes = [square(0.0 if number < right else 50.0) for number in range(len(labels))]
     scores = np.linspace(0.9, 0.1, len(labels))
     return {"ship": ClassDetections.of(list(labels), scores, np.array(boxes, dtype=float))}
@@ -133,7 +133,7 @@ def test_a_clear_difference_is_seen_and_a_slight_one_is_not():
 
 
 def test_the_interval_is_that_of_a_mean_where_ap_is_one():
-    """With one object an image and nothing wrong, AP over many images is about the share that is found."""
+    """With one object per image and nothing wrong, AP over many images is about the share that is found."""
     labels = scenes(400)
     none = {"ship": ClassDetections.of((), np.empty(0), np.empty((0, 8)))}
     boxes = np.array([square(0.0)] * 200, dtype=float)
@@ -156,7 +156,7 @@ def test_the_order_of_the_detectors_turns_the_sign():
 
 
 def test_runs_are_averaged_and_drawn_too():
-    """Two runs each, all objects or none: a draw of two runs is of both kinds, or of one twice."""
+    """Two runs each, with all objects or none: a draw of two runs has both kinds, or one of them twice."""
     labels = scenes()
     all_, none = found_in(labels, 30), found_in(labels, 0)
     found = compare_runs([none, all_], [none, all_], labels, ["ship"], resamples=4000).scores["AP50"]

@@ -13,7 +13,7 @@ THERE = (90, 0, 99, 0, 99, 9, 90, 9)
 
 
 def counts(objects: list[tuple], found: list[tuple]) -> list[list[int]]:
-    """Of objects (qbox, class, difficult) and detections (qbox, class, score) on one image."""
+    """The confusion of objects (qbox, class, difficult) and detections (qbox, class, score) on one image."""
     qboxes, names, difficult = zip(*objects, strict=True) if objects else ((), (), ())
     labels = Labels(np.array(qboxes, float).reshape(-1, 8), names, np.array(difficult, int))
     detections = {}

@@ -44,12 +44,12 @@ def test_nothing_at_all(tmp_path):
     assert read_outcomes(tmp_path / "o.parquet")[0] == IMAGES
 
 
-def test_what_holds_none(tmp_path):
-    with pytest.raises(DataError, match=r"o\.parquet: there is no such file; run 'tiltbox evaluate' again"):
+def test_files_that_are_not_outcomes(tmp_path):
+    with pytest.raises(DataError, match=r"o\.parquet: file not found; run 'tiltbox evaluate' again"):
         read_outcomes(tmp_path / "o.parquet")
     (tmp_path / "o.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match="holds no outcomes"):
+    with pytest.raises(DataError, match="contains no outcomes"):
         read_outcomes(tmp_path / "o.parquet")
     pq.write_table(pa.table({"class": ["ship"]}), tmp_path / "o.parquet")
-    with pytest.raises(DataError, match="holds no outcomes"):
+    with pytest.raises(DataError, match="contains no outcomes"):
         read_outcomes(tmp_path / "o.parquet")

@@ -67,9 +67,9 @@ def test_the_thresholds():
         ([(SHIP, "plane", 0), (FAR, "ship", 0)], [SHIP], "-"),  # another class
         # The better of two objects is taken, ...
         ([(shifted(SHIP, 2), "ship", 0), (SHIP, "ship", 0)], [SHIP, shifted(SHIP, 2)], "++"),
-        # ... and the next best is not tried where that is claimed.
+        # ... and the next best is not tried if that is claimed.
         ([(shifted(SHIP, 2), "ship", 0), (SHIP, "ship", 0)], [SHIP, SHIP], "+-"),
-        # Of equal objects it is the first.
+        # Among equal objects, the first is taken.
         ([(SHIP, "ship", 0), (SHIP, "ship", 0)], [SHIP, SHIP], "+-"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_difficult_object_that_overlaps_more_hides_an_ordinary_one():
     assert (curve.recall.tolist(), curve.precision.tolist()) == ([0], [0])
 
 
-def test_an_iou_equal_to_the_threshold_is_no_match():
+def test_an_iou_equal_to_the_threshold_is_not_a_match():
     half = (0, 0, 10, 0, 10, 5, 0, 5)  # IoU 50/100, exact in floating point
     labels = {"P1": labels_of((SHIP, "ship", 0))}
     assert verdicts(detections_of(("P1", 0.9, half)), labels, 0.5) == "-"
@@ -136,7 +136,7 @@ def test_counts():
 
 
 def brute_force_ap(rows: list[tuple], labels: dict[str, Labels], threshold: float) -> float:
-    """The devkit's rules once more, on shapely's polygons and with lists alone."""
+    """The devkit's rules again, with shapely's polygons and plain lists."""
     polygons = {
         image: [shapely.Polygon(qbox.reshape(4, 2)) for qbox in found.qboxes]
         for image, found in labels.items()

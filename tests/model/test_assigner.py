@@ -1,4 +1,4 @@
-"""The task-aligned assigner, beside a plain loop over priors and objects."""
+"""The task-aligned assigner, compared with a plain loop over priors and objects."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_like_a_plain_loop(seed, topk, least):
 
 
 def test_a_thin_object_between_the_priors_has_its_priors_from_the_first_step_on():
-    """None of its own is inside, and nothing that is predicted overlaps it."""
+    """No prior is inside it, and no prediction overlaps it."""
     priors = grid()
     found = predictions(priors)
     found.bboxes = torch.tensor([[500.0, 500, 8, 8, 0]]).repeat(len(priors), 1)
@@ -106,7 +106,7 @@ def test_a_thin_object_between_the_priors_has_its_priors_from_the_first_step_on(
     assert (inside.gt_inds > 0).sum() == 0 and (widened.gt_inds > 0).sum() == 5
     taken = priors[widened.gt_inds > 0]
     assert taken[:, :2].sub(44).abs().max() < 12
-    assert not widened.max_overlaps.any()  # they are to learn the place, not yet to be sure
+    assert not widened.max_overlaps.any()  # they should learn the place, but not be sure yet
 
 
 def test_an_object_outside_the_image():

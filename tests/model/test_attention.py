@@ -1,4 +1,4 @@
-"""Global-query attention: pooling that repeats on a GPU gives what PyTorch's pooling gives."""
+"""Global-query attention: pooling that is deterministic on a GPU gives the same as PyTorch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints from several sources, and those that cannot be used."""
+"""Checkpoints from different sources, and those that cannot be used."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_objects_of_other_libraries_are_not_run(tmp_path):
 
 
 class Harmless(collections.defaultdict):
-    """A container of another library, as training histories are."""
+    """A container of another library, such as a training history."""
 
 
 def test_containers_of_other_libraries_are_passed_over(tmp_path):
@@ -84,8 +84,8 @@ def test_containers_of_other_libraries_are_passed_over(tmp_path):
     assert read_checkpoint(tmp_path / "a.pth")[0]["w"].tolist() == [1, 1]
 
 
-def test_a_name_with_dots_reaches_no_other_code(tmp_path):
-    """``eval`` by way of the globals of a function that may be called."""
+def test_a_name_with_dots_does_not_reach_other_code(tmp_path):
+    """``eval``, reached through the globals of a function that may be called."""
     save_checkpoint(tmp_path / "plain.pth", {"w": torch.ones(2)}, {})
     touch = f"open({str(tmp_path / 'touched')!r}, 'w')"
     attack = (
@@ -127,7 +127,7 @@ def test_another_variant(tmp_path):
         start_from(build_detector(XS), tmp_path / "s.pth")
 
 
-def test_another_variant_by_its_own_word(tmp_path):
+def test_a_checkpoint_that_names_another_variant(tmp_path):
     save_checkpoint(tmp_path / "s.pth", {"w": torch.ones(1)}, {"variant": "yoloms-s-current"})
     with pytest.raises(CheckpointError, match="was trained as yoloms-s-current, not yoloms-xs-current"):
         load_exactly(build_detector(XS), tmp_path / "s.pth", XS)
@@ -142,7 +142,7 @@ def test_another_number_of_classes(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"<!doctype html><html>quota exceeded</html>", b"PK\x03\x04 broken"]
 )
-def test_a_file_that_is_no_checkpoint(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint(tmp_path, content):
     (tmp_path / "bad.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"bad\.pth: is not a readable checkpoint"):
         read_checkpoint(tmp_path / "bad.pth")
@@ -156,23 +156,23 @@ def test_a_truncated_checkpoint(tmp_path):
 
 
 def test_a_missing_file_and_one_without_weights(tmp_path):
-    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
+    with pytest.raises(CheckpointError, match="checkpoint not found"):
         read_checkpoint(tmp_path / "none.pth")
     torch.save({"meta": {}}, tmp_path / "empty.pth")
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="contains no weights"):
         read_checkpoint(tmp_path / "empty.pth")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of downloads, on a machine that asks no proxy."""
+    """An empty cache of downloads, on a machine that uses no proxy."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     return tmp_path / "cache"
 
 
 def named_place(error: CheckpointError) -> Path:
-    """Where the error says that the file has to be put."""
+    """Where the error says to put the file."""
     return Path(re.search(r"; download it on another machine and put it at (\S+\.pth)$", str(error))[1])
 
 
@@ -182,7 +182,7 @@ def test_an_address(tmp_path, serve):
         (tmp_path / name).mkdir(parents=True)
         save_checkpoint(tmp_path / name / "epoch_36.pth", {"w": torch.full((1,), value)}, {})
     base = serve(tmp_path)
-    for value, name in enumerate(("mini/variant", "mine/variant")):  # addresses that end alike
+    for value, name in enumerate(("mini/variant", "mine/variant")):  # addresses with the same end
         assert read_checkpoint(f"{base}/{name}/epoch_36.pth")[0]["w"] == value
     address = f"{base}/variant/none.pth"
     with pytest.raises(
@@ -200,7 +200,7 @@ def test_a_closed_port(cache, closed):
 
 @pytest.mark.usefixtures("cache")
 def test_an_unknown_host():
-    """A name that never exists (RFC 2606); what the system says of it depends on whether it has DNS."""
+    """A name that never exists (RFC 2606); the system's message depends on whether it has DNS."""
     reason = r"cannot be reached \(the host name cannot be resolved: [^()]+\)"
     with pytest.raises(CheckpointError, match=rf"^http://weights\.invalid/a\.pth: {reason};"):
         local_copy("http://weights.invalid/a.pth", Patience(attempts=1))
@@ -222,7 +222,7 @@ def test_a_server_that_never_answers(silent):
         (b"PK\x03\x04 the rest is missing", "is damaged or another kind of file"),
     ],
 )
-def test_what_is_no_checkpoint_is_not_kept(tmp_path, cache, serve, content, problem):
+def test_a_download_that_is_not_a_checkpoint_is_not_kept(tmp_path, cache, serve, content, problem):
     (tmp_path / "web").mkdir()
     (tmp_path / "web/a.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=problem):
@@ -256,7 +256,7 @@ def test_a_damaged_file_in_the_cache(closed, content, reason):
         local_copy(address)
     place = named_place(error.value)
     place.write_bytes(content)
-    remedy = f"delete it, so that {address} is fetched again"
+    remedy = f"delete it, so that {address} is downloaded again"
     with pytest.raises(
         CheckpointError, match=rf"^{place}: is not a readable checkpoint \({reason}\); {remedy}$"
     ):
@@ -274,6 +274,6 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, closed):
 def test_weights_that_are_not_finite(tmp_path, value):
     torch.save({"state_dict": {"a.weight": torch.tensor([1.0, value])}}, tmp_path / "a.pth")
     with pytest.raises(
-        CheckpointError, match=r"a\.pth: holds weights that are not finite \(such as a\.weight"
+        CheckpointError, match=r"a\.pth: contains weights that are not finite \(such as a\.weight"
     ):
         read_checkpoint(tmp_path / "a.pth")

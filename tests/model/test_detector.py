@@ -21,7 +21,7 @@ REFERENCE = json.loads((Path(__file__).parent / "yoloms.json").read_text())
 
 
 def fixed_value(key: str, like: torch.Tensor) -> torch.Tensor:
-    """The reference's recipe for a state-dict entry that depends on nothing but its name and shape."""
+    """The reference's recipe for a state-dict entry that depends only on its name and shape."""
     if not like.is_floating_point():
         return torch.zeros_like(like)
     generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
@@ -70,7 +70,7 @@ def test_another_number_of_classes():
 
 
 def samples(*images: list[tuple[float, ...]]) -> list:
-    """What mmdet takes beside the pixels of 128 x 128 images: rboxes, all of class 3."""
+    """What mmdet takes in addition to the pixels of 128 x 128 images: rboxes, all of class 3."""
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
     from mmrotate.structures.bbox import RotatedBoxes
@@ -108,7 +108,7 @@ def test_losses_and_their_gradients(name, images):
 
 
 def test_what_is_learned_is_found():
-    """A hundred steps on one image: the detector finds its object, and turns the box as it lies."""
+    """A hundred steps on one image: the detector finds its object, and turns the box like it."""
     torch.manual_seed(0)
     image, truth = torch.full((1, 3, 128, 128), -1.0), samples([(64, 64, 60, 20, 0.5)])
     canvas = np.zeros((128, 128), np.uint8)

@@ -1,4 +1,4 @@
-"""The rotated IoU as the assigner and the loss see it."""
+"""The rotated IoU as the assigner and the loss use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def slopes(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("pixels", "radians"), [(0.02, 1e-3), (1e-3, 1e-5), (0.0, 1e-6)])
 def test_almost_equal_boxes_have_modest_slopes(pixels, radians):
-    """Their edges almost coincide, where float32 would divide rounding errors by each other."""
+    """Their edges almost coincide; float32 would divide rounding errors by each other."""
     target = boxes(20_000, 0)
     noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
     predicted = target + noise * torch.tensor([pixels] * 4 + [radians])
@@ -45,7 +45,7 @@ def test_the_loss_by_hand():
     assert loss.item() == pytest.approx(2 * 0.25 / 10, abs=1e-6) and loss.dtype == torch.float32
 
 
-def test_no_pairs_at_all():
+def test_no_pairs():
     nothing = torch.zeros(0, 5, requires_grad=True)
     loss = LinearRotatedIoULoss(loss_weight=2.0)(nothing, torch.zeros(0, 5), torch.zeros(0), 1.0)
     loss.backward()
@@ -78,7 +78,7 @@ def test_squares_have_no_direction(height, share):
 
 
 def test_the_angle_has_a_slope_where_the_iou_has_none():
-    """A square that does not touch its target: the angle learns all the same, and only from its own term."""
+    """A square that does not touch its target: the angle still learns, and only from its own term."""
     target = torch.tensor([[0.0, 0, 30, 10, 0.5]])
     predicted = torch.tensor([[100.0, 0, 16, 16, 0.0]], requires_grad=True)
     for weight, learns in ((0.0, False), (1.0, True)):

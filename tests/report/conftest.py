@@ -54,9 +54,9 @@ def curve(name: str, *points: tuple[float, float], threshold: float = 0.5) -> tu
 
 @pytest.fixture
 def make_row() -> Callable[..., Row]:
-    """A finished variant, named like ``yoloms-xs-previous``; what is given as None has not run yet.
+    """A finished variant, named like ``yoloms-xs-previous``; a stage given as None has not run yet.
 
-    ``angle`` is the median and the 90th percentile; None is the record of an older version.
+    ``angle`` is the median and the 90th percentile; None gives the record of an older version.
     """
 
     def make(
@@ -105,9 +105,9 @@ def box(x: float, y: float) -> tuple[float, ...]:
 
 @pytest.fixture
 def make_gallery() -> Callable[..., Gallery]:
-    """An image with four ships, one of them difficult; so many of the three others are found, in their order.
+    """An image with four ships, one of them difficult; ``found`` of the other three are found, in order.
 
-    Each of ``alarms`` is a detection, with that score, where nothing is.
+    Each of ``alarms`` is a detection of nothing, with that score.
     """
 
     def make(found: int = 2, alarms: tuple[float, ...] = (0.5,), **changes) -> Gallery:
@@ -144,7 +144,7 @@ def published() -> Published:
 
 @pytest.fixture
 def with_outcomes(make_row, tmp_path) -> Callable[..., Row]:
-    """A variant that finds so many of the 30 objects on 30 images and is wrong on the rest, run by run.
+    """A variant that finds this many of the 30 objects on 30 images and is wrong on the rest, for each run.
 
     Runs have the seeds 0, 1, … and the scores that their outcomes give.
     """

@@ -20,14 +20,14 @@ def add(results, *names: str, stage: str = "complexity") -> None:
 
 
 def test_a_missing_folder_says_what_to_run(tmp_path):
-    with pytest.raises(DataError, match=r"no such folder; run 'snakemake --cores all all_variants' first"):
+    with pytest.raises(DataError, match=r"folder not found; run 'snakemake --cores all all_variants' first"):
         collect(tmp_path / "mini", {})
 
 
 def test_a_folder_without_variants_says_what_to_run(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "leaderboard.md").touch()
-    with pytest.raises(DataError, match="holds no results of any variant"):
+    with pytest.raises(DataError, match="contains no results of any variant"):
         collect(tmp_path, {})
 
 
@@ -101,7 +101,7 @@ def test_a_seed_other_than_the_first_alone(make_row, tmp_path):
     [{"epochs": 12}, {"pretrained": "coco.pth"}, {"data": {"contents": "edited"}}, {"labels": "edited"}],
 )
 def test_what_is_left_from_before_a_change_is_not_averaged(make_row, tmp_path, change):
-    """The folder of a seed that was not run again, and one that is no seed's."""
+    """The folder of a seed that was not run again, and a folder that is not a seed's."""
     for folder, seed, ap50 in (("mine", 0, 0.5), ("mine/seed-1", 1, 0.9), ("mine/seed-1-backup", 1, 0.9)):
         recipe = {"seed": seed, **(change if seed and "labels" not in change else {})}
         row = make_row("yoloms-xs-previous", ap50, recipe=recipe)
@@ -113,4 +113,4 @@ def test_what_is_left_from_before_a_change_is_not_averaged(make_row, tmp_path, c
         (tmp_path / folder / "evaluate/metrics.json").write_text(metrics.model_dump_json())
     (row,) = collect(tmp_path, {})
     assert (row.seeds, row.left_out, row.figure("AP50")) == ((0,), (1,), 0.5)
-    assert left_out_note([row]).startswith("Trained or scored otherwise, and so left out: mine with seed 1.")
+    assert left_out_note([row]).startswith("Trained or scored differently, so left out: mine with seed 1.")

@@ -85,7 +85,7 @@ def test_only_the_published_test_set_compares(make_row, published, dataset, spli
     assert same_test_set(row, published) is same
     notes = " ".join(recipe_notes([row], published))
     assert ("not comparable" in notes) is not same
-    assert "Trained otherwise" not in notes
+    assert "Trained differently" not in notes
 
 
 @pytest.mark.parametrize(
@@ -100,22 +100,22 @@ def test_only_the_published_test_set_compares(make_row, published, dataset, spli
 )
 def test_every_departure_from_the_recipe_is_said(make_row, published, recipe, text):
     row = make_row("yoloms-xs-previous", recipe={**PUBLISHED_RECIPE, **recipe})
-    assert recipe_notes([row], published)[-1] == f"Trained otherwise here: {text}."
+    assert recipe_notes([row], published)[-1] == f"Trained differently here: {text}."
 
 
 def test_departures_are_gathered_over_variants(make_row, published):
     rows = [
         make_row("yoloms-xs-previous", recipe={**PUBLISHED_RECIPE, "epochs": epochs}) for epochs in (6, 2, 6)
     ]
-    assert recipe_notes(rows, published)[-1] == "Trained otherwise here: epochs 2 and 6."
+    assert recipe_notes(rows, published)[-1] == "Trained differently here: epochs 2 and 6."
 
 
 @pytest.mark.parametrize(
     ("classes", "size", "text"),
     [
         (15, 1024, "Parameters and FLOPs are comparable."),
-        (3, 1024, "Parameters and FLOPs compare only with heads for as many classes, which ours have not."),
-        (15, 512, "Parameters and FLOPs compare only with the same input, which ours have not."),
+        (3, 1024, "Parameters and FLOPs cannot be compared: a different number of classes."),
+        (15, 512, "Parameters and FLOPs cannot be compared: a different input."),
     ],
 )
 def test_costs_compare_only_for_the_same_head_and_input(make_row, published, classes, size, text):
@@ -141,10 +141,10 @@ def retrained(row: Row, **changes) -> Row:
     [
         ({}, None),
         ({"seed": 3, "device": "GPU"}, None),
-        ({"epochs": 99}, "other epochs."),
-        ({"images_per_step": 2, "learning_rate": 0.001}, "other images per step and learning rate."),
-        ({"pretrained": "https://example.org/coco.pth"}, "other pretraining."),
-        ({"data": {"patches": 7}}, "other training data."),
+        ({"epochs": 99}, "different epochs."),
+        ({"images_per_step": 2, "learning_rate": 0.001}, "different images per step and learning rate."),
+        ({"pretrained": "https://example.org/coco.pth"}, "different pretraining."),
+        ({"data": {"patches": 7}}, "different training data."),
     ],
 )
 def test_a_pair_that_was_not_trained_alike(make_row, changes, said):
@@ -161,15 +161,15 @@ def test_pairs_without_training_or_scores(make_row):
 
 
 def test_the_number_of_classes_is_known_without_scores(make_row, published):
-    """A set without test labels has no scores, and its detector is compared all the same."""
+    """A set without test labels has no scores, but its detector is still compared."""
     row = make_row("yoloms-xs-previous", metrics=None)
     assert "Parameters and FLOPs are comparable." in recipe_notes([row], published)
     notes = recipe_notes([retrained(row, data={"classes": 18})], published)
-    assert any("heads for as many classes" in note for note in notes)
+    assert any("a different number of classes" in note for note in notes)
 
 
 def test_rows_on_other_ground_have_a_sign(make_row):
-    """Two on the same labels and patches, one on other labels, one on other patches, one on neither."""
+    """Two on the same labels and patches, one on other labels, one on other patches, one on both others."""
 
     def row(name: str, labels: str, contents: str) -> Row:
         found = retrained(make_row(name), data={"contents": contents})
@@ -184,8 +184,8 @@ def test_rows_on_other_ground_have_a_sign(make_row):
     ]
     signs = grounds(rows)
     assert [signs.get(row.name, "") for row in rows] == ["", "", "†", "*", "‡*"]
-    assert label_note(rows).startswith("†, ‡: scored on other labels")
-    assert patch_note(rows).startswith("*: trained on other patches")
+    assert label_note(rows).startswith("†, ‡: scored on different labels")
+    assert patch_note(rows).startswith("*: trained on different patches")
     assert model_table(rows, Path(".")).rows[4][0].text == "yoloms-l-previous ‡*"
     assert grounds(rows[:2]) == {row.name: "" for row in rows[:2]} and patch_note(rows[:2]) is None
 

@@ -23,19 +23,19 @@ def square(x: float, y: float, side: float = 10) -> list[float]:
 
 
 def labels(*objects: tuple) -> Labels:
-    """From corners, class and difficulty."""
+    """Labels from corners, class and difficulty."""
     corners, names, difficult = zip(*objects, strict=True) if objects else ((), (), ())
     return Labels(np.reshape(corners, (-1, 8)).astype(float), names, np.array(difficult, int))
 
 
 def detections(*found: tuple) -> ClassDetections:
-    """From image, score and corners."""
+    """Detections from image, score and corners."""
     images, scores, corners = zip(*found, strict=True)
     return ClassDetections.of(images, np.array(scores), np.array(corners, float))
 
 
 def test_images_that_show_more_kinds_come_first():
-    """Then always the one that adds most; after all were shown it begins again."""
+    """Then always the one that adds most; once all kinds are shown, it starts over."""
     kinds = {"a": "xy", "b": "xyz", "c": "w", "d": "", "e": "xyz"}
     truth = {name: labels(*((square(0, 0), kind, 0) for kind in each)) for name, each in kinds.items()}
     assert varied(kinds, truth) == ["b", "c", "e", "a", "d"]
@@ -68,7 +68,7 @@ def test_verdicts_are_those_of_the_evaluation(tmp_path):
 
 
 def test_of_a_large_image_the_window_with_most_kinds_is_kept(tmp_path):
-    """Boxes are in its pixels; a hit goes with its object, even where its own centre is outside."""
+    """Boxes are in its pixels; a hit is kept with its object, even if its own centre is outside."""
     x, side = 1024, 1600  # windows begin at 0, 512 and 576
     truth = labels(
         *((square(20 * at, 5), "ship", 0) for at in range(9)),
@@ -103,12 +103,12 @@ def test_a_crowd_is_shown_only_where_there_is_nothing_else():
     crowd = [GalleryObject(kind=str(at), corners=square(5, 5), difficult=False) for at in range(200)]
     few = [GalleryObject(kind="ship", corners=square(1990, 20), difficult=False)]
     assert best_window(2000, 1000, crowd + few) == (976, 0, 2000, 1000)
-    assert best_window(2000, 1000, crowd) == (512, 0, 1536, 1000)  # an empty one tells nothing apart, though
+    assert best_window(2000, 1000, crowd) == (512, 0, 1536, 1000)  # but an empty one shows nothing
 
 
 @pytest.mark.parametrize("side", [1, 300, LARGEST_SIDE])
 def test_pictures_are_of_limited_size(side):
-    """Noise is the worst that can come."""
+    """Noise is the worst case."""
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     data = base64.b64decode(encoded(noise).partition(",")[2])
     assert 0 < len(data) <= MOST_BYTES

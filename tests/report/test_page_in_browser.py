@@ -1,4 +1,4 @@
-"""The page in a real browser, where one is installed."""
+"""The page in a real browser, if one is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tiltbox.report.leaderboard import leaderboard
 from tiltbox.report.page import page
 from tiltbox.settings.published import load_published
 
-# A window is at least 500 px wide, a frame in it can be smaller; what is measured in it goes to the title.
+# A window is at least 500 px wide, but a frame in it can be smaller; measurements in it go to the title.
 FRAME = """<!doctype html><title></title>
 <script>addEventListener("message", message => {{ document.title = message.data; }});</script>
 <iframe src="{name}" style="border: 0; width: {width}px; height: 900px"></iframe>"""
@@ -83,7 +83,7 @@ return Object.fromEntries(["label", "hit", "miss", "alarm", "aside"].map(kind =>
 
 @pytest.fixture
 def measured(make_row, make_gallery, chromium, tmp_path) -> Callable:
-    """What a piece of script returns that runs in the page, at a width."""
+    """The result of a script that runs in the page, at a width."""
     rows = [
         make_row("yoloms-xs-previous", 0.4, gallery=make_gallery(1)),
         make_row("yoloms-xs-current", 0.5, gallery=make_gallery(3, ())),
@@ -102,7 +102,7 @@ def measured(make_row, make_gallery, chromium, tmp_path) -> Callable:
 
 
 def title_of(chromium: list[str], file: Path, width: int) -> str:
-    """As it is when the page has been loaded."""
+    """The state after loading."""
     options = [f"--window-size={width},900", "--virtual-time-budget=3000", "--dump-dom"]
     command = [*chromium, *options, file.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -111,16 +111,16 @@ def title_of(chromium: list[str], file: Path, width: int) -> str:
 
 @pytest.mark.parametrize("width", [360, 1400])
 def test_tables_and_plots_are_laid_out(measured, width):
-    """All are visible, wide ones scroll in their own frame, and text stands out from the ground."""
+    """All are visible, wide ones scroll in their own frame, and text contrasts with the background."""
     found = measured(LAYOUT, width)
     assert (found["tables"], found["drawn"] >= 5) == (7, True)
     assert (found["overflow"], found["wide"], found["cut"]) == (0, [], 0)
     assert found["ink"] != found["ground"]
-    assert found["unreachable"] == 0  # all that can be pressed can be reached by keyboard
+    assert found["unreachable"] == 0  # all buttons can be reached by keyboard
 
 
 def test_a_press_on_a_column_sorts(measured):
-    """Best first, then reversed, then as it was; what has no score comes last."""
+    """Best first, then reversed, then the original order; rows without a score come last."""
     xs, best, none = "yoloms-xs-previous", "yoloms-xs-current", "yoloms-s-current"
     found = measured(SORT)
     assert found["states"] == [
@@ -139,7 +139,7 @@ def test_lists_choose_what_the_gallery_shows(measured):
 
 
 def test_without_script_all_is_there(measured):
-    """And nothing to press that would do nothing."""
+    """There are no buttons without effect, either."""
     found = measured(WITHOUT, edit=lambda text: re.sub("<script>.*?</script>", "", text, flags=re.DOTALL))
     assert found == {"panels": 2, "boxes": 2, "rows": found["rows"], "controls": 0, "open": 2}
     assert found["rows"] > 20

@@ -81,7 +81,7 @@ def test_each_size_has_a_panel(rows):
     assert names.count("epoch") == 2 and {"XS", "S"} <= set(names)
 
 
-def test_a_variant_of_no_known_design_is_drawn_too(make_row):
+def test_a_variant_of_an_unknown_design_is_drawn_too(make_row):
     row = make_row("yoloms-xs-previous", size=None, generation=None)
     assert "OTHER" in words(loss_plot([row])) and "other" in words(accuracy_plot([row]))
 
@@ -101,7 +101,7 @@ def description(svg: str) -> str:
     return ElementTree.fromstring(svg).find(f"{SVG}desc").text
 
 
-def test_what_plots_show_is_said_in_words(rows):
+def test_plots_are_described_in_words(rows):
     assert "yoloms-xs-previous: from 1.5 to 1.25 in 2 epochs" in description(loss_plot(rows))
     over_flops, over_parameters = (description(accuracy_plot(rows, cost)) for cost in ("flops", "params"))
     assert over_flops.startswith("yoloms-xs-previous: 30.00 % at 22.24; yoloms-s-previous: 35.00 % at")
@@ -161,7 +161,7 @@ def test_names_that_are_long_or_hold_dollars(make_row):
 
 
 def test_scores_while_training(make_row):
-    """Of those epochs that were validated, and of those rows that have any."""
+    """Only validated epochs are shown, and only rows that have any."""
     history = tuple(
         Epoch(epoch=epoch, loss=1.0, val_AP50=ap50) for epoch, ap50 in [(1, 0.25), (2, None), (3, 0.5)]
     )

@@ -1,4 +1,4 @@
-"""The published numbers: copied without a slip, and guarded against one."""
+"""The published numbers: copied without mistakes, and guarded against them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_class_of_which_nothing_was_found_counts_as_zero(make_row):
 
 
 def test_recalls_that_a_curve_reaches_exactly(make_row):
-    """In binary, 95 hundredths of one and a file's 0.95 have to be the same number."""
+    """In binary, 95 hundredths of one and a file's 0.95 must be the same number."""
     row = make_row(XS, curves=curve("plane", *((k / 100, 1.0) for k in range(1, 101))))
     _, *rows = lines(series([row])[Path("plots/precision_recall.csv")])
     assert {precision for _, _, precision in rows} == {"1.0000"}

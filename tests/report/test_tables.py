@@ -43,7 +43,7 @@ def test_what_is_not_known_is_a_dash():
     assert texts(line) == ["mine", *["–"] * 13]
 
 
-def test_nothing_to_say_is_no_table(published):
+def test_without_content_there_is_no_table(published):
     rows = [Row("mine", "mini")]
     assert published_table(rows, published) is None
     assert class_table(rows, published) is None
@@ -82,7 +82,7 @@ def test_pretraining_is_named(make_row, pretrained, shown):
 
 
 def test_generations_and_their_difference(pair):
-    """Without intervals nothing but the exact figures has a colour."""
+    """Without intervals only the exact figures have a colour."""
     table = generation_table(pair)
     assert table.columns[1:4] == ("mAP", "AP50", "AP75") and table.group == 4
     assert [texts(row) for row in table.rows] == [
@@ -113,7 +113,7 @@ def test_what_angles_mean(pair):
 
 
 def test_a_difference_that_is_seen_has_a_colour(with_outcomes):
-    """Of 30 objects one detector finds 28, one 20 and one 19."""
+    """One detector finds 28 of 30 objects, one 20 and one 19."""
     rows = [with_outcomes(name, found) for name, found in ((PAIR[0], 19), (PAIR[1], 28))]
     sure = uncertainty(rows)
     change, bounds = generation_table(rows, sure).rows[2:4]
@@ -159,7 +159,7 @@ def test_one_seed_is_a_line(with_outcomes):
 
 
 def test_results_without_angle_errors(make_row, published):
-    """Those of an older version beside one of this: dashes, and no column by class."""
+    """Figures of an older version beside one of this version: dashes, and no column by class."""
     old, new = make_row(PAIR[0], angle=None), make_row(PAIR[1])
     assert [texts(row)[6:8] for row in model_table([old, new], Path(".")).rows] == [
         ["–", "–"],

@@ -1,4 +1,4 @@
-"""What can be resampled, and what together."""
+"""What can be resampled, and what can be resampled together."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_rows_on_other_grounds_are_not_compared(with_outcomes, change):
 def test_a_malformed_file(with_outcomes):
     row = with_outcomes(PAIR[0], 20)
     row.outcomes.write_text("no parquet")
-    with pytest.raises(DataError, match="holds no outcomes"):
+    with pytest.raises(DataError, match="contains no outcomes"):
         uncertainty([row])
 
 

@@ -45,7 +45,7 @@ def test_a_file_without_keys(written, text):
     path = written(text)
     with pytest.raises(SettingsError) as error:
         load(Box, path)
-    assert str(error.value) == f"{path}: holds no keys; give width, count, corner, maybe, named, listed"
+    assert str(error.value) == f"{path}: contains no keys; give width, count, corner, maybe, named, listed"
 
 
 def test_load(written):
@@ -116,7 +116,7 @@ def test_malformed_yaml_has_its_line(written, text, line, problem):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(SettingsError, match="there is no such file; check the spelling"):
+    with pytest.raises(SettingsError, match="file not found; check the spelling"):
         read_yaml(tmp_path / "none.yaml")
 
 
@@ -127,7 +127,7 @@ def test_a_folder_in_place_of_a_file(tmp_path):
 
 @pytest.mark.parametrize("content", [b"width: \xff\xfe", b"width: \x00"])
 def test_no_text(written, content):
-    with pytest.raises(SettingsError, match="is no text in UTF-8"):
+    with pytest.raises(SettingsError, match="is not valid UTF-8"):
         read_yaml(written(content))
 
 
@@ -149,7 +149,7 @@ def test_fingerprint_tells_settings_apart():
 
 
 def test_fingerprint_is_the_same_everywhere():
-    """Results of last week are recognised by it: printf '[{"width": 0.4}]' | sha256sum."""
+    """Earlier results are recognised by it: printf '[{"width": 0.4}]' | sha256sum."""
     assert fingerprint({"width": 0.4}) == "d5a88ed8b68a"
 
 

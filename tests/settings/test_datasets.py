@@ -32,7 +32,7 @@ def written(tmp_path: Path, content: dict) -> str:
 
 
 def changed(content: dict, file: dict | None = None, **archives) -> dict:
-    """ARCHIVES with keys of its first file, and of the source, changed."""
+    """ARCHIVES with changed keys of its first file and of the source."""
     content = copy.deepcopy(content)
     content["source"]["archives"] |= archives
     if file:
@@ -42,7 +42,7 @@ def changed(content: dict, file: dict | None = None, **archives) -> dict:
 
 def test_nothing(tmp_path):
     (tmp_path / "mine.yaml").write_text("")
-    with pytest.raises(SettingsError, match="holds no keys; give name, source"):
+    with pytest.raises(SettingsError, match="contains no keys; give name, source"):
         find_dataset(str(tmp_path / "mine.yaml"))
 
 
@@ -62,7 +62,7 @@ def test_shipped_files(name):
 
 
 def test_dota_val():
-    """The same archives and counts as DOTA's, without what only a person can fetch, and scored here."""
+    """The same archives and counts as DOTA's, without those to download by hand, and scored here."""
     whole, labelled = find_dataset("dota", CONFIGS), find_dataset("dota-val", CONFIGS)
     fetched = [each for each in whole.source.archives.files if not each.by_hand]
     assert list(labelled.source.archives.files) == fetched and len(fetched) == 4
@@ -147,8 +147,11 @@ def test_url_of_an_archive(tmp_path):
         (FOLDER | {"classes": ["a/b"]}, "classes.0: 'a/b' is not accepted"),
         (FOLDER | {"classes": ["x" * 61]}, "classes.0: 'x+' is not accepted"),
         (FOLDER | {"classes": ["tennis court"]}, "classes.0: 'tennis court' is not accepted"),
-        (FOLDER | {"classes": ["car{small}"]}, r"classes.0: 'car\{small\}' holds a brace"),
-        (FOLDER | {"classes": ["a\x07b"]}, r"classes.0: 'a\\x07b' holds a sign that cannot be printed"),
+        (FOLDER | {"classes": ["car{small}"]}, r"classes.0: 'car\{small\}' contains a brace"),
+        (
+            FOLDER | {"classes": ["a\x07b"]},
+            r"classes.0: 'a\\x07b' contains a character that cannot be printed",
+        ),
         (FOLDER | {"classes": ["café", "cafe\u0301"]}, "classes names 'café' twice"),
         (FOLDER | {"train_splits": []}, "train_splits: .* is not accepted"),
         (FOLDER | {"train_splits": ["train", "train"]}, "train_splits names 'train' twice"),
@@ -182,7 +185,7 @@ def test_url_of_an_archive(tmp_path):
             changed(ARCHIVES, file={"url": None}),
             "train_images.zip has no url; give one, or base_url, or by_hand",
         ),
-        (changed(ARCHIVES, file={"by_hand": True}), "has a url although it is fetched by_hand"),
+        (changed(ARCHIVES, file={"by_hand": True}), "has both url and by_hand"),
         (changed(ARCHIVES, file={"md5": "abc"}), "md5: 'abc' is not accepted"),
         (changed(ARCHIVES, file={"md5": "a" * 32, "sha256": "a" * 64}), "has both md5 and sha256; keep one"),
         (changed(ARCHIVES, file={"into": "train/pictures"}), "into: 'train/pictures' is not accepted"),
@@ -202,7 +205,7 @@ def test_unknown_name():
         find_dataset("dotta", CONFIGS)
 
 
-def test_the_template_is_none_of_the_choices():
+def test_the_template_is_not_one_of_the_choices():
     with pytest.raises(SettingsError) as error:
         find_dataset("nowhere", CONFIGS)
     assert str(error.value).endswith(f"choose one of {', '.join(SHIPPED)}")
@@ -211,7 +214,7 @@ def test_the_template_is_none_of_the_choices():
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(SettingsError, match=r"none\.yaml: there is no such file"):
+    with pytest.raises(SettingsError, match=r"none\.yaml: file not found"):
         find_dataset(str(tmp_path / "none.yaml"))
 
 
@@ -250,19 +253,19 @@ def test_a_file_among_the_shipped_ones_named_otherwise_by_its_path(tmp_path):
         find_dataset(str(path), tmp_path)
 
 
-# what lies in a folder ----------------------------------------------------------------------------------
+# the content of a folder --------------------------------------------------------------------------------
 
 
 def test_contents_of_no_folder(tmp_path):
     assert find_dataset("mini", CONFIGS).contents(["train"]) is None
     assert (
         find_dataset(written(tmp_path, FOLDER)).contents(["train"]) is not None
-    )  # it is missing, which is told elsewhere
+    )  # it is missing, which is reported elsewhere
 
 
 @pytest.fixture(params=[None, {"train": {"images": "train/images", "labels": "train/labelTxt"}}])
 def folder(request, tmp_path):
-    """A dataset of one image, with and without its splits spelled out, and where it lies."""
+    """A dataset of one image, with and without explicit splits, and its folder."""
     for file, text in {"images/a.png": "picture", "labelTxt/a.txt": "1 2 3"}.items():
         path = tmp_path / "images/train" / file
         path.parent.mkdir(parents=True)
@@ -275,7 +278,7 @@ def folder(request, tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "same"),
     [
-        ("labelTxt/a.txt", "1 2 3", True),  # written anew as it was
+        ("labelTxt/a.txt", "1 2 3", True),  # rewritten without a change
         ("labelTxt/a.txt", "1 2 4", False),
         ("labelTxt/b.txt", "", False),
         ("images/a.png", "pixels!", True),  # images are not opened

@@ -87,20 +87,20 @@ def test_smaller_machines_warm_up_over_as_many_images(name):
         ({"base_lr": "fast"}, "base_lr: 'fast' is not accepted"),
         ({"constant_share": 1.5}, "constant_share: 1.5 is not accepted"),
         ({"ema_momentum": 1}, "ema_momentum: 1 is not accepted"),
-        ({"objective": {"least_side": 8}}, "objective: least_side belongs to assigner: task-aligned"),
+        ({"objective": {"least_side": 8}}, "objective: least_side is only for assigner: task-aligned"),
         ({"objective": {"assigner": "atss"}}, "objective.assigner: 'atss' is not accepted"),
         ({"early_scale": 0.5, "early_share": 1}, "early_share: 1 never shows images in full size"),
         (
             {"max_steps": 5, "validation": {"share": 0.1, "patience": 2}},
-            "validation goes by epochs, and max_steps knows none",
+            "validation needs epochs, which max_steps does not have",
         ),
         ({"mosaic": 2}, "mosaic: 2 is not accepted"),
         ({"validation": {"every": -1}}, "validation.every: -1 is not accepted"),
-        ({"validation": {"patience": 3}}, "validation: patience needs images of its own to decide by"),
-        ({"validation": {"checkpoint": "best"}}, "validation: checkpoint: best needs images of its own"),
+        ({"validation": {"patience": 3}}, "validation: patience needs held-out images to decide by"),
+        ({"validation": {"checkpoint": "best"}}, "validation: checkpoint: best needs held-out images"),
         (
             {"validation": {"share": 0.1, "every": 0}},
-            "validation: share holds images out that are never used",
+            "validation: share holds out images that are never used",
         ),
         ({"decay": "sudden"}, "decay: 'sudden' is not accepted"),
         ({"batchsize": 4}, "batchsize: unknown key; did you mean 'batch'?"),
@@ -119,7 +119,7 @@ def test_warm_up_may_take_all_steps(tmp_path):
 def test_unknown():
     with pytest.raises(SettingsError, match=r"unknown schedule 'smok'; did you mean 'smoke'\?"):
         find_schedule("smok", CONFIGS)
-    with pytest.raises(SettingsError, match=r"nowhere/mine\.yaml: there is no such file"):
+    with pytest.raises(SettingsError, match=r"nowhere/mine\.yaml: file not found"):
         find_schedule("nowhere/mine.yaml")
 
 
@@ -139,11 +139,11 @@ def test_gpus_to_use(tmp_path, asked, here, processes, expected):
             None,
             1,
             "gpus=",
-            "gpus: schedule mine wants 2 GPUs, this machine has 1;"
-            " choose another schedule (as dota-1gpu), gpus=1 or gpus=0",
+            "gpus: schedule mine wants 2 GPUs, but this machine has 1;"
+            " choose another schedule (such as dota-1gpu), gpus=1 or gpus=0",
         ),
-        (2, 0, "gpus=", "gpus: asks for 2, this machine has 0; choose gpus=0"),
-        (3, 2, "--gpus ", "--gpus: asks for 3, this machine has 2; choose --gpus 2"),
+        (2, 0, "gpus=", "gpus: asks for 2, but this machine has 0; choose gpus=0"),
+        (3, 2, "--gpus ", "--gpus: asks for 3, but this machine has 2; choose --gpus 2"),
     ],
 )
 def test_too_few_gpus(tmp_path, asked, here, option, message):

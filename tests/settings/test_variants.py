@@ -104,7 +104,7 @@ def test_published_checkpoint():
             {"width": 0.43},
             "variants.mine: width 0.43 gives the head 103 channels, which",
         ),
-        ("previous", {"width": 0.001}, "variants.mine: width 0.001 leaves the head no channels"),
+        ("previous", {"width": 0.001}, "variants.mine: width 0.001 leaves no channels for the head"),
         ("previous", {"head": "split"}, "variants.mine.head: 'split' is not accepted"),
         ("current", {"size": "m"}, "variants.mine.size: 'm' is not accepted"),
         ("current", {"width": 0}, "variants.mine.width: 0 is not accepted"),
@@ -113,7 +113,7 @@ def test_published_checkpoint():
         (
             "current",
             {"top_down_kernels": [[3, 4], [3, 3]]},
-            "variants.mine.top_down_kernels.0.1: a kernel of 4 has no middle; give an odd number",
+            "variants.mine.top_down_kernels.0.1: a kernel of 4 has no centre; give an odd number",
         ),
         ("current", {"top_down_kernels": [[3, 3]]}, "variants.mine.top_down_kernels.1: is missing"),
         ("current", {"widht": 1}, "variants.mine.widht: unknown key; did you mean 'width'?"),
@@ -134,6 +134,6 @@ def test_every_key_is_needed(table):
 
 
 @pytest.mark.parametrize("name", ["", "Mine", "a/b", "a b", "a'b", "-a"])
-def test_a_name_that_no_folder_or_rule_can_have(table, name):
+def test_a_name_that_folders_and_rules_cannot_have(table, name):
     with pytest.raises(SettingsError, match="is not accepted"):
         load_variants(table(row_of("yoloms-s-current"), name))

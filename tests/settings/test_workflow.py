@@ -29,7 +29,7 @@ LEAST = {"dataset": "mini", "variants": ["yoloms-xs-current"]}
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Pretend that this machine has so many."""
+    """Pretend that this machine has this many."""
     return lambda count: monkeypatch.setattr(workflow, "gpus_here", lambda: count)
 
 
@@ -60,7 +60,7 @@ def test_a_schedule_of_the_users_choice():
     [
         ({"datset": "mini"}, "config.yaml: datset: unknown key; did you mean 'dataset'?"),
         ({"dataset": "mnii"}, "unknown dataset 'mnii'; did you mean 'mini'?"),
-        ({"dataset": "nowhere/mine.yaml"}, "nowhere/mine.yaml: there is no such file"),
+        ({"dataset": "nowhere/mine.yaml"}, "nowhere/mine.yaml: file not found"),
         ({"dataset": 7}, "config.yaml: dataset: 7 is not accepted"),
         (
             {"variants": ["yoloms-xs-curent"]},
@@ -70,7 +70,7 @@ def test_a_schedule_of_the_users_choice():
         ({"variants": {"a": 1}}, "config.yaml: variants: {'a': 1} is not accepted"),
         ({"variants": "yoloms-xs"}, "config.yaml: variants: unknown variant 'yoloms-xs'"),
         ({"schedule": "smok"}, "unknown schedule 'smok'; did you mean 'smoke'?"),
-        ({"schedule": "mine.yaml"}, "mine.yaml: there is no such file"),
+        ({"schedule": "mine.yaml"}, "mine.yaml: file not found"),
         ({"gpus": "maybe"}, "config.yaml: gpus: 'maybe' is not accepted"),
         ({"gpus": -1}, "config.yaml: gpus: -1 is not accepted"),
         ({"track": "maybe"}, "config.yaml: track: 'maybe' is not accepted"),
@@ -105,7 +105,7 @@ def test_errors_name_the_command_line_where_it_is_to_blame(change, message):
 def test_a_folder_that_is_not_there(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("{name: mine, source: {folder: nowhere}, schedule: smoke}")
-    with pytest.raises(SettingsError, match=rf"mine: source.folder: there is no folder {tmp_path}/nowhere;"):
+    with pytest.raises(SettingsError, match=rf"mine: source.folder: folder not found: {tmp_path}/nowhere;"):
         resolve(LEAST | {"dataset": str(mine)})
     (tmp_path / "nowhere").mkdir()
     assert resolve(LEAST | {"dataset": str(mine)}).dataset.name == "mine"
@@ -131,8 +131,8 @@ def test_gpus(gpus, asked, here, schedule, expected):
 @pytest.mark.parametrize(
     ("asked", "here", "message"),
     [
-        ("auto", 1, "gpus: schedule dota-2gpu wants 2 GPUs, this machine has 1"),
-        (2, 0, "gpus: asks for 2, this machine has 0; choose gpus=0"),
+        ("auto", 1, "gpus: schedule dota-2gpu wants 2 GPUs, but this machine has 1"),
+        (2, 0, "gpus: asks for 2, but this machine has 0; choose gpus=0"),
     ],
 )
 def test_too_few_gpus(gpus, asked, here, message):
@@ -150,12 +150,12 @@ def test_remarks(gpus):
     ]
     assert resolve(LEAST | {"gpus": 0}).remarks == []  # as asked
     gpus(0)
-    assert resolve(LEAST).remarks == ["training on the CPU, with schedule mini: there is no GPU"]
+    assert resolve(LEAST).remarks == ["no GPU found: training on the CPU, with schedule mini"]
 
 
 @pytest.fixture
 def unscheduled(tmp_path) -> str:
-    """A dataset file that says nothing of how to train."""
+    """A dataset file that does not say how to train."""
     (tmp_path / "pictures").mkdir()
     mine = tmp_path / "mine.yaml"
     mine.write_text("{name: mine, source: {folder: pictures}}")
@@ -166,7 +166,7 @@ def unscheduled(tmp_path) -> str:
     ("asked", "here", "used", "base", "weights"),
     [
         ("auto", 0, 0, "small-cpu", False),
-        ("auto", 8, 1, "small-gpu", True),  # which a set of thousands would start from
+        ("auto", 8, 1, "small-gpu", True),  # a set of thousands would start from weights
         (0, 8, 0, "small-cpu", False),
         (2, 8, 2, "small-gpu", True),
     ],
@@ -177,7 +177,9 @@ def test_a_schedule_that_the_data_will_decide(gpus, unscheduled, asked, here, us
     assert (plan.schedule_name, plan.schedule) == ("auto", schedules.find_schedule(base))
     assert (plan.gpus, plan.needs_weights) == (used, weights)
     assert bool(plan.starting_weights("yoloms-xs-current")) is weights
-    assert plan.remarks[-1].startswith("schedule auto is settled when there are patches; logs/mine/VARIANT/")
+    assert plan.remarks[-1].startswith(
+        "schedule auto: one is chosen when there are patches; logs/mine/VARIANT/"
+    )
 
 
 def test_a_training_depends_on_all_that_may_be_chosen(gpus, unscheduled, monkeypatch):
@@ -193,8 +195,8 @@ def test_a_training_depends_on_all_that_may_be_chosen(gpus, unscheduled, monkeyp
 
 
 @pytest.mark.parametrize("schedule", ["auto", "dota-2gpu"])
-def test_how_many_gpus_a_machine_has_is_no_setting(gpus, unscheduled, schedule):
-    """Results are right where others pulled them, whatever `gpus: auto` would find there."""
+def test_the_number_of_gpus_of_a_machine_is_not_a_setting(gpus, unscheduled, schedule):
+    """Pulled results are valid on other machines, whatever `gpus: auto` would find there."""
     found = set()
     for here in (0, 2, 8):
         gpus(here)
@@ -233,7 +235,7 @@ def test_what_a_training_does_not_depend_on(gpus, change):
         ({"epochs": {"xs": 2, "s": 2, "l": 3}}, False),
         ({"batch": 4}, False),
         ({"base_lr": 0.002}, False),
-        ({"seed": 1}, True),  # the workflow says which seeds there are
+        ({"seed": 1}, True),  # the workflow sets the seeds
         ({"pretrained": False}, False),
     ],
 )
@@ -296,7 +298,7 @@ def test_runs_are_variants_and_with_other_seeds_folders_in_them():
 
 
 @pytest.mark.parametrize("seeds", [[], [-1], "0,x", [0, 0], 2**31, 0.5, "", None])
-def test_seeds_that_are_none(seeds):
+def test_texts_that_are_not_seeds(seeds):
     with pytest.raises(SettingsError, match=r"--config: seeds"):
         resolve(LEAST | {"seeds": seeds}, overridden=["seeds"])
 
@@ -309,7 +311,7 @@ def test_a_training_depends_on_its_seed():
 
 @pytest.fixture
 def validating(monkeypatch):
-    """Have the schedule of the data set hold a share out, or validate less often."""
+    """Make the schedule of the dataset hold out a share, or validate less often."""
 
     def use(**validation):
         own = schedules.find_schedule("mini")
@@ -356,7 +358,7 @@ def test_a_set_that_is_tested_on_what_it_trains_on_is_remarked(tmp_path):
 
 
 def test_two_dataset_files_of_one_name(tmp_path, monkeypatch):
-    """The second one is refused while the first one is there; the same one, moved or not, is not."""
+    """A second one is refused while the first one exists; the same one, moved or not, is accepted."""
     shutil.copytree(CONFIG.parent, tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
@@ -369,7 +371,9 @@ def test_two_dataset_files_of_one_name(tmp_path, monkeypatch):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(own))
     assert main(["download", "a.yaml", "--out", "data/harbours/raw"]) == 0
     assert resolve(LEAST | {"dataset": "a.yaml"}).dataset.name == "harbours"
-    message = r"b\.yaml: name: 'harbours' is also that of a\.yaml, whose data and results would be replaced"
+    message = (
+        r"b\.yaml: name: 'harbours' is also the name of a\.yaml, whose data and results would be replaced"
+    )
     with pytest.raises(SettingsError, match=message):
         resolve(LEAST | {"dataset": "b.yaml"})
     (tmp_path / "a.yaml").rename(tmp_path / "c.yaml")

@@ -1,4 +1,4 @@
-"""Trainings without processes of their own, each of which imports everything again for some seconds."""
+"""Trainings without separate processes, each of which takes seconds to import everything again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiltbox.training import worker
 
 @pytest.fixture
 def in_this_process(request, monkeypatch) -> None:
-    """Train in the process of the test, unless it is marked with ``own_processes`` or asks for several."""
+    """Train in the process of the test, unless it is marked ``own_processes`` or asks for more than one."""
     if request.node.get_closest_marker("own_processes"):
         return
 

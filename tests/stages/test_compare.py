@@ -72,7 +72,7 @@ ship     36.36  100.00      +63.64  +45.45 to +81.82
 plane     0.00    0.00       ±0.00    ±0.00 to ±0.00  no difference can be seen
 
 Intervals come from a paired bootstrap: 1,000 draws of 24 images, the same for both (seed 0).
-Where a detector has a single run, the variation between trainings is not included."""
+If a detector has only one run, the variation between trainings is not included."""
     )
 
 
@@ -92,26 +92,26 @@ def test_few_images_are_warned_of(scene):
         path = scene / name / "Task1_ship.txt"
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(line for line in lines if int(line.split()[0][1:]) < FEW_IMAGES - 1))
-    assert "With as few as 19 images an interval tends to be too narrow." in comparison_table(run(scene))
+    assert "With only 19 images, intervals tend to be too narrow." in comparison_table(run(scene))
 
 
 def test_one_image_cannot_be_resampled(scene):
     for number in range(1, IMAGES):
         (scene / f"labelTxt/P{number}.txt").unlink()
-    with pytest.raises(DataError, match="labelTxt: has the labels of one image"):
+    with pytest.raises(DataError, match="labelTxt: has the labels of only one image"):
         run(scene)
 
 
 def test_images_without_labels(scene):
     (scene / "good/Task1_ship.txt").write_text(f"P99 0.5 {SHIP}\n")
-    with pytest.raises(DataError, match=r"Task1_ship\.txt:1: there are no labels of the image 'P99'"):
+    with pytest.raises(DataError, match=r"Task1_ship\.txt:1: there are no labels for image 'P99'"):
         run(scene)
     assert not (scene / "compare.json").exists()
 
 
 @pytest.mark.parametrize("place", ["good/x.json", "labelTxt/x.json"])
 def test_places_among_the_inputs_are_refused(scene, place):
-    with pytest.raises(OutputError, match="which is compared"):
+    with pytest.raises(OutputError, match="which is an input of this command"):
         compare([scene / "poor"], [scene / "good"], scene / "labelTxt", scene / place, classes=CLASSES)
 
 
@@ -141,7 +141,7 @@ def test_wrong_usage(scene, options, capsys):
 
 
 def test_names_are_for_predictions_alone(scene, tmp_path):
-    """One detector is Ultralytics', with classes in an order of its own; the other's files name theirs."""
+    """One detector is Ultralytics', with classes in its own order; the other's files name theirs."""
     (tmp_path / "data.yaml").write_text("names: [plane, ship]\n")
     right = {"category_id": 2, "score": 0.9, "poly": [int(word) for word in SHIP.split()]}
     rows = [{**right, "image_id": f"P{n}", "file_name": f"P{n}.png"} for n in range(IMAGES)]
@@ -154,7 +154,7 @@ def test_names_are_for_predictions_alone(scene, tmp_path):
         names=tmp_path / "data.yaml",
     )
     assert found.classes["ship"]["AP50"].first == found.classes["ship"]["AP50"].second == pytest.approx(1)
-    with pytest.raises(SettingsError, match=r"is for a predictions\.json alone"):
+    with pytest.raises(SettingsError, match=r"is only for a predictions\.json"):
         run(scene, names=tmp_path / "data.yaml")
 
 
@@ -163,4 +163,4 @@ def test_nothing_between_commas(scene, runs, monkeypatch, capsys):
     monkeypatch.chdir(scene)
     with pytest.raises(SystemExit) as end:
         main(["compare", runs, "good", "--labels", "labelTxt"])
-    assert end.value.code == 2 and "names nothing between commas" in capsys.readouterr().err
+    assert end.value.code == 2 and "has nothing between two commas" in capsys.readouterr().err

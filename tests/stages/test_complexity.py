@@ -27,12 +27,12 @@ def test_what_is_written(tmp_path):
 
 @pytest.mark.parametrize("size", [0, -32, 1000])
 def test_a_size_that_the_detector_cannot_halve(tmp_path, size):
-    with pytest.raises(SettingsError, match=f"--size: {size} is no multiple of 32"):
+    with pytest.raises(SettingsError, match=f"--size: {size} is not a multiple of 32"):
         complexity(NAME, find_variant(NAME), tmp_path / "out.json", size=size)
 
 
 def test_it_is_not_logged(tmp_path):
-    """It is there before the training is, and would go to the run of the training before."""
+    """It exists before the training does, and would be logged to the run of the previous training."""
     with pytest.raises(SystemExit) as end:
         main(["complexity", NAME, "--out", str(tmp_path / "out.json"), "--track", "mini/run"])
     assert end.value.code == 2

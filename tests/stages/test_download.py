@@ -54,7 +54,7 @@ def mine(tmp_path) -> Path:
 
 @pytest.fixture
 def packed(tmp_path, mine) -> Path:
-    """The same as five archives of all sorts, in a folder of their own."""
+    """The same as five archives of different kinds, in a separate folder."""
     folder = tmp_path / "packed"
     for split, kinds in (("train", ("images", "labelTxt")), ("val", ("images", "labelTxt"))):
         for kind in kinds:
@@ -148,21 +148,21 @@ def unlabelled(mine: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (shutil.rmtree, r"mine: there is no such folder; correct source\.folder"),
-        (lambda mine: shutil.rmtree(mine / "val"), r"val/images: there is no such folder"),
-        (unlabelled, r"train/labelTxt: there is no such folder, but train needs labels"),
+        (shutil.rmtree, r"mine: folder not found; correct source\.folder"),
+        (lambda mine: shutil.rmtree(mine / "val"), r"val/images: folder not found"),
+        (unlabelled, r"train/labelTxt: folder not found, but train needs labels"),
         (
             lambda mine: shutil.rmtree(mine / "val/labelTxt"),
-            r"val/labelTxt: there is no such folder, but val",
+            r"val/labelTxt: folder not found, but val",
         ),
-        (lambda mine: (mine / "val/images/P2.png").unlink(), r"val/images: holds no image"),
+        (lambda mine: (mine / "val/images/P2.png").unlink(), r"val/images: contains no images"),
         (
             lambda mine: [add(mine / "train", f"Q{i}", None) for i in range(4)],
-            r"train/labelTxt: there is no label file for the image Q0, Q1, Q2 and 1 more;",
+            r"train/labelTxt: no label file for image Q0, Q1, Q2 and 1 more;",
         ),
         (
             lambda mine: (mine / "train/labelTxt/Q0.txt").write_text(""),
-            r"train/images: there is no image for the label file Q0;",
+            r"train/images: no image for label file Q0;",
         ),
         (
             lambda mine: (mine / "val/labelTxt/P2.txt").write_text(f"gsd:1\n{SHIP}0 0 9 0 ship 0\n"),
@@ -184,9 +184,9 @@ def test_bad_folder(tmp_path, mine, spoil, message):
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        ({"train": {"images": 3}}, r"mine: expected\.train: there are 2 images where 3 should be"),
-        ({"train": {"images": 2, "objects": 4}}, r"there are 3 objects where 4 should be"),
-        ({"test": {"images": 1, "objects": 4}}, r"expected\.test: there are no objects where 4 should be"),
+        ({"train": {"images": 3}}, r"mine: expected\.train: 3 images expected, but 2 found"),
+        ({"train": {"images": 2, "objects": 4}}, r"4 objects expected, but 3 found"),
+        ({"test": {"images": 1, "objects": 4}}, r"expected\.test: 4 objects expected, but 0 found"),
     ],
 )
 def test_counts_that_are_not_as_expected(tmp_path, mine, expected, message):
@@ -222,7 +222,7 @@ def test_output_over_a_source_that_was_moved_into_it(tmp_path, mine):
     download(dataset_of({"folder": str(mine)}), tmp_path / "raw")
     moved = mine.rename(tmp_path / "raw/mine")
     before = everything(moved)
-    with pytest.raises(OutputError, match=r"raw: holds .*/raw/mine, which it is made from"):
+    with pytest.raises(OutputError, match=r"raw: contains .*/raw/mine, which it is made from"):
         download(dataset_of({"folder": str(moved)}), tmp_path / "raw")
     assert everything(moved) == before
 
@@ -278,7 +278,7 @@ def test_what_the_users_archives_lack_is_fetched_beside_the_output(tmp_path, pac
 
 
 def test_an_error_in_place_of_an_archive_without_checksum(tmp_path, packed, server):
-    """The next call asks again, also where one was taken for the archive before."""
+    """The next call asks again, even if a web page was taken for the archive before."""
     splits = ("train/images", "train/labelTxt", "val/images", "val/labelTxt")
     files = [{"file": f"{into}.tar.gz", "into": into} for into in splits]
     dataset = dataset_of({"archives": {"page": PAGE, "base_url": server, "files": files}})
@@ -294,7 +294,7 @@ def test_an_error_in_place_of_an_archive_without_checksum(tmp_path, packed, serv
     assert fetched.read_bytes() == whole
 
 
-def test_datasets_share_no_archives(tmp_path, mine, packed, server):
+def test_datasets_do_not_share_archives(tmp_path, mine, packed, server):
     """Their files have the same names, and one of them has no checksum."""
     for name in ("one", "two"):
         place = tmp_path / "data/archives" / name
@@ -312,7 +312,7 @@ def test_output_in_the_place_of_the_fetched_archives(tmp_path, packed, server, s
     shutil.copy(packed / "train/images.tar.gz", fetched)
     render = dataset_of({"render": {"images": {"train": 1, "val": 1}}})
     dataset = archived(server, packed) if source == "archives" else render
-    with pytest.raises(OutputError, match="archives: is where archives are kept that are fetched for"):
+    with pytest.raises(OutputError, match="archives: is reserved for the archives"):
         download(dataset, tmp_path / "archives")
     assert list(everything(tmp_path / "archives")) == ["mine/train/images.tar.gz"]
 
@@ -322,7 +322,7 @@ def test_output_over_the_users_archives(tmp_path, packed):
     download(dataset, tmp_path / "raw", archives=packed)
     (tmp_path / "raw/manifest.json").unlink()
     moved = packed.rename(tmp_path / "raw/packed")
-    with pytest.raises(OutputError, match=r"raw: holds .*raw/packed, which it is made from"):
+    with pytest.raises(OutputError, match=r"raw: contains .*raw/packed, which it is made from"):
         download(dataset, tmp_path / "raw", archives=moved)
     assert (moved / "test.zip").exists()
 
@@ -343,7 +343,7 @@ def test_complete_archives_are_not_unpacked_again(tmp_path, packed):
 
 
 @pytest.mark.parametrize("lost", ["train/images/P1.png", "val/labelTxt/P2.txt", "manifest.json"])
-def test_incomplete_output_is_made_anew(tmp_path, packed, lost):
+def test_incomplete_output_is_made_again(tmp_path, packed, lost):
     dataset = archived("http://127.0.0.1:9", packed)
     first = download(dataset, tmp_path / "raw", archives=packed)
     (tmp_path / "raw" / lost).unlink()
@@ -356,14 +356,14 @@ def test_archive_that_only_a_person_can_fetch(tmp_path, packed, own):
     folder = own and tmp_path / own
     if own:
         folder.mkdir()
-    dataset = archived("http://127.0.0.1:9", packed)  # nothing else is tried before that is there
+    dataset = archived("http://127.0.0.1:9", packed)  # nothing else is tried before that exists
     place = (folder or tmp_path / "archives/mine") / "test.zip"
     with pytest.raises(DataError, match=f"{place}: is missing.*get it from {PAGE} and put it there"):
         download(dataset, tmp_path / "raw", archives=folder)
 
 
 def test_no_folder_of_archives(tmp_path, packed):
-    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+    with pytest.raises(DataError, match="nowhere: folder not found"):
         download(archived("http://x", packed), tmp_path / "raw", archives=tmp_path / "nowhere")
 
 
@@ -371,7 +371,7 @@ def test_no_folder_of_archives(tmp_path, packed):
     ("name", "content", "message"),
     [
         ("val/images.tar.gz", b"\x1f\x8b broken", r"val/images\.tar\.gz: has the checksum md5:\w+, not md5:"),
-        ("test.zip", b"PK\x03\x04 cut off", r"test\.zip: is no complete zip or tar archive"),
+        ("test.zip", b"PK\x03\x04 cut off", r"test\.zip: is not a complete zip or tar archive"),
         ("test.zip", b"<!doctype html><title>Virus scan", r"test\.zip: is a web page, not the file"),
     ],
 )

@@ -45,7 +45,7 @@ mAP: 0.4930
 
 @pytest.fixture
 def scene(tmp_path):
-    """Two images with a ship each, one more that is difficult; one ship found, and a false plane."""
+    """Two images with a ship each, plus a difficult one; one ship is found, and a false plane."""
     labels, task1 = tmp_path / "labelTxt", tmp_path / "task1"
     labels.mkdir(), task1.mkdir()
     (labels / "P1.txt").write_text(f"imagesource:GoogleEarth\ngsd:0.5\n{SHIP} ship 0\n{FAR} ship 1\n")
@@ -131,7 +131,7 @@ def test_the_files(scene):
 
 
 def test_images_with_what_came_of_their_boxes(scene):
-    """Of those that are there; what is read and written is in the record, and nothing old stays."""
+    """Of the existing images; inputs and outputs are in the record, and old files are removed."""
     folder, out = scene / "images", scene / "evaluate"
     folder.mkdir()
     for name in ("P1", "P3"):
@@ -193,12 +193,12 @@ def test_absent_classes(scene):
     ("out", "problem"),
     [
         ("task1", "is a folder; name a file with"),
-        ("task1/Task1_ship.txt", "is what is to be scored"),
+        ("task1/Task1_ship.txt", "is the input of this command"),
         ("pipe", "is a device or a pipe, which would be replaced"),
         ("evaluate/dota.txt", "is the name of another result"),
         ("evaluate/pr_curves.csv", "is the name of another result"),
         ("evaluate/gallery.json", "is the name of another result"),
-        ("labelTxt/metrics.json", r"lies among the labels, where dota\.txt would be taken for one"),
+        ("labelTxt/metrics.json", r"is in the folder of labels, where dota\.txt would be mistaken for one"),
     ],
 )
 def test_a_place_that_will_not_do(scene, out, problem):
@@ -216,7 +216,7 @@ def test_a_zip(scene):
     write_task1(scene, found.items())
     metrics = evaluate(scene / "Task1.zip", scene / "labelTxt", scene / "m.json")
     assert metrics["AP50"] == pytest.approx(6 / 11)
-    with pytest.raises(OutputError, match="is what is to be scored"):
+    with pytest.raises(OutputError, match="is the input of this command"):
         evaluate(scene / "Task1.zip", scene / "labelTxt", scene / "Task1.zip")
 
 
@@ -261,7 +261,7 @@ def test_curves(scene):
 
 
 def test_confusion(scene, caplog):
-    """A ship is found, one is taken for a plane, and a plane is seen where nothing is."""
+    """A ship is found, one is taken for a plane, and a plane is detected where there is nothing."""
     caplog.set_level("INFO", "tiltbox")
     (scene / "task1" / "Task1_plane.txt").write_text(f"P2 0.9 {SHIP}\nP3 0.9 {SHIP}\n")
     run(scene)
@@ -286,7 +286,7 @@ def test_the_table(scene):
 
 def test_an_image_without_labels(scene):
     (scene / "task1" / "Task1_ship.txt").write_text(f"P1 0.9 {SHIP}\n\nP4 0.8 {FAR}\n")
-    with pytest.raises(DataError, match=r"Task1_ship\.txt:3: there are no labels of the image 'P4'"):
+    with pytest.raises(DataError, match=r"Task1_ship\.txt:3: there are no labels for image 'P4'"):
         run(scene)
     assert not any((scene / "evaluate").iterdir())
 
@@ -306,17 +306,17 @@ def test_malformed_files(scene, file, content, message):
 
 
 def test_missing_folders(scene):
-    with pytest.raises(DataError, match="there is no such folder"):
+    with pytest.raises(DataError, match="folder not found"):
         evaluate(scene / "task1", scene / "labels", scene / "m.json")
-    with pytest.raises(DataError, match="there is no such folder or zip"):
+    with pytest.raises(DataError, match="folder or zip not found"):
         evaluate(scene / "none", scene / "labelTxt", scene / "m.json")
-    with pytest.raises(DataError, match="holds no label files"):
+    with pytest.raises(DataError, match="contains no label files"):
         evaluate(scene / "task1", scene / "task1" / "..", scene / "m.json")
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the DOTA sample images are not here")
 def test_the_labels_of_dota_found_as_they_are(tmp_path):
-    """Labels as detections: every ordinary object is found, and difficult ones do no harm."""
+    """Labels as detections: every ordinary object is found, and difficult ones do not count."""
     folder = SAMPLE / "train" / "labelTxt"
     labels = {path.stem: read_labels(path) for path in folder.glob("*.txt")}
     found = {}
@@ -336,7 +336,7 @@ def test_the_labels_of_dota_found_as_they_are(tmp_path):
 
 
 def test_the_outcomes_give_the_same_scores(scene):
-    """Without the labels: the first row of a resampling is that of all images, once each."""
+    """Without labels: the first row of a resampling is that of all images, once each."""
     metrics = run(scene)
     images, outcomes = read_outcomes(scene / "evaluate/outcomes.parquet")
     assert images == ("P1", "P2", "P3") and list(outcomes) == list(metrics["classes"])

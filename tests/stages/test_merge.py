@@ -118,7 +118,7 @@ def test_parquet_and_task1_say_the_same(tmp_path):
 
 
 def brute_force(rows: list[tuple], threshold: float) -> list[str]:
-    """Lines of one class, by plain lists and shapely."""
+    """The lines of one class, computed with plain lists and shapely."""
     lines = []
     for image in sorted({row[0] for row in rows}):
         kept: list[shapely.Polygon] = []
@@ -158,7 +158,7 @@ def test_impossible_thresholds(tmp_path, iou):
         merge(parquet(tmp_path, []), tmp_path / "merge", iou=iou)
 
 
-def test_boxes_that_are_no_boxes(tmp_path):
+def test_boxes_that_are_not_boxes(tmp_path):
     nan, inf = float("nan"), float("inf")
     rows = [
         ("P1", 0, 0, "ship", 0.875, (50, 50, 0, 0, 0)),
@@ -185,7 +185,7 @@ def test_other_classes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["P0001", "P1__1024__0__0", "P1__0__0___0"])
-def test_whole_image_names_are_no_patches(tmp_path, name):
+def test_names_of_whole_images_are_not_patch_names(tmp_path, name):
     folder = patch_folder(tmp_path, plane=[], ship=["P1__1__0___0 0.5" + " 1" * 8, f"{name} 0.5" + " 1" * 8])
     with pytest.raises(DataError, match=rf"Task1_ship\.txt:2: '{name}' is not the name of a patch"):
         merge(folder, tmp_path / "merge")
@@ -193,7 +193,7 @@ def test_whole_image_names_are_no_patches(tmp_path, name):
 
 def test_no_detections(tmp_path):
     for source in (tmp_path / "none.parquet", tmp_path / "none", tmp_path / "none.zip"):
-        with pytest.raises(DataError, match="there is no such f"):
+        with pytest.raises(DataError, match="not found"):
             merge(source, tmp_path / "merge")
 
 
@@ -248,7 +248,7 @@ def test_patch_detections_are_not_replaced_by_their_merge(tmp_path):
 
 
 def test_a_merge_can_be_merged_and_scored(tmp_path):
-    """Its mark is no Task1 file."""
+    """Its mark is not a Task1 file."""
     merge(parquet(tmp_path, [("P1__1024__0___0", 0, 0, "ship", 0.5, BOX)]), tmp_path / "merge")
     assert merge(tmp_path / "merge", tmp_path / "again")["kept"] == 1
     assert len(read_task1(tmp_path / "merge", DOTA_V1_CLASSES)["ship"]) == 1
@@ -256,7 +256,7 @@ def test_a_merge_can_be_merged_and_scored(tmp_path):
 
 
 def test_pandas_is_not_imported(tmp_path):
-    """Arrow likes to, and it takes as long as everything else at the start."""
+    """Arrow tends to import it, which takes as long as the rest of the start-up."""
     path, merged = parquet(tmp_path, [("P1", 0, 0, "ship", 0.5, BOX)]), tmp_path / "merge"
     code = (
         "import sys\n"
@@ -286,7 +286,7 @@ def test_boxes_beyond_any_image_are_dropped_whatever_they_come_from(tmp_path, fa
 def test_names_that_result_files_cannot_hold(tmp_path, name):
     row = {"file_name": f"{name}.png", "category_id": 2, "score": 0.5, "poly": [0, 0, 9, 0, 9, 5, 0, 5]}
     (tmp_path / "predictions.json").write_text(json.dumps([row]))
-    with pytest.raises(DataError, match=r"prediction 1: .* holds a blank"):
+    with pytest.raises(DataError, match=r"prediction 1: .* contains whitespace"):
         merge(tmp_path / "predictions.json", tmp_path / "out")
 
 

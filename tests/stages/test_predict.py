@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory):
         torch.nn.init.normal_(layer.weight, std=0.3)
         torch.nn.init.constant_(layer.bias, -2.8)
     for layer in model.bbox_head.rtm_reg:
-        layer.bias.data = torch.tensor([0.0, 0.5, 0.0, 0.5])  # boxes higher than wide, which le90 has to turn
+        layer.bias.data = torch.tensor([0.0, 0.5, 0.0, 0.5])  # boxes higher than wide, which le90 must turn
     path = tmp_path_factory.mktemp("weights") / "checkpoint.pth"
     save_checkpoint(path, model.state_dict(), {"variant": NAME})
     return path
@@ -71,7 +71,7 @@ def test_the_batch_size_does_not_matter(checkpoint, patches):
 
 
 def test_outputs_that_are_not_finite(patches):
-    """They would pass for patches without objects."""
+    """They would look like patches without objects."""
     model = build_detector(NAME)
     for layer in model.bbox_head.rtm_reg:
         torch.nn.init.constant_(layer.bias, 200.0)  # distances are its exponential
@@ -82,7 +82,7 @@ def test_outputs_that_are_not_finite(patches):
 
 
 def test_boxes_are_in_pixels_of_the_patch_as_it_is(checkpoint, tmp_path):
-    """A patch of another size is resized for the detector, and its boxes back."""
+    """A patch of another size is resized for the detector, and its boxes are scaled back."""
     small = np.random.default_rng(1).integers(0, 255, (128, 128, 3), dtype=np.uint8)
     large = cv2.resize(small, (256, 256), interpolation=cv2.INTER_NEAREST)
     for size, image in ((128, small), (256, large)):
@@ -134,7 +134,7 @@ def test_other_classes_than_those_of_training(checkpoint, patches, tmp_path):
         run(tmp_path / "other.pth", patches)
 
 
-def test_no_detections_at_all(patches, tmp_path):
+def test_no_detections_of_any_class(patches, tmp_path):
     model = build_detector(NAME)
     for layer in model.bbox_head.rtm_cls:
         torch.nn.init.constant_(layer.bias, -20.0)
@@ -143,13 +143,13 @@ def test_no_detections_at_all(patches, tmp_path):
 
 
 def test_an_image_size_that_the_detector_cannot_halve(checkpoint, patches):
-    with pytest.raises(SettingsError, match="--image-size: 100 is no multiple of 32"):
+    with pytest.raises(SettingsError, match="--image-size: 100 is not a multiple of 32"):
         run(checkpoint, patches, image_size=100)
 
 
 def test_no_patches(checkpoint, tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match="holds no patches; cut the images with `tiltbox split` first"):
+    with pytest.raises(DataError, match="contains no patches; cut the images with `tiltbox split` first"):
         run(checkpoint, tmp_path)
 
 
@@ -160,21 +160,21 @@ def test_an_unreadable_patch_is_named(checkpoint, patches):
     assert not (patches / "out.parquet").exists()
 
 
-def test_a_file_that_is_named_as_no_patch(checkpoint, patches):
+def test_a_file_name_that_is_not_a_patch_name(checkpoint, patches):
     shutil.copy(patches / "images/c__128__0___0.png", patches / "images/photo.png")
     with pytest.raises(DataError, match="photo"):
         run(checkpoint, patches)
 
 
 def test_a_patch_at_a_rate(checkpoint, patches):
-    """As the devkit names them: merge would take the rate for a window of no size."""
+    """The devkit names patches like this: merge would take the rate for the size of the window."""
     shutil.copy(patches / "images/c__128__0___0.png", patches / "images/d__0.5__0___0.png")
     with pytest.raises(DataError, match=r"d__0\.5__0___0\.png: is named as a patch at rate 0\.5"):
         run(checkpoint, patches)
 
 
 def test_devices_share_the_patches(checkpoint, patches):
-    """As several GPUs do."""
+    """More than one GPU works in the same way."""
     job = (NAME, VARIANT, checkpoint, DOTA_V1_CLASSES, 128, 1024, 1)
     images = list_images(patches / "images")
     [alone] = _on_devices(job, images, ["cpu"])

@@ -1,4 +1,4 @@
-"""The report stage on folders as the other stages leave them."""
+"""The report stage on folders like those of the other stages."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_no_file_need_be_there(results, missing):
 
 
 def test_detectors_that_are_gone_leave_no_figures(results):
-    """Files of others stay; a damaged record of the last report stops nothing."""
+    """Files of others stay; a damaged record of the last report does not stop the new one."""
     report(results, results)
     assert {path.stem for path in (results / "metrics").iterdir()} == set(NAMES)
     assert {path.stem for path in (results / "detectors").iterdir()} == set(NAMES)
@@ -187,7 +187,7 @@ def test_malformed_published_numbers(results, tmp_path):
 
 
 def test_a_terminal_without_dashes(results):
-    """The table is shown with what the terminal's encoding has."""
+    """The table is shown with the characters of the terminal's encoding."""
     code = "import sys; from tiltbox.__main__ import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "report", results, "--out", results]
     ascii_alone = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -31,7 +31,7 @@ def results(folder, *lines: str):
 )
 def test_images_without_labels(tmp_path, name, remedy):
     with pytest.raises(
-        DataError, match=rf"Task1_ship\.txt:2: there are no labels of the image '{name}'; {remedy}"
+        DataError, match=rf"Task1_ship\.txt:2: there are no labels for image '{name}'; {remedy}"
     ):
         read_scored(results(tmp_path / "t", f"P1 0.9 {SHIP}", f"{name} 0.8 {SHIP}"), ["ship"], {"P1", "0002"})
 
@@ -52,7 +52,7 @@ def test_two_ways_to_write_the_same_letters(tmp_path, labelled, named):
 )
 def test_coordinates_that_look_normalised(tmp_path, caplog, qbox, expected):
     read_scored(results(tmp_path / "t", f"P1 0.9 {qbox}", f"P1 0.8 {qbox}"), ["ship"], {"P1"})
-    assert any("all coordinates lie between 0 and 1" in message for message in caplog.messages) == expected
+    assert any("all coordinates are between 0 and 1" in message for message in caplog.messages) == expected
 
 
 def test_no_detections_do_not_look_normalised():

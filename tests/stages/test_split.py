@@ -76,8 +76,8 @@ def refuses(error: type[Exception], message: str, source: Path, out: Path, **opt
 
 def test_no_images(tmp_path):
     (tmp_path / "train/images").mkdir(parents=True)
-    refuses(DataError, "there is no image", tmp_path / "train", tmp_path / "out")
-    with pytest.raises(DataError, match="there is no image"):
+    refuses(DataError, "no images found", tmp_path / "train", tmp_path / "out")
+    with pytest.raises(DataError, match="no images found"):
         split([], tmp_path / "out")
 
 
@@ -158,7 +158,7 @@ def test_objects_on_no_patch_are_listed_with_the_reason(tmp_path):
     assert left_out(tmp_path / "out") == [
         ("P1", 1, "cut by every patch"),
         ("P1", 3, "outside the image"),
-        ("P2", 2, "outside the image"),  # wholly; of the third one 0.4 is inside, and its patch holds it
+        ("P2", 2, "outside the image"),  # completely; 0.4 of the third is inside, so its patch keeps it
         ("P2", 4, "without area"),
     ]
     counted = ("cut_by_every_patch", "outside_images", "without_area")
@@ -173,7 +173,7 @@ def test_nothing_is_listed_where_all_objects_are_on_patches(tmp_path):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_object_is_on_a_patch_or_listed(tmp_path, seed):
-    """Each object has a class of its own, by which it is found again."""
+    """Each object has its own class, by which it is found again."""
     draw = np.random.default_rng(seed)
     names = iter(f"c{number}" for number in range(1000))
     expected = {}
@@ -209,7 +209,7 @@ def test_rates_that_make_the_same_windows(source, tmp_path):
 
 @pytest.mark.parametrize(("image", "label"), [("café", "cafe\u0301"), ("cafe\u0301", "café")])
 def test_two_ways_to_write_the_same_letters(tmp_path, image, label):
-    """Some systems and archives turn one into the other; patches have the usual one."""
+    """Some systems and archives turn one into the other; patches have the usual form."""
     add(tmp_path / "train", "P1", labels=box(1, 1, 9, 9))
     (tmp_path / "train/images/P1.png").rename(tmp_path / f"train/images/{image}.png")
     (tmp_path / "train/labelTxt/P1.txt").rename(tmp_path / f"train/labelTxt/{label}.txt")
@@ -218,11 +218,11 @@ def test_two_ways_to_write_the_same_letters(tmp_path, image, label):
     assert names == {f"café__64__{x}___{y}" for x in (0, 36) for y in (0, 6)}
     add(tmp_path / "train", "cafe\u0301" if image == "café" else "café")
     shutil.rmtree(tmp_path / "out")
-    refuses(DataError, "holds more than one image named", tmp_path / "train", tmp_path / "out")
+    refuses(DataError, "contains more than one image named", tmp_path / "train", tmp_path / "out")
 
 
 def test_contents_change_with_a_pixel_or_a_label_alone(source, tmp_path):
-    """Though all counts stay: what was made of the patches is out of date."""
+    """All counts stay the same, but results made from the patches are out of date."""
 
     def contents(**changes) -> str:
         return split([source], tmp_path / "out", **SMALL | changes)["contents"]
@@ -241,7 +241,7 @@ def test_contents_change_with_a_pixel_or_a_label_alone(source, tmp_path):
 
 
 def test_images_that_are_nearly_black_are_counted(source, tmp_path):
-    """As those of 11 bits in 16, of which the high byte says next to nothing."""
+    """Images with 11 of 16 bits are like this: their high byte contains almost nothing."""
     cv2.imwrite(str(source / "images/P1.png"), np.full((70, 100, 3), 2047, np.uint16))
     assert split([source], tmp_path / "out", **SMALL)["nearly_black_images"] == 1
     cv2.imwrite(str(source / "images/P1.png"), np.full((70, 100, 3), 4096, np.uint16))
@@ -413,12 +413,12 @@ def test_unknown_class(source, tmp_path):
 
 @pytest.fixture
 def cutting(tmp_path) -> subprocess.Popen:
-    """A process in the middle of cutting many small patches, by two workers."""
+    """A process that is cutting many small patches, with two workers."""
     for number in range(4):
         source = add(tmp_path / "train", f"P{number}", (600, 600))
     options = ["--size", "32", "--overlap", "24", "--workers", "2"]
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits if it is ignored,
-    try:  # as it is where a shell runs the tests in the background
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits that it is ignored,
+    try:  # as it is if a shell runs the tests in the background
         process = subprocess.Popen(
             [*command(source, tmp_path / "out"), *options],
             stderr=subprocess.PIPE,
@@ -440,7 +440,7 @@ def command(source: Path, out: Path) -> list[str]:
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_ended_while_it_cuts(cutting, tmp_path, by):
-    """No process goes on, and the next split leaves nothing but its output."""
+    """No process continues, and the next split leaves only its output."""
     children = children_of(cutting.pid)
     assert len(children) >= 2
     os.killpg(cutting.pid, by) if by == signal.SIGINT else cutting.send_signal(by)  # Ctrl-C reaches all
@@ -467,7 +467,7 @@ def test_a_worker_that_is_killed(cutting, tmp_path):
     _, said = cutting.communicate(timeout=60)
     assert cutting.returncode == 1
     assert said.splitlines()[-1] == (
-        "tiltbox split: workers: a process was killed, as happens where memory runs out; use fewer --workers"
+        "tiltbox split: workers: a process was killed, probably because memory ran out; use fewer --workers"
     )
     assert names(tmp_path) == ["train"]
 
@@ -485,7 +485,7 @@ def children_of(process: int) -> set[int]:
 
 
 def alive(numbers: set[int]) -> set[int]:
-    """Those that still run; one that has ended but is waited for by nobody does not."""
+    """The processes that still run, without zombies."""
     states = {}
     for process in numbers:
         with contextlib.suppress(OSError):
@@ -493,7 +493,7 @@ def alive(numbers: set[int]) -> set[int]:
     return {process for process, state in states.items() if state != "Z"}
 
 
-def test_no_patch_is_cut_that_nobody_waits_for(source, tmp_path, monkeypatch):
+def test_unwanted_patches_are_not_cut(source, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_unwanted", SimpleNamespace(value=1))
     monkeypatch.setattr(stage, "write_png", lambda *_: pytest.fail("wrote a patch"))
     refuses(processes.Unwanted, "", source, tmp_path / "out")

@@ -112,7 +112,7 @@ def test_the_facts_say_what_was_trained_on(folder, trained):
 
 
 def test_a_schedule_that_fits_the_patches(folder, tmp_path, monkeypatch, caplog):
-    """What was chosen is said, is written into the facts, and is what was done."""
+    """The choice is logged, written into the facts, and followed."""
     monkeypatch.setattr("tiltbox.settings.auto.EPOCHS", {"small-cpu": (1, 1)})
     with caplog.at_level("INFO", logger="tiltbox"):
         train(NAME, VARIANT, None, folder / "train", tmp_path / "out", gpus=0)
@@ -154,12 +154,12 @@ def test_patches_without_objects_are_spoken_of(folder, tmp_path, monkeypatch, ca
     with pytest.raises(Cut):
         schedule = SMOKE.model_copy(update={"background": background})
         train(NAME, VARIANT, schedule, patches, tmp_path / "out", gpus=0)
-    assert any("5 of 6 patches hold no object" in message for message in caplog.messages) == said
+    assert any("5 of 6 patches contain no objects" in message for message in caplog.messages) == said
 
 
 @pytest.mark.own_processes
 def test_another_kind_of_processor_gives_other_bits(folder, tmp_path, monkeypatch):
-    """PyTorch computes as on an older processor where it is told to: the same bits again, but not ours.
+    """PyTorch computes as on an older processor if told to: the same bits each time, but different from ours.
 
     After two steps the difference is still one of rounding.
     """
@@ -219,7 +219,7 @@ def test_the_same_schedule_gives_the_same_weights(folder, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0, ""), (1, "5"), (2, "5,7")])
 def test_the_training_process_sees_its_leased_gpus_alone(folder, tmp_path, monkeypatch, gpus, seen):
-    """With made-up GPUs, of which the first is taken: in its environment before it begins."""
+    """With fake GPUs, the first of which is taken, in its environment before it begins."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
@@ -243,14 +243,14 @@ def test_a_missing_patch_is_named(folder, tmp_path):
     shutil.copytree(folder / "train", tmp_path / "train")
     patch = min((tmp_path / "train/images").iterdir())
     patch.unlink()
-    with pytest.raises(DataError, match=rf"{patch.name}: there is no such patch"):
+    with pytest.raises(DataError, match=rf"{patch.name}: patch not found"):
         train(NAME, VARIANT, SMOKE, tmp_path / "train", tmp_path / "out", gpus=0, processes=2)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]"])
-def test_a_manifest_that_is_none(tmp_path, text):
+def test_a_file_that_is_not_a_manifest(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(DataError, match=r"manifest\.json: is no manifest of a split"):
+    with pytest.raises(DataError, match=r"manifest\.json: is not the manifest of a split"):
         train(NAME, VARIANT, SMOKE, tmp_path, tmp_path / "out", gpus=0)
 
 
@@ -271,7 +271,7 @@ def test_starting_weights_of_another_model(folder, tmp_path):
 
 
 def long_schedule(folder: Path) -> Path:
-    """Three epochs, the first on smaller images; what is drawn at random would start over after a kill."""
+    """Three epochs, the first on smaller images; random draws would start over after a kill."""
     path = folder / "schedule.yaml"
     still = {"flip": 0.0, "rotate": 0.0, "early_scale": 0.75, "early_share": 0.34, "muon_lr": 0.02}
     path.write_text(yaml.safe_dump(by_epochs(3, threads=1, **still).model_dump(mode="json")))
@@ -335,7 +335,7 @@ def test_another_configuration_starts_over(folder, tmp_path):
 
 
 class Cut(Exception):
-    """What a training is cut off with."""
+    """The exception that cuts off a training."""
 
 
 def cut(*args: object, **options: object) -> None:
@@ -348,7 +348,7 @@ def by_epochs(count: int, **changes: object) -> Schedule:
 
 
 def test_it_resumes_with_other_workers_and_in_another_place(folder, tmp_path, caplog):
-    """None of these changes the result, and many an epoch was dropped for them."""
+    """None of these changes the result, so finished epochs must not be lost because of them."""
     caplog.set_level("INFO", "tiltbox")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
         patch.setattr("tiltbox.stages.train.publish", cut)
@@ -363,7 +363,7 @@ def test_it_resumes_with_other_workers_and_in_another_place(folder, tmp_path, ca
 
 
 def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch, caplog):
-    """Nothing is taken before the training's end, and then all of it."""
+    """MLflow accepts nothing before the end of the training, and then everything."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(following, "LOOK_EVERY", 0.1)
@@ -383,7 +383,7 @@ def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch
     assert [
         each.message for each in caplog.records if "MLflow" in each.message and each.name == "tiltbox"
     ] == [
-        "MLflow does not answer, and will be told later; the training goes on: no answer",
+        "MLflow does not answer and will be updated later; the training continues: no answer",
         "MLflow answers again",
     ]
     assert [point.step for point in mlflow.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
@@ -410,7 +410,7 @@ def test_a_warm_up_as_long_as_the_training(folder, tmp_path, monkeypatch, caplog
     schedule = by_epochs(3, warmup_steps=steps + beyond)
     with pytest.raises(Cut):
         train(NAME, VARIANT, schedule, folder / "train", tmp_path, gpus=0, processes=processes)
-    line = f"schedule: warmup_steps: {steps} is no less than all {steps} steps of this training"
+    line = f"schedule: warmup_steps: {steps} is not less than the {steps} steps of this training"
     assert [message.startswith(line) for message in caplog.messages] == [True] * warned
 
 
@@ -464,7 +464,7 @@ def test_nothing_is_dropped_before_a_training_can_begin(folder, tmp_path, wrong,
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path, closed) -> Schedule:
-    """A schedule that starts from weights which nobody has a copy of, and whose address cannot be reached."""
+    """A schedule that starts from weights without a local copy and with an unreachable address."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     table = load_variants().model_copy(update={"weights": closed})
@@ -473,7 +473,7 @@ def offline(monkeypatch, tmp_path, closed) -> Schedule:
 
 
 def test_the_command_without_a_network(folder, tmp_path, monkeypatch, capsys, offline):
-    """It ends before a GPU is waited for or a process is started, with one line."""
+    """It ends with one line, before it waits for a GPU or starts a process."""
     monkeypatch.setattr("tiltbox.stages.train.leased_gpus", cut)
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(offline.model_dump(mode="json")))
     command = f"train {NAME} --patches {folder / 'train'} --out {tmp_path / 'out'} --gpus 0"
@@ -495,7 +495,7 @@ def test_a_damaged_file_to_start_from_is_noticed_at_once(folder, tmp_path, monke
 
 
 def test_random_weights_whatever_the_schedule_says(folder, tmp_path, offline, caplog):
-    """They are recorded; and it is the training that a schedule with random weights asks for."""
+    """They are recorded, and the training is the same as with a schedule for random weights."""
     caplog.set_level("INFO", "tiltbox")
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
@@ -509,7 +509,7 @@ def test_random_weights_whatever_the_schedule_says(folder, tmp_path, offline, ca
 
 
 def test_random_weights_are_another_training_than_those_of_coco(folder, tmp_path, offline, monkeypatch):
-    """Neither takes up the epochs of the other; those that are there need no weights to start from."""
+    """Neither resumes the epochs of the other; existing epochs need no weights to start from."""
     monkeypatch.setattr("tiltbox.stages.train._launch", cut)
     marks = {}
     for start in ("random", "http://127.0.0.1:9/coco.pth"):
@@ -527,34 +527,34 @@ def test_random_weights_are_another_training_than_those_of_coco(folder, tmp_path
     assert read_config(work / "config.py").resume
 
 
-def test_patches_that_hold_none_of_the_objects(tmp_path):
+def test_patches_that_contain_none_of_the_objects(tmp_path):
     (tmp_path / "images").mkdir(), (tmp_path / "labelTxt").mkdir()
     cv2.imwrite(str(tmp_path / "images/P1.png"), np.zeros((300, 300, 3), np.uint8))
     (tmp_path / "labelTxt/P1.txt").write_text("10 10 290 10 290 290 10 290 ship 0\n")
     split([tmp_path], tmp_path / "patches", size=128, overlap=24, workers=1)
-    message = r"holds no object, though its images have 1 \(left_out\.csv says why\); cut larger patches"
+    message = r"contains no objects, though its images have 1 \(left_out\.csv says why\); cut larger patches"
     with pytest.raises(DataError, match=message):
         train(NAME, VARIANT, SMOKE, tmp_path / "patches", tmp_path / "out", gpus=0)
 
 
-def test_an_old_manifest_is_no_manifest(folder, tmp_path):
+def test_an_old_manifest_does_not_count(folder, tmp_path):
     (tmp_path / "patches").mkdir()
     (tmp_path / "patches/manifest.json").write_text('{"labelled": true, "objects_in_patches": 3}')
-    with pytest.raises(DataError, match="is no manifest of a split"):
+    with pytest.raises(DataError, match="is not the manifest of a split"):
         train(NAME, VARIANT, SMOKE, tmp_path / "patches", tmp_path / "out", gpus=0)
 
 
 def test_a_folder_of_the_users_that_is_called_work(folder, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work/thesis.txt").touch()
-    with pytest.raises(OutputError, match="holds a 'work' that no training left there"):
+    with pytest.raises(OutputError, match="contains 'work', which 'tiltbox train' did not write"):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0)
     assert (tmp_path / "work/thesis.txt").exists()
 
 
 def test_files_of_somebody_else_stay(folder, tmp_path):
     (tmp_path / "config.py").write_text("precious = 1")
-    with pytest.raises(OutputError, match=r"holds a 'config.py' that no training left there; choose another"):
+    with pytest.raises(OutputError, match=r"contains 'config.py', which 'tiltbox train' did not write"):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path, gpus=0)
     assert [path.name for path in tmp_path.iterdir()] == ["config.py"]
     assert (tmp_path / "config.py").read_text() == "precious = 1"
@@ -562,7 +562,7 @@ def test_files_of_somebody_else_stay(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("patches", "message"),
-    [("none", "there is no manifest; cut the images"), ("test", "has no labels to learn from")],
+    [("none", "file not found; cut the images"), ("test", "has no labels to learn from")],
 )
 def test_unusable_patches(folder, tmp_path, patches, message):
     with pytest.raises(DataError, match=message):
@@ -570,7 +570,7 @@ def test_unusable_patches(folder, tmp_path, patches, message):
 
 
 def test_more_gpus_than_there_are(folder, tmp_path):
-    with pytest.raises(SettingsError, match=r"--gpus: asks for 99, this machine has \d+; choose --gpus \d"):
+    with pytest.raises(SettingsError, match=r"--gpus: asks for 99, but this machine has \d+; choose"):
         train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=99)
 
 

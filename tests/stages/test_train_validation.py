@@ -1,4 +1,4 @@
-"""A training that is scored on its way: on the test split, or on images held out of its own."""
+"""A training that is scored while it runs: on the test split, or on held-out training images."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def same(one: dict, other: dict) -> bool:
     return all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_scores_on_the_way_change_no_weights(folder, tmp_path):
-    """They stand in the rows of their epochs, the last one among them."""
+def test_scores_during_training_do_not_change_weights(folder, tmp_path):
+    """They are in the rows of their epochs, including the last one."""
     plan = schedule(3, every=2)
     for name, validate in (("with", folder / "val"), ("without", None)):
         train(NAME, VARIANT, plan, folder / "train", tmp_path / name, gpus=0, validate=validate)
@@ -94,7 +94,7 @@ def test_the_best_of_a_training_that_ends_early(folder, tmp_path):
     assert any(name.endswith("last.pth") for name in read_provenance(out / "provenance.json").outputs)
 
 
-def test_the_other_weights_of_an_earlier_training_go(folder, tmp_path):
+def test_the_other_weights_of_an_earlier_training_are_removed(folder, tmp_path):
     plan = schedule(2, every=1)
     train(NAME, VARIANT, plan, folder / "train", tmp_path / "train", gpus=0, validate=folder / "val")
     assert (tmp_path / "train/best.pth").exists()
@@ -112,12 +112,12 @@ def test_processes_share_the_patches(folder, tmp_path, caplog):
 
 def test_two_sets_to_validate_on(folder, tmp_path):
     plan = schedule(1, share=0.5)
-    with pytest.raises(SettingsError, match="--validate: is for schedules that hold no images out"):
+    with pytest.raises(SettingsError, match="--validate: is for schedules without held-out images"):
         train(NAME, VARIANT, plan, folder / "train", tmp_path / "out", gpus=0, validate=folder / "val")
 
 
 def test_patches_that_are_not_there(folder, tmp_path):
-    with pytest.raises(DataError, match="holds no labelled patches to validate on"):
+    with pytest.raises(DataError, match="contains no labelled patches to validate on"):
         train(NAME, VARIANT, schedule(1), folder / "train", tmp_path, gpus=0, validate=tmp_path / "gone")
     train(NAME, VARIANT, schedule(1, every=0), folder / "train", tmp_path, gpus=0, validate=tmp_path / "gone")
 
@@ -125,13 +125,13 @@ def test_patches_that_are_not_there(folder, tmp_path):
 @pytest.mark.parametrize("name", ["best.pth", "last.pth"])
 def test_weights_of_somebody_else_stay(folder, tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputError, match=f"holds a '{name}' that no training left there"):
+    with pytest.raises(OutputError, match=f"contains '{name}', which 'tiltbox train' did not write"):
         train(NAME, VARIANT, schedule(1), folder / "train", tmp_path, gpus=0)
     assert (tmp_path / name).read_text() == "mine"
 
 
 class Cut(Exception):
-    """In place of the end of a training's process."""
+    """Stands for the end of a training's process."""
 
 
 def cut_off(*_: object) -> None:
@@ -146,25 +146,27 @@ def unfinished(folder: Path, out: Path, plan: Schedule) -> None:
 
 
 def test_resumed_without_validation(folder, tmp_path, caplog):
-    """What was scored before stays in the history; where the best weights are gone, it is said."""
+    """Earlier scores stay in the history; missing best weights give a warning."""
     plan, out = schedule(2, every=1), tmp_path / "out"
     unfinished(folder, out, plan)
     (out / "work/best_1.pth").unlink()
     train(NAME, VARIANT, plan, folder / "train", out, gpus=0)
-    assert "the weights of the best epoch, 1, are gone: the last ones are taken" in caplog.messages
+    assert (
+        "the weights of the best epoch, 1, are missing: those of the last epoch are used" in caplog.messages
+    )
     assert json.loads((out / "train.json").read_text())["validation"]["best_epoch"] == 1
     assert not (out / "best.pth").exists() and not list(out.glob("work*"))
 
 
 def test_resumed_with_other_patches_to_validate_on(folder, tmp_path, caplog):
-    """Scores on different patches are not compared: those so far are dropped, and the best weights."""
+    """Scores on different patches are not compared: earlier scores and the best weights are dropped."""
     plan, out = schedule(2, every=1), tmp_path / "out"
     unfinished(folder, out, plan)
     (out / "work/epoch_2.pth").unlink()
     train(NAME, VARIANT, plan, folder / "train", out, gpus=0, validate=folder / "train")
     assert [bool(row["val_AP50"]) for row in history(out)] == [False, True]
     assert json.loads((out / "train.json").read_text())["validation"]["best_epoch"] == 2
-    said = "other patches to validate on than before: the scores of the epochs so far are dropped"
+    said = "the patches to validate on have changed: the scores of earlier epochs are dropped"
     assert said in caplog.messages
 
 

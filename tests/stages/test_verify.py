@@ -1,4 +1,4 @@
-"""A chain of results as the stages leave it, and what is found when it is tampered with."""
+"""A chain of results as the stages leave it, and what is found after tampering."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def project(made, tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_all_fits_wherever_it_lies(project, tmp_path):
+def test_a_project_fits_wherever_it_is(project, tmp_path):
     found = verify(Path("results/mini"))
     assert found.problems == () and found.records == 8
     shutil.move(project, tmp_path / "moved")
@@ -84,7 +84,7 @@ def edit_record(path: Path) -> None:
 
 
 def swap_checkpoint(path: Path) -> None:
-    """Another training's, with its record: all within the folder fits."""
+    """It is from another training, with its record, so everything in the folder is consistent."""
     append(path)
     place = path.with_name("provenance.json")
     record = read_provenance(place)
@@ -136,8 +136,8 @@ def test_a_stage_that_was_removed_from_the_results(project):
     assert any(line.startswith(f"{SCORES}: is gone since 'tiltbox report' read it") for line in problems)
 
 
-def test_data_that_are_not_here_are_named_and_no_problem(project, capsys):
-    """As where results came from another machine."""
+def test_missing_data_are_named_but_not_a_problem(project, capsys):
+    """For example if results came from another machine."""
     shutil.rmtree(project / "data")
     found = verify(Path("results/mini"))
     assert found.problems == ()
@@ -151,7 +151,7 @@ def test_a_patch_with_another_pixel_or_label(project):
     patch = next(Path("data/patches/train/images").iterdir())
     before = patch.read_bytes()
     edit_patch(patch)
-    said = "data/patches/train: holds patches with other pixels or labels than were cut"
+    said = "data/patches/train: contains patches whose pixels or labels differ from those that were cut"
     assert verify(Path("results/mini")).problems == (said,)
     patch.write_bytes(before)
     append(Path("data/patches/train/annfiles") / f"{patch.stem}.txt")
@@ -174,7 +174,11 @@ def test_a_part_of_the_results(project):
 
 def test_the_command(project, capsys):
     assert main(["verify", "results/mini"]) == 0
-    assert capsys.readouterr().out.strip().endswith("of 8 records: all as they were written and read")
+    assert (
+        capsys.readouterr()
+        .out.strip()
+        .endswith("of 8 records: all unchanged since they were written and read")
+    )
     append(Path(RESULTS) / "merge/Task1_ship.txt")
     assert main(["verify", "results/mini"]) == 1
     out, err = capsys.readouterr()
@@ -184,9 +188,9 @@ def test_the_command(project, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "there is no such folder"), ("", "contains no"), ("{}", "is not a valid stage record")],
+    [(None, "folder not found"), ("", "contains no"), ("{}", "is not a valid stage record")],
 )
-def test_what_is_no_results_folder(tmp_path, content, message):
+def test_folders_that_are_not_results(tmp_path, content, message):
     folder = tmp_path / "results"
     if content is not None:
         folder.mkdir()
@@ -224,7 +228,7 @@ def test_test_images_among_the_training_images_are_found_by_their_content(projec
 
 @pytest.mark.parametrize("folder", ["results", "data"])
 def test_folders_that_are_links(project, tmp_path, folder):
-    """To a larger disk, as is usual on clusters."""
+    """A link to a larger disk, as is usual on clusters."""
     shutil.move(folder, tmp_path / "elsewhere")
     Path(folder).symlink_to(tmp_path / "elsewhere")
     assert verify(Path("results/mini")).problems == ()
@@ -257,7 +261,7 @@ def test_records_of_outputs_of_one_name_are_apart(project):
 
 
 def test_what_a_training_read_is_hashed_before_it_begins(project, monkeypatch):
-    """The patches may be cut anew while it runs: the record is of those it began with."""
+    """The patches may be cut again while it runs: the record is of those it began with."""
     manifest = Path("data/patches/train/manifest.json")
     before, launch = file_hash(manifest), train.__globals__["_launch"]
 

@@ -20,7 +20,7 @@ WITHOUT = (
 
 @pytest.fixture
 def variant(monkeypatch, tmp_path, serve):
-    """A row whose weights are to be had at an address of which nobody has a copy."""
+    """A row with weights at an address without a local copy."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     (tmp_path / "web").mkdir()
     table = load_variants().model_copy(update={"weights": serve(tmp_path / "web")})
@@ -49,10 +49,10 @@ def test_fetched_once_then_used_without_a_connection(variant, tmp_path):
         (None, "the server answers 404"),
         (b"<!DOCTYPE html><p>Sign in</p>", "is a web page"),
         (b"torn", "is damaged or another kind of file: it starts with 'torn'"),
-        (b"\x80torn", "is not a readable checkpoint .*; delete it, so that http://.* is fetched again"),
+        (b"\x80torn", "is not a readable checkpoint .*; delete it, so that http://.* is downloaded again"),
     ],
 )
-def test_what_is_no_checkpoint_is_noticed_before_the_training(variant, tmp_path, content, problem):
+def test_a_file_that_is_not_a_checkpoint_is_noticed_before_the_training(variant, tmp_path, content, problem):
     if content:
         (tmp_path / "web/coco_xs.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"{problem}.*, or {WITHOUT}"):
@@ -60,23 +60,23 @@ def test_what_is_no_checkpoint_is_noticed_before_the_training(variant, tmp_path,
 
 
 def test_weights_that_may_not_be_needed(variant, tmp_path, monkeypatch, caplog):
-    """They are fetched where that can be done; where not, a warning is all."""
+    """They are downloaded if possible; if not, there is only a warning."""
     monkeypatch.setattr(stage, "load_variants", schedules.load_variants)
     assert weights_at_hand(variant) is None
-    assert "answers 404" in caplog.text and caplog.text.rstrip().endswith("will say how to go on")
+    assert "answers 404" in caplog.text and caplog.text.rstrip().endswith("will say what to do")
     save_checkpoint(tmp_path / "web/coco_xs.pth", {"w": torch.ones(3)}, {})
     assert weights_at_hand(variant).is_relative_to(tmp_path / "cache")
     assert weights_at_hand(variant.model_copy(update={"pretrained": None})) is None
 
 
 def test_a_file_of_the_users_own(tmp_path):
-    """No address, so no word of a network."""
-    with pytest.raises(CheckpointError, match=r"none\.pth: there is no such checkpoint; check the path$"):
+    """Without an address, the message does not mention the network."""
+    with pytest.raises(CheckpointError, match=r"none\.pth: checkpoint not found; check the path$"):
         require_weights(str(tmp_path / "none.pth"), "give a file with --start FILE")
 
 
 def test_the_command_without_a_network(monkeypatch, tmp_path, capsys, closed):
-    """One line that names the address, what is wrong, and the ways to go on."""
+    """One line that names the address, what is wrong, and what to do."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     table = load_variants().model_copy(update={"weights": closed})
@@ -86,4 +86,4 @@ def test_the_command_without_a_network(monkeypatch, tmp_path, capsys, closed):
     address = f"{closed}/{table.variants[NAME].pretrained}"
     assert line.startswith(f"tiltbox weights: {address}: cannot be reached (Connection refused); ")
     assert str(tmp_path / "cache") in line and "--schedule small-gpu" in line
-    assert "--start" not in line  # which this command does not have
+    assert "--start" not in line  # this command does not have it

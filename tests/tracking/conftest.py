@@ -1,4 +1,4 @@
-"""Trainings as MLflow sees them: files that grow in a folder, without any network to train."""
+"""Trainings as MLflow sees them: files that grow in a folder, without training a network."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ COUNTS = {"variant": NAME, "input": [1, 3, 1024, 1024], "params": 5_000_000, "fl
 
 @dataclass
 class Run:
-    """A results folder, ``<dataset>/<variant>``, in which a training may be played."""
+    """A results folder, ``<dataset>/<variant>``, in which a training can be simulated."""
 
     folder: Path
     track: str = f"mini/{NAME}"
@@ -61,7 +61,7 @@ class Run:
 
     @contextmanager
     def training(self, *, resumes: bool = False, mark: str = "hash1") -> Iterator[Callable[[int], None]]:
-        """Play a training; what is yielded writes an epoch. It ends well unless the block raises."""
+        """Simulate a training; the yielded function writes an epoch. It succeeds unless the block raises."""
         self.train.mkdir(parents=True, exist_ok=True)
         work = self.train / "work"
         facts = self.facts | {"config_hash": mark}
@@ -84,7 +84,7 @@ class Run:
             writer.writerow([epoch, 2 * epoch, 1e-3, 4.0 - epoch])
 
     def finish(self, work: Path, facts: dict) -> None:
-        """Publish, as a training does; complexity was counted before, which keeps torch out of this."""
+        """Publish as a training does; complexity was counted before, so that torch is not needed."""
         (work / "history.csv").rename(self.train / "history.csv")
         work.rmdir()
         (self.train / "train.json").write_text(json.dumps(facts | {"steps": 6, "seconds": 3.0}))
@@ -96,7 +96,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory) -> Path:
-    """A folder with a database: to create one takes seconds."""
+    """A folder with a database, since creating one takes seconds."""
     folder = tmp_path_factory.mktemp("created")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

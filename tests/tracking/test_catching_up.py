@@ -1,4 +1,4 @@
-"""MLflow told afterwards, by results alone."""
+"""MLflow is brought up to date afterwards, from results alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def logged(experiment: str) -> list:
 
 @pytest.fixture
 def results(here, run) -> Path:
-    """Those of a training of which MLflow knows nothing, as in a clone that has pulled them."""
+    """Results of a training that MLflow does not know, as in a clone that pulled them."""
     run.train.mkdir(parents=True)
     (run.train / "work").mkdir()
     for epoch in (1, 2):
@@ -35,7 +35,7 @@ def results(here, run) -> Path:
 
 
 def test_nothing(here):
-    with pytest.raises(DataError, match="holds no training; give the results of a dataset"):
+    with pytest.raises(DataError, match="contains no training; give the results of a dataset"):
         tracking.catch_up_all(Path("results"))
 
 
@@ -76,7 +76,7 @@ def test_another_experiment(results):
 
 
 def test_results_of_another_training_than_the_journal_tells_of(results, run):
-    """As after a checkout, which leaves the journal alone."""
+    """As after a checkout, which does not change the journal."""
     with run.training(mark="hash2") as write:
         write(1)
     (run.train / "train.json").write_text(json.dumps(run.facts | {"steps": 6, "seconds": 3.0}))

@@ -1,4 +1,4 @@
-"""A training that MLflow is told of: by a database, and by real servers, slow, late, dead or restarted."""
+"""A training reported to MLflow: to a database, and to real servers, slow, late, dead or restarted."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ def killed(here: Path) -> None:
 
 def test_a_training_that_was_killed_says_so_when_asked_and_when_another_takes_its_place(here, run):
     killed(here)
-    assert [each.info.status for each in logged()] == ["RUNNING"]  # there was nobody to say it
+    assert [each.info.status for each in logged()] == ["RUNNING"]  # nothing could report the end
     assert tracking.catch_up_all(Path("results/mini")) == {"results/mini/yoloms-xs-current": "KILLED"}
-    assert logged()[0].data.tags["failure"].startswith("was killed, as by the system")
-    with pytest.raises(SystemExit), run.training(resumes=True) as write:  # it is taken up, and ends again
+    assert logged()[0].data.tags["failure"].startswith("was killed, perhaps because")
+    with pytest.raises(SystemExit), run.training(resumes=True) as write:  # it is resumed, and ends again
         write(2)
         raise SystemExit(143)
     with run.training(mark="hash2") as write:
@@ -146,7 +146,7 @@ with run.training() as write:
 
 
 def six_trainings() -> None:
-    """At once, and all of them known to MLflow in every epoch."""
+    """At the same time, and MLflow gets every epoch of all of them."""
     code = WRITER.format(tests=str(Path(__file__).parent))
     children = [
         subprocess.Popen([sys.executable, "-c", code, str(seed)], stderr=subprocess.PIPE, text=True)
@@ -162,14 +162,14 @@ def six_trainings() -> None:
 
 
 def test_six_trainings_at_once_on_a_fresh_folder(tmp_path, monkeypatch):
-    """All of them failed where each created the database for itself, and it stayed broken."""
+    """All of them failed when each created the database itself, and it stayed broken."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     six_trainings()
 
 
 def test_a_server_that_starts_late_is_killed_and_starts_again(run, monkeypatch, start_mlflow, unused, caplog):
-    """The training goes on meanwhile; MLflow knows all of it in the end."""
+    """The training continues meanwhile; MLflow has all of it in the end."""
     caplog.set_level("INFO", "tiltbox")
     folder = run.folder.parents[2] / "server"
     folder.mkdir()
@@ -194,7 +194,7 @@ def test_a_server_that_starts_late_is_killed_and_starts_again(run, monkeypatch, 
 
 
 class Slow(socketserver.ThreadingTCPServer):
-    """In front of a server: what is asked of it waits until ``answer`` is set."""
+    """A proxy of a server: requests wait until ``answer`` is set."""
 
     daemon_threads = True
 
@@ -223,7 +223,7 @@ def passed_on(source: socket.socket, to: socket.socket) -> None:
 
 
 def test_a_training_does_not_wait_for_a_slow_server(run, monkeypatch, start_mlflow, caplog):
-    """The server has answered nothing until the last epoch; then MLflow knows them all."""
+    """The server does not answer until the last epoch; then MLflow gets all epochs."""
     folder = run.folder.parents[2] / "server"
     folder.mkdir()
     with Slow(start_mlflow(folder).port) as slow:
@@ -249,13 +249,13 @@ def test_a_server_that_never_answers_stops_nothing(run, monkeypatch, request, ca
     tracking.require_experiment("mini/yoloms-xs-current")
     with run.training() as write:
         write(1)
-    assert "MLflow did not take the start of this training" in caplog.text
+    assert "MLflow did not accept the start of this training" in caplog.text
     assert "`tiltbox track" in caplog.messages[-1]
     journal = read_journal(run.train)
     assert (journal.state, journal.track) == ("FINISHED", "mini/yoloms-xs-current")
 
 
-def test_a_journal_of_another_version_stops_no_training(here, run, caplog):
+def test_a_journal_of_another_version_does_not_stop_a_training(here, run, caplog):
     run.train.mkdir(parents=True)
     (run.train / ".mlflow.json").write_text('{"track": "mini/yoloms-xs-current"}')
     with run.training() as write:

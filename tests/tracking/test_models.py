@@ -1,4 +1,4 @@
-"""Checkpoints as MLflow models: loaded as a user does, and on the same footing as the stages."""
+"""Checkpoints as MLflow models: loaded as users load them, with the same results as the stages."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def project(database, checkpoint, tmp_path_factory) -> Path:
-    """A project in which a detector was trained, scored and logged, twice, and that was moved since."""
+    """A project in which a detector was trained, scored and logged twice, and that was then moved."""
     before, after = (tmp_path_factory.mktemp(name) / "project" for name in ("before", "after"))
     train = before / "results/mini" / NAME / "train"
     train.mkdir(parents=True)
@@ -126,7 +126,7 @@ json.dump(found.to_dict(orient="list"), open("found.json", "w"))
 
 
 def test_it_is_loaded_by_alias_and_finds_what_the_stages_find(project, checkpoint, image, tmp_path):
-    """By MLflow alone, in the project's folder without a server: tiltbox is its plugin (`make setup`)."""
+    """With MLflow alone, in the project's folder without a server: tiltbox is its plugin (`make setup`)."""
     np.save(project / "image.npy", image)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     command = [sys.executable, "-c", LOAD, f"models:/mini-{NAME}@seed-0"]
@@ -158,7 +158,7 @@ def by_stages(checkpoint: Path, image: np.ndarray, folder: Path) -> list[tuple]:
     return found
 
 
-def test_what_is_no_image(mlflow):
+def test_files_that_are_not_images(mlflow):
     (model,) = mlflow.search_logged_models(["1", "2"])
     detector = Detector(Path("mlartifacts/mini/models") / model.model_id / "artifacts/data")
     for wrong in (

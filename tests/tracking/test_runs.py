@@ -128,7 +128,7 @@ def test_parameters_are_all_in_which_two_runs_may_differ(here):
 
 @pytest.mark.parametrize(("source", "shown"), [(None, "none"), ("mine.pth", "mine.pth")])
 def test_the_weights_that_a_training_started_from(here, source, shown):
-    """XS has COCO weights in its row, which neither of these started from."""
+    """XS has COCO weights in its row, but neither of these started from them."""
     begin(pretrained=source)
     params = runs()[0].data.params
     assert params["pretrained"] == shown
@@ -145,7 +145,7 @@ def test_curves_have_a_point_per_epoch(here):
 
 def test_an_epoch_is_logged_once_and_one_that_was_missed_is_made_up_for(here):
     run_id = begin()
-    log_epochs(run_id, HISTORY[2])  # of the first, MLflow took nothing
+    log_epochs(run_id, HISTORY[2])  # MLflow did not accept the first
     log_epochs(run_id, HISTORY[2])
     assert curve(run_id) == [(2, 2.5)]
     finish(run_id)
@@ -193,7 +193,7 @@ def test_a_run_runs_while_its_training_does(here):
     assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time >= 300
 
 
-def test_a_training_that_broke_off_failed_until_it_goes_on(here):
+def test_an_interrupted_training_counts_as_failed_until_it_resumes(here):
     tracking.end_training(begin(), "FAILED", "the loss is nan")
     (run,) = runs()
     assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "the loss is nan")
@@ -220,10 +220,10 @@ def test_a_variant_that_was_not_trained_here_has_a_finished_run(here):
     assert runs()[0].info.status == "FINISHED"
 
 
-def test_a_resumed_training_goes_on_in_its_run_whatever_its_parameters(here):
+def test_a_resumed_training_continues_in_its_run_whatever_its_parameters(here):
     first = begin()
     log_epochs(first)
-    assert begin(seed=7, resumes=True) == first  # MLflow raises where a parameter changes
+    assert begin(seed=7, resumes=True) == first  # MLflow raises if a parameter changes
     assert runs()[0].data.params["schedule.seed"] == "0"
 
 
@@ -261,7 +261,7 @@ def test_variants_and_datasets_have_runs_of_their_own(here):
     assert (len(runs("mini")), len(runs("dota"))) == (2, 1)
 
 
-def test_files_lie_where_the_server_looks_and_no_path_of_the_machine_is_kept(here):
+def test_files_are_where_the_server_looks_and_no_path_of_the_machine_is_kept(here):
     finish(begin())
     (run,) = runs()
     assert run.info.artifact_uri == f"mlflow-artifacts:/mini/{run.info.run_id}/artifacts"
@@ -273,7 +273,7 @@ def test_files_lie_where_the_server_looks_and_no_path_of_the_machine_is_kept(her
 
 
 def test_files_of_names_that_an_address_writes_otherwise(here):
-    """The server looks for them under the name as it is."""
+    """The server looks for them under the unchanged name."""
     finish(begin("my set/a b"))
     (run,) = runs("my set")
     kept = here / "mlartifacts/my set" / run.info.run_id / "artifacts"
@@ -297,7 +297,7 @@ def test_class_names_of_all_sorts(here, name):
 
 
 def test_the_experiment_opens_as_the_training_of_models(here):
-    """Not on the pages for language models, as MLflow 3 takes an experiment that says nothing."""
+    """Not on the pages for language models, where MLflow 3 puts an experiment without a kind."""
     begin("another/yoloms-xs-current")
     client = tracking.client()
     assert (
@@ -341,8 +341,8 @@ def test_a_run_says_what_it_was_trained_and_scored_on(here):
 
 @pytest.mark.parametrize("track", ["", "mini", "mini/", "/yoloms", "mini/it's"])
 @pytest.mark.parametrize("log", [begin, lambda track: tracking.log_evaluation(track, scores(), [])])
-def test_a_target_that_is_none(here, log, track):
-    with pytest.raises(SettingsError, match="names no run; give EXPERIMENT/RUN"):
+def test_a_target_that_does_not_name_a_run(here, log, track):
+    with pytest.raises(SettingsError, match="does not name a run; give EXPERIMENT/RUN"):
         log(track)
 
 
@@ -354,7 +354,7 @@ def test_a_deleted_experiment(here):
 
 
 def test_runs_name_the_same_images_one_after_the_other(here, monkeypatch):
-    """MLflow looks whether it knows them and then notes them, and fails if another did so in between."""
+    """MLflow checks whether it knows them and then adds them, and fails if another did so in between."""
     tracking.prepare("mini")
     log_inputs, inside = MlflowClient.log_inputs, []
 

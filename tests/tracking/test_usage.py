@@ -12,7 +12,7 @@ from tiltbox.tracking.usage import Usage, read_samples
 
 @pytest.fixture
 def four_gpus(monkeypatch):
-    """NVIDIA's library on a machine with four GPUs, each of which is as busy as its number says."""
+    """NVIDIA's library on a machine with four GPUs, each of which is as busy as its number."""
     calls = {
         "nvmlInit": lambda: None,
         "nvmlDeviceGetCount": lambda: 4,

@@ -1,4 +1,4 @@
-"""A hook for tests: batch norm keeps its statistics, so that losses do not depend on the batch's make-up."""
+"""A hook for tests: batch norm keeps its statistics, so losses do not depend on the rest of the batch."""
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS

@@ -1,4 +1,4 @@
-"""What mmengine is told, against the published recipe as it is written down."""
+"""The configuration of mmengine, compared with the published recipe as written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config_of(schedule: Schedule | str, variant: str = "yoloms-xs-current", *, c
 
 
 def learning_rates(config, rate: float | None = None) -> list[float]:
-    """The learning rate of every step, as mmengine's own schedulers set it; of a group with that ``rate``."""
+    """The learning rate of every step, as mmengine's own schedulers set it, of a group with this ``rate``."""
     rate = rate or config.optim_wrapper.optimizer.lr
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
     schedulers = []
@@ -67,7 +67,7 @@ def test_learning_rate_of_every_step():
 
 @pytest.mark.parametrize("schedule", ["dota-2gpu", "dota-1gpu", "dota-cpu"])
 def test_scaled_schedules(schedule):
-    """With fewer images a step: as much less a step, over as many more steps."""
+    """With fewer images per step: smaller in proportion, over more steps in proportion."""
     recipe, found = find_schedule("dota-2gpu"), find_schedule(schedule)
     share = found.processes * found.batch / (recipe.processes * recipe.batch)
     assert found.learning_rate == recipe.learning_rate * share
@@ -140,7 +140,7 @@ def test_the_published_recipe_is_mmdets_to_the_last_setting(schedule):
     assert [step["type"] for step in config.train_dataloader.dataset.pipeline] == [
         "mmdet.LoadImageFromFile",
         "mmdet.LoadAnnotations",
-        "QuadsToRboxes",  # mmrotate's ConvertBoxType, but for quads that OpenCV cannot take
+        "QuadsToRboxes",  # mmrotate's ConvertBoxType, except for quads that OpenCV cannot handle
         "mmdet.Resize",
         "mmdet.RandomFlip",
         "RandomRotate",
@@ -152,7 +152,7 @@ def test_the_published_recipe_is_mmdets_to_the_last_setting(schedule):
 
 @pytest.mark.parametrize("variant", ["yoloms-xs-previous", "yoloms-xs-current"])
 def test_a_recipe_does_not_change_the_detector(variant):
-    """Its keys, shapes and outputs: weights of one recipe are loaded by the configuration of any other."""
+    """Its keys, shapes and outputs: weights of one recipe load with the configuration of any other."""
     with DefaultScope.overwrite_default_scope("mmrotate"):
         plain, small = (MODELS.build(config_of(each, variant).model) for each in ("dota-2gpu", SMALL))
     small.load_state_dict(plain.state_dict(), strict=True)
@@ -177,7 +177,7 @@ def test_a_linear_fall_begins_after_the_constant_part():
 
 @pytest.mark.parametrize(("decay", "final"), [("linear", 0.01), ("cosine", 0.05)])
 def test_muons_rate_falls_like_the_other(decay, final):
-    """To the same share of its own."""
+    """Muon's rate falls to the same share of its own."""
     changes = {"decay": decay, "final_share": final, "warmup_steps": 0}
     config = config_of(SMALL.model_copy(update=changes))
     last = [rates[-1] for rates in (learning_rates(config, rate) for rate in (0.002, 0.02))]
@@ -193,7 +193,7 @@ def test_muons_rate_is_scaled():
 
 
 def shown(schedule: Schedule) -> list[tuple[int, bool, int]]:
-    """From which epoch on images are shown with mosaics or without, and how large."""
+    """From which epoch on images are shown with or without mosaics, and how large."""
     config = config_of(schedule)
     pipelines = {0: config.train_dataloader.dataset.pipeline}
     for hook in config.custom_hooks:

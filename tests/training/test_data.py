@@ -51,7 +51,7 @@ def test_patches_without_objects_are_left_out(patches):
 
 @pytest.mark.parametrize("rotate", [0.0, 1.0])
 def test_a_quad_as_thin_as_a_hair(patches, rotate):
-    """OpenCV's smallest rectangle fails for it; the other box of the patch is as without it."""
+    """OpenCV's smallest rectangle fails for it; the other box of the patch is unchanged."""
     hair = "159.3127 125.3658 488.6558 305.554 376.8312 244.3732 650.3269 394.0065 ship 0\n"
     ship = "40 40 80 40 80 52 40 52 ship 0\n"
     (patches / "annfiles/a__128__0___0.txt").write_text(hair + ship)
@@ -63,7 +63,7 @@ def test_a_quad_as_thin_as_a_hair(patches, rotate):
 
 
 def test_patches_without_objects_where_they_are_wanted(patches):
-    """An empty one has no boxes; a whole batch of them has a loss, of scores alone."""
+    """An empty one has no boxes; a whole batch of them has a loss from scores alone."""
     with DefaultScope.overwrite_default_scope("mmrotate"):
         pipeline = train_pipeline(SMOKE, DOTA_V1_CLASSES)
         found = PatchDataset(str(patches), DOTA_V1_CLASSES, background=True, pipeline=pipeline)
@@ -92,7 +92,7 @@ def test_as_it_is(patches):
 
 
 def test_rotation_by_any_angle(patches):
-    """What comes into view at the corners is black, as the published recipe has it."""
+    """The corners that come into view are black, as in the published recipe."""
     np.random.seed(0)
     item = dataset(patches, flip=0.0, rotate=1.0)[0]
     (ship,) = item["data_samples"].gt_instances.bboxes.tensor
@@ -102,7 +102,7 @@ def test_rotation_by_any_angle(patches):
 
 
 def test_round_things_turn_by_right_angles_alone(patches):
-    """Their boxes are parallel to the image, whatever it shows, and stay so."""
+    """Their boxes are parallel to the image and stay so."""
     turned = dataset(patches, flip=0.0, rotate=1.0)
     for seed in range(4):
         np.random.seed(seed)

@@ -1,4 +1,4 @@
-"""CPU threads; and leases of GPUs with made-up devices: the locks are real, the GPUs need not be."""
+"""CPU threads, and leases of GPUs with fake devices: the locks are real."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_no_gpu_behind_a_minus_one(monkeypatch):
 
 
 def test_slurm_jobs_do_not_wait_for_each_other(monkeypatch):
-    """Each sees its own devices, and they may have the same numbers; so it is with the steps of a job."""
+    """Each sees its own devices, which may have the same numbers; so do the steps of a job."""
     monkeypatch.setattr(devices.time, "sleep", lambda seconds: pytest.fail("waits"))
     with ExitStack() as leases:
         for job, step in (("17", "0"), ("17", "1"), ("18", "0")):
@@ -67,7 +67,7 @@ def test_slurm_jobs_do_not_wait_for_each_other(monkeypatch):
 
 
 def test_trainings_within_a_slurm_job_do_not_share(monkeypatch):
-    """As those of ``snakemake --cores all`` in an allocation of several GPUs."""
+    """Like those of ``snakemake --cores all`` in an allocation of more than one GPU."""
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     with leased_gpus(2) as first:
         os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"

@@ -31,5 +31,5 @@ def test_weights_that_are_not_finite_are_not_saved(state, value):
     checkpoint = {"state_dict": good, "ema_state_dict": good}
     FiniteHook().before_save_checkpoint(RUNNER, checkpoint)
     checkpoint[state] = {**good, "head.bias": torch.tensor([1.0, value])}
-    with pytest.raises(TrainingError, match=r"head\.bias holds numbers that are not finite"):
+    with pytest.raises(TrainingError, match=r"head\.bias contains numbers that are not finite"):
         FiniteHook().before_save_checkpoint(RUNNER, checkpoint)

@@ -1,4 +1,4 @@
-"""history.csv over resumes, and what is said meanwhile."""
+"""history.csv across resumes, and the log lines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_new_training_has_no_history(history):
 
 
 @pytest.mark.parametrize(("step", "epochs"), [(20, 1), (40, 2), (60, 3)])
-def test_an_epoch_without_a_checkpoint_comes_again_and_is_dropped(history, step, epochs):
+def test_an_epoch_without_a_checkpoint_is_repeated_and_its_row_dropped(history, step, epochs):
     HistoryHook().before_train(runner(history, step))
     assert written(history) == [",".join(COLUMNS), *ROWS[:epochs]]
 
@@ -77,7 +77,7 @@ def test_one_process_alone_changes_the_file(history):
     assert len(written(history)) == 4
 
 
-def test_going_on_without_a_history(tmp_path):
+def test_resuming_without_a_history(tmp_path):
     HistoryHook().before_train(runner(tmp_path, step=20))
     assert not (tmp_path / "history.csv").exists()
 
@@ -106,7 +106,7 @@ def test_a_line_after_the_first_step_and_every_five_seconds(tmp_path, monkeypatc
 
 
 class Scored:
-    """In place of a validation: AP50 rises up to the third epoch."""
+    """Stands for a validation: AP50 rises until the third epoch."""
 
     def __init__(self, settings: dict, work: Path) -> None:
         self.patience = settings["patience"]
@@ -162,7 +162,7 @@ def test_a_training_whose_scores_do_not_rise_is_ended(validated, caplog):
     caplog.set_level("INFO")
     _, state = validated(0, 3, patience=1)
     assert state.train_loop.stop_training
-    assert "training ends after epoch 3: the scores do not rise any more" in caplog.messages
+    assert "training ends after epoch 3: the scores no longer rise" in caplog.messages
 
 
 def test_one_that_was_ended_and_killed_then_is_not_gone_on_with(validated):

@@ -1,4 +1,4 @@
-"""Images put together from four."""
+"""Images composed of four."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE, SHADES = 96, (40, 90, 160, 220)
 
 
 class Album:
-    """Square images, each of one shade, with its objects as dots a shade brighter; read as mmengine's are."""
+    """Square images of one shade each, with objects as dots a shade brighter; read like mmengine's."""
 
     def __init__(self, side: int = SIDE, objects: int = 3) -> None:
         draw = np.random.default_rng(0)

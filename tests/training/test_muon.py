@@ -1,4 +1,4 @@
-"""Muon: orthogonal matrices against the singular value decomposition, and who is updated by what."""
+"""Muon: orthogonal matrices against the singular value decomposition, and which optimiser updates what."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_singular_values_become_about_one_and_vectors_stay(shape):
     (matrix,) = random(shape)
     (found,) = orthogonal([matrix])
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    inner = left.mT @ found @ right.mT  # diagonal where the singular vectors are those of the matrix
+    inner = left.mT @ found @ right.mT  # diagonal if the singular vectors are those of the matrix
     assert inner.diagonal().min() > 0.3 and inner.diagonal().max() < 1.33
     assert (inner - inner.diagonal().diag()).abs().max() < 1e-3
 
@@ -60,7 +60,7 @@ def test_they_are_taken_of_the_matrix_itself():
 
 @pytest.mark.parametrize("shape", [(3 * BLOCK, 400), (400, 3 * BLOCK), (2 * BLOCK + 1, 700)])
 def test_large_ones_go_by_blocks(shape):
-    """Each block is what it would be alone, whatever stands beside it."""
+    """Each block is what it would be alone, whatever is beside it."""
     (matrix,) = random(shape)
     whole, *_ = orthogonal([matrix, *random((8, 8), (BLOCK, 400))])
     tall = shape[0] > shape[1]
@@ -90,7 +90,7 @@ def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, count: int = 1) 
 
 
 def test_the_first_step_by_hand():
-    """Along the orthogonal gradient, times the root of rows over columns where there are more rows."""
+    """Along the orthogonal gradient, times the root of rows over columns if there are more rows."""
     model = two_layers()
     before, weight = copy.deepcopy(model), model[1].weight
     groups = [{"params": [weight], "lr": 0.1, "orthogonal": True}, {"params": [model[0].weight]}]

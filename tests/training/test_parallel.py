@@ -1,6 +1,7 @@
 """Two processes with one image each give the losses of one process with two.
 
-Batch norm apart, which sees other batches: it is frozen here. What remains is the order of float32 sums.
+Batch norm would see other batches, so it is frozen here. The only remaining difference is the order of
+float32 sums.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is taken up, kept and dropped of a training that was cut off."""
+"""What is resumed, kept and deleted of a training that was cut off."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VARIANT, SMOKE = find_variant("yoloms-xs-current"), find_schedule("smoke")
 
 
 def begun(work: Path, mark: str, epochs: int = 0) -> Path:
-    """A work folder as a training leaves it that was killed after so many epochs."""
+    """The work folder of a training that was killed after this many epochs."""
     work.mkdir(parents=True)
     (work / "config.py").write_text(f"fingerprint = '{mark}'\n")
     for epoch in range(1, epochs + 1):
@@ -52,10 +52,10 @@ def test_nothing_was_begun(tmp_path):
 def test_no_epoch_was_finished(tmp_path, caplog):
     caplog.set_level("INFO", "tiltbox")
     assert not prepare_work(begun(tmp_path / "work", "a"), "a", wanted=True)
-    assert caplog.messages == ["starting over: no epoch was finished"]
+    assert caplog.messages == ["starting over: no epoch had finished"]
 
 
-def test_the_same_training_goes_on(tmp_path):
+def test_the_same_training_resumes(tmp_path):
     work = begun(tmp_path / "work", "a", epochs=2)
     assert prepare_work(work, "a", wanted=True)
     assert last_checkpoint(work) == work / "epoch_2.pth"
@@ -71,7 +71,7 @@ def test_finished_epochs_are_found_as_they_are_taken_up(tmp_path, folder, epochs
     assert prepare_work(tmp_path / "work", "a", wanted=True) == bool(epochs)
 
 
-def test_it_goes_on_where_the_project_has_moved(tmp_path):
+def test_it_resumes_after_the_project_was_moved(tmp_path):
     begun(tmp_path / "before/work", "a", epochs=2)
     work = (tmp_path / "before").rename(tmp_path / "after") / "work"
     assert prepare_work(work, "a", wanted=True)
@@ -127,7 +127,7 @@ def test_all_checkpoints_are_damaged(tmp_path, caplog):
     for path in work.glob("*.pth"):
         cut(path)
     assert not prepare_work(work, "a", wanted=True)
-    assert caplog.messages[-1] == "starting over: no epoch was finished" and len(caplog.messages) == 3
+    assert caplog.messages[-1] == "starting over: no epoch had finished" and len(caplog.messages) == 3
 
 
 def test_finished_epochs_of_another_training_are_kept_and_named(tmp_path, caplog):
@@ -138,7 +138,7 @@ def test_finished_epochs_of_another_training_are_kept_and_named(tmp_path, caplog
     assert f"the finished epochs are kept in {tmp_path}/work.a" in line and "--no-resume" in line
 
 
-def test_a_training_that_finished_no_epoch_is_not_kept(tmp_path):
+def test_a_training_without_a_finished_epoch_is_not_kept(tmp_path):
     assert not prepare_work(begun(tmp_path / "work", "a"), "b", wanted=True)
     assert folders(tmp_path) == set()
 
@@ -192,7 +192,7 @@ def test_a_configuration_reads_as_it_was_written(tmp_path):
     assert read_config(tmp_path / "config.py").to_dict() == config().to_dict()
 
 
-def test_the_text_of_a_configuration_is_not_laid_out_anew(tmp_path, monkeypatch):
+def test_the_text_of_a_configuration_is_not_formatted_again(tmp_path, monkeypatch):
     """yapf takes most of a second, and mmengine asks for the text at the start and in each checkpoint."""
     monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", None)
     config().dump(tmp_path / "config.py")

@@ -1,4 +1,4 @@
-"""Scores on the way: right ones, the best weights kept, and a training that goes on or ends as it should."""
+"""Scores during training are right, the best weights are kept, and trainings continue or end properly."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def patches(tmp_path) -> Path:
 
 
 def found(*rows: tuple[str, str, float]) -> dict[str, np.ndarray]:
-    """What a detector returns that puts the square where it is told to: (patch, class, score)."""
+    """The output of a detector that puts the square where it is told to: (patch, class, score)."""
     square = qbox_to_rbox([[float(number) for number in SQUARE.split()]])
     return {
         "patch": np.array([row[0] for row in rows], dtype=object),
@@ -72,7 +72,7 @@ def test_patches_are_spread_over_all(patches):
 
 
 def test_patches_without_labels(tmp_path):
-    with pytest.raises(DataError, match="holds no labelled patches to validate on"):
+    with pytest.raises(DataError, match="contains no labelled patches to validate on"):
         patches_to_validate(tmp_path, 5)
 
 
@@ -98,13 +98,13 @@ def test_images_held_out_must_show_something(patches):
     left = without(manifest, patches, ["B"], CLASSES)
     assert (left.images, left.patches, left.empty_patches, left.objects_in_patches) == (1, 2, 1, 1)
     (patches / "annfiles/B__64__0___0.txt").write_text(f"{SQUARE} plane 1\n")
-    with pytest.raises(DataError, match=r"held out of it to validate on \(B, …\) show no objects"):
+    with pytest.raises(DataError, match=r"held out of it for validation \(B, …\) contain no objects"):
         without(manifest, patches, ["B"], CLASSES)
 
 
 def test_one_image_cannot_be_held_out(patches):
     (patches / "annfiles/B__64__0___0.txt").unlink()
-    with pytest.raises(DataError, match="one image alone"):
+    with pytest.raises(DataError, match="one image only"):
         images_held_out(patches, 0.5)
 
 
@@ -171,20 +171,20 @@ def test_a_resumed_training_remembers(validate):
     assert validate.of.gives_up
 
 
-def test_a_validation_that_fails_ends_no_training(validate, caplog):
+def test_a_failed_validation_does_not_end_a_training(validate, caplog):
     assert validate(DataError("patch.png", "is damaged", "cut it again"), 3) is None
     assert caplog.messages == ["no validation after epoch 3: patch.png: is damaged; cut it again"]
 
 
-def test_a_gpu_whose_memory_does_not_suffice_ends_no_training(validate, caplog):
+def test_too_little_gpu_memory_does_not_end_a_training(validate, caplog):
     assert validate(torch.OutOfMemoryError("CUDA out of memory.\nTried"), 3) is None
     assert caplog.messages[0].startswith(
         "no validation after epoch 3: validation: CUDA out of memory. Tried;"
     )
 
 
-def test_what_is_left_of_an_epoch_that_was_not_repeated_as_good_takes_no_place(validate, tmp_path):
-    """On a GPU a killed epoch may come out worse the second time."""
+def test_weights_of_a_best_epoch_that_was_repeated_worse_are_removed(validate, tmp_path):
+    """On a GPU a killed epoch may be worse the second time."""
     validate(HALF, 2)
     (tmp_path / "best_4.pth").write_bytes((tmp_path / "best_2.pth").read_bytes())
     validate(ALL, 6)

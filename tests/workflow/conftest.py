@@ -1,4 +1,4 @@
-"""A real browser, where one is installed, told what to do over a pipe by the DevTools protocol."""
+"""A real browser, if one is installed, controlled over a pipe with the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Browser:
         return answer["result"].get("value")
 
     def wait_for(self, condition: str) -> None:
-        """For a JavaScript expression to be true."""
+        """Wait for a JavaScript expression to be true."""
         for _ in range(300):
             if self.evaluate(condition):
                 return

@@ -1,4 +1,4 @@
-"""A ``tiltbox`` that does no work: outputs of a line each, and the records that the real stages leave.
+"""A ``tiltbox`` that does no work: it writes one-line outputs, and the records that the real stages leave.
 
 It notes every call in the file ``calls``, and in ``trainings`` when one begins and ends.
 """

@@ -42,7 +42,7 @@ def call(command: str, *arguments: str, at: Path, **variables: str) -> subproces
 
 
 def dry_run(at: Path, *settings: str, targets: tuple[str, ...] = (), **variables: str) -> dict[str, int]:
-    """How many jobs of each rule would run; empty where there is nothing to be done."""
+    """How many jobs of each rule would run; empty if there is nothing to do."""
     done = call("snakemake", *targets, "--dry-run", "--config", *settings, at=at, **variables)
     assert done.returncode == 0, done.stderr
     if "Nothing to be done" in done.stdout + done.stderr:
@@ -75,7 +75,7 @@ def jobs_of(at: Path, *settings: str) -> set[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def fresh(copy_project, tmp_path_factory) -> Path:
-    """A project in which nothing ran yet; only for dry runs."""
+    """A project in which nothing has run yet; only for dry runs."""
     return copy_project(tmp_path_factory.mktemp("fresh"))
 
 
@@ -108,7 +108,7 @@ def test_a_variant_is_a_target(fresh, name):
 
 
 def test_seeds_are_trainings_of_their_own(fresh):
-    """What does not depend on the seed is done once."""
+    """Jobs that do not depend on the seed run once."""
     jobs = dry_run(fresh, "gpus=0", "seeds=0,3")
     each = dict.fromkeys(PER_VARIANT, 2 * len(ALL)) | {"complexity": len(ALL)}
     assert jobs == each | dict.fromkeys(ONCE, 1)
@@ -122,7 +122,7 @@ def test_seeds_are_trainings_of_their_own(fresh):
 def test_without_labels_it_ends_in_the_file_to_submit(fresh):
     dataset = yaml.safe_load((fresh / "configs/datasets/tiny.yaml").read_text())
     dataset |= {"name": "bare", "test_split": "test", "test_labelled": False}
-    (fresh / "unlabelled set.yaml").write_text(yaml.safe_dump(dataset))  # a blank in the name is no trouble
+    (fresh / "unlabelled set.yaml").write_text(yaml.safe_dump(dataset))  # a space in the name does not matter
     jobs = jobs_of(fresh, "dataset=unlabelled set.yaml", *REAL[1:])
     assert not any(rule == "evaluate" for rule, _ in jobs)
     assert {rule for rule, _ in jobs} >= {"train", "predict", "merge", "complexity", "report"}
@@ -130,7 +130,7 @@ def test_without_labels_it_ends_in_the_file_to_submit(fresh):
 
 
 def test_weights_to_start_from_are_fetched_first(fresh):
-    """Where the schedule starts from some: once for each variant, before it is trained."""
+    """If the schedule starts from weights: once for each variant, before it is trained."""
     assert "weights" not in dry_run(fresh, "dataset=tiny", "gpus=0")
     assert dry_run(fresh, "dataset=tiny", "schedule=dota-cpu", "gpus=0")["weights"] == len(ALL)
 
@@ -175,7 +175,7 @@ def test_weights_that_cannot_be_fetched_end_it_before_a_training(copy_project, t
 
 
 def test_training_and_test_on_the_same_split(fresh):
-    """To see whether a detector can learn a set by heart."""
+    """This shows whether a detector can memorise a set."""
     dataset = yaml.safe_load((fresh / "configs/datasets/tiny.yaml").read_text())
     (fresh / "same.yaml").write_text(yaml.safe_dump(dataset | {"name": "same", "test_split": "train"}))
     jobs = dry_run(fresh, "dataset=same.yaml", *REAL[1:])
@@ -198,7 +198,7 @@ def test_without_tracking(fresh):
             "variants=['yoloms-xs-curent']",
             "--config: variants: unknown variant 'yoloms-xs-curent'; did you mean 'yoloms-xs-current'?",
         ),
-        ("gpus=2", "gpus: asks for 2, this machine has 0; choose gpus=0"),
+        ("gpus=2", "gpus: asks for 2, but this machine has 0; choose gpus=0"),
     ],
 )
 def test_wrong_settings_die_before_there_is_a_dag(fresh, setting, message):
@@ -218,12 +218,12 @@ def test_a_contradiction_in_a_row_names_the_variant(fresh, copy_project, tmp_pat
 
 
 def test_a_workstation_with_one_gpu(fresh):
-    """It would train on the CPU without a word."""
+    """It would silently train on the CPU."""
     done = call("snakemake", "--dry-run", "--config", "dataset=dota", at=fresh, CUDA_VISIBLE_DEVICES="0")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "snakemake: gpus: schedule dota-2gpu wants 2 GPUs, this machine has 1;"
-        " choose another schedule (as dota-1gpu), gpus=1 or gpus=0"
+        "snakemake: gpus: schedule dota-2gpu wants 2 GPUs, but this machine has 1;"
+        " choose another schedule (such as dota-1gpu), gpus=1 or gpus=0"
     )
 
 
@@ -235,7 +235,7 @@ def test_remarks(fresh):
 
 
 def test_a_dataset_without_a_schedule(fresh, tmp_path):
-    """The training chooses one when there are patches; nothing is fetched before."""
+    """The training chooses one when there are patches; nothing is downloaded before."""
     (tmp_path / "pictures").mkdir()
     dataset = tmp_path / "mine.yaml"
     dataset.write_text("{name: mine, source: {folder: pictures}}")
@@ -243,7 +243,7 @@ def test_a_dataset_without_a_schedule(fresh, tmp_path):
     assert done.returncode == 0, done.stderr
     remarks = [line for line in done.stderr.splitlines() if line.startswith("snakemake: ")]
     assert len(remarks) == 2 and "CPU, with schedule auto" in remarks[0]
-    assert "settled when there are patches" in remarks[1] and "logs/mine/VARIANT/train.log" in remarks[1]
+    assert "chosen when there are patches" in remarks[1] and "logs/mine/VARIANT/train.log" in remarks[1]
     assert "weights" not in done.stdout
 
 
@@ -277,7 +277,7 @@ def commands_in(document: str) -> set[str]:
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_commands_in_documents(fresh, document):
-    """Each can be started as it stands."""
+    """Each can be started as it is written."""
     commands = commands_in(document)
     assert len(commands) > 1
     for line in commands:
@@ -292,7 +292,7 @@ def test_make_run_shows_what_it_ran():
 
 
 def test_cores_need_not_be_given():
-    """A dry run does not tell: it takes one core where none is given."""
+    """A dry run does not show this: it assumes one core if none is given."""
     profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     assert profile["cores"] == "all"
 
@@ -308,7 +308,7 @@ def test_variants_that_were_asked_for_share_the_cores(fresh, targets, threads):
 
 
 def test_every_rule_has_log_benchmark_and_resources():
-    """The targets, which run nothing, apart."""
+    """Except for targets, which run nothing."""
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         for rule in re.split(r"^ *rule\b", path.read_text(), flags=re.MULTILINE)[1:]:
             if "shell:" in rule:
@@ -419,7 +419,7 @@ def results_shown(at: Path, *settings: str) -> dict[str, dict]:
 
 
 def test_report_of_snakemake(finished, tmp_path):
-    """Of finished results alone, as in a clone that pulled them; the generation can be switched."""
+    """From finished results alone, as in a clone that pulled them; the generation can be switched."""
     shutil.copytree(
         finished,
         tmp_path / "clone",
@@ -440,7 +440,7 @@ def test_report_of_snakemake(finished, tmp_path):
 
 
 def test_report_of_snakemake_with_less_than_all(finished, tmp_path):
-    """The switch appears only where both generations exist, and detectors only where they have pages."""
+    """The switch appears only if both generations exist, and detectors only if they have pages."""
     folder = shutil.copytree(finished, tmp_path / "project", symlinks=True)
     one = (REAL[0], f"variants={TWO[0]}", REAL[2])
     labels = results_shown(folder, *one)[f"results/tiny/detectors/{TWO[0]}.html"]["labels"]
@@ -483,7 +483,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
-def test_another_seed_trains_nothing_anew(finished, tmp_path):
+def test_another_seed_does_not_train_the_first_again(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "project", symlinks=True)
     settings = ["dataset=tiny", f"variants={TWO[0]}", "gpus=0", "seeds=0,1"]
     expected = dict.fromkeys(PER_VARIANT[:-1], 1) | {"report": 1, "all_variants": 1}
@@ -535,7 +535,7 @@ def test_a_comment_in_the_table_reruns_nothing(finished, kept_configs):
         [f"variants={TWO[0]}"],
     ],
 )
-def test_settings_that_change_no_result(finished, settings):
+def test_settings_that_do_not_change_results(finished, settings):
     again = {setting.partition("=")[0]: setting for setting in [*REAL, *settings]}.values()
     assert dry_run(finished, *again, CUDA_VISIBLE_DEVICES="0,1").keys() <= {"report", "all_variants"}
 
@@ -549,14 +549,14 @@ def test_settings_that_change_no_result(finished, settings):
         ("schedules/smoke.yaml", "l: 1", "l: 2"),  # none of the size
     ],
 )
-def test_edits_that_change_no_result(finished, kept_configs, file, old, new):
+def test_edits_that_do_not_change_results(finished, kept_configs, file, old, new):
     path = finished / "configs" / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert dry_run(finished, *REAL) == {}
 
 
-def test_lost_logs_train_no_other_variant(finished, kept_configs, tmp_path):
+def test_lost_logs_do_not_train_other_variants(finished, kept_configs, tmp_path):
     logs = (finished / "logs").rename(tmp_path / "logs")
     try:
         change_row(finished, "yoloms-xs-current", head_groups=2)
@@ -578,7 +578,7 @@ def test_another_schedule_trains_again(finished, kept_configs):
     assert dry_run(finished, *REAL) == dict.fromkeys(PER_VARIANT[:-1], 2) | {"report": 1, "all_variants": 1}
 
 
-# The keys of a dataset that neither tool follows, and why.
+# The keys of a dataset that neither tool tracks, and why.
 NOT_FOLLOWED = {
     "name": "names the folders: another one begins from nothing",
     "schedule": "a name; what the file says is followed",
@@ -601,7 +601,7 @@ NOT_FOLLOWED = {
 def test_keys_of_a_dataset(finished, kept_configs, key, value, first):
     path = finished / "configs/datasets/tiny.yaml"
     dataset = yaml.safe_load(path.read_text())
-    if key == "splits":  # for a folder alone
+    if key == "splits":  # only for a folder
         splits = {
             name: {"images": f"{name}/images", "labels": f"{name}/labelTxt"} for name in ("train", "val")
         }
@@ -633,7 +633,7 @@ def own(quick) -> Path:
 
 
 def test_edits_in_a_folder_are_noticed_where_they_count(own):
-    """A label mended in val trains nothing anew."""
+    """A corrected label in val does not train anything again."""
     settings = ("dataset=mine.yaml", "gpus=0", "--", f"results/mine/{TWO[0]}/train/checkpoint.pth")
     settings += ("data/mine/patches/val/manifest.json",)
     for file, text, jobs in [

@@ -1,6 +1,6 @@
-"""Snakemake and DVC one after the other, in every order: what one has done, the other does not do again.
+"""Snakemake and DVC one after the other, in every order: neither repeats what the other has done.
 
-Most of it with stages that do no work but leave the records that the real ones do; once with the real ones.
+Most tests use stages that do no work but leave the same records as the real ones; one uses the real ones.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def tried(*command: str, at: Path) -> subprocess.CompletedProcess:
 
 
 def call(*command: str, at: Path) -> str:
-    """What it prints; it must succeed."""
+    """The output of a command that must succeed."""
     done = tried(*command, at=at)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def calls(at: Path) -> list[str]:
-    """The stages that ran, and forgets them; the report once, which every evaluation makes anew."""
+    """The stages that ran since the last call; the report once, since every evaluation makes it."""
     notes = at / "calls"
     found = [line.split()[0] for line in notes.read_text().splitlines()] if notes.exists() else []
     notes.unlink(missing_ok=True)
@@ -62,7 +62,7 @@ def change(path: Path, edit) -> None:
 
 
 def repository(copy_project, folder: Path, *variants: str) -> Path:
-    """A repository as after cloning, whose configuration asks for these variants on the tiny set."""
+    """A repository as after cloning, with a configuration that asks for these variants on the tiny set."""
     copy_project(folder)
     settings = {"dataset": "tiny", "variants": list(variants), "gpus": 0, "track": False}
     change(folder / "configs/config.yaml", lambda config: config | settings)
@@ -103,7 +103,7 @@ def require_nothing_to_do(at: Path) -> None:
 
 @pytest.fixture(scope="module")
 def new(copy_project, tmp_path_factory) -> Path:
-    """A clone in which nothing ran, with stages that do no work."""
+    """A clone in which nothing has run, with stages that do no work."""
     return with_stand_ins(repository(copy_project, tmp_path_factory.mktemp("new") / "project", *TWO))
 
 
@@ -123,7 +123,7 @@ def both(new, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def project(both, request, tmp_path) -> Path:
-    """A copy to do something to: done by DVC where the test goes on with Snakemake, else by Snakemake."""
+    """A copy to modify: made by DVC if the test continues with Snakemake, else by Snakemake."""
     goes_on = getattr(request.node, "callspec", None) and request.node.callspec.params.get("command")
     return copied(both["dvc" if goes_on == "snakemake" else "snakemake"], tmp_path / "project")
 
@@ -145,7 +145,7 @@ def test_after_a_copy_and_a_move(project, tmp_path):
 
 
 def test_after_new_times(project):
-    """From the results to the images, as the worst order would have it."""
+    """From the results to the images, which is the worst order."""
     files = [path for name in ("results", "data", "configs") for path in sorted((project / name).rglob("*"))]
     for number, path in enumerate(reversed(files)):
         os.utime(path, times=(time.time() + number, time.time() + number))
@@ -166,7 +166,7 @@ def test_a_clone_that_pulled(project, tmp_path):
     clone = tmp_path / "clone"
     shutil.copytree(project / "bin", clone / "bin")
     call("dvc", "pull", at=clone)
-    assert not (clone / "data/tiny/patches").exists()  # they are cut again, where they are needed
+    assert not (clone / "data/tiny/patches").exists()  # they are cut again if they are needed
     require_nothing_to_do(clone)
     change_row(clone)
     call("snakemake", at=clone)
@@ -237,7 +237,7 @@ def test_links_that_are_read_only_are_replaced(project, monkeypatch):
 
 
 def test_results_that_a_wrong_clock_dated(project):
-    """They are made again all the same."""
+    """They are still made again."""
     for path in (project / "results").rglob("*"):
         os.utime(path, times=(time.time() + 10**6,) * 2)
     change_row(project)
@@ -246,7 +246,7 @@ def test_results_that_a_wrong_clock_dated(project):
 
 
 def test_a_dry_run_changes_nothing(project):
-    """Beside a run that is at work, above all."""
+    """Above all beside an active run."""
 
     def files() -> dict[Path, bytes]:
         places = [project / name for name in ("results", "data", "logs", "dvc.yaml", "dvc.lock")]
@@ -277,7 +277,7 @@ def test_what_is_asked_for_again_takes_what_follows_along(project):
 
 
 def test_other_settings_on_the_command_line_are_not_recorded(project):
-    """What DVC knows is what configs/config.yaml asks for."""
+    """DVC keeps only what configs/config.yaml asks for."""
     before = (project / "dvc.lock").read_bytes()
     call("snakemake", "--config", "schedule=small-cpu", at=project)
     assert "train" in calls(project)
@@ -287,7 +287,7 @@ def test_other_settings_on_the_command_line_are_not_recorded(project):
 
 @pytest.mark.parametrize("command", EVERYTHING)
 def test_images_of_your_own(new, tmp_path, command):
-    """DVC sees what is edited there, and copies nothing."""
+    """DVC notices edits there, and copies nothing."""
     folder = copied(new, tmp_path / "project")
     for split in ("train", "val"):
         for file in ("images/a.png", "labelTxt/a.txt"):
@@ -352,7 +352,7 @@ def test_after_a_killed_run_only_the_rest_is_done(new, tmp_path, killed, then):
 
 
 def test_what_snakemake_calls_incomplete_hides_nothing_that_is_missing(project):
-    """A run that is killed after a job has left its results, and before Snakemake notices, does that."""
+    """This happens to a run that is killed after a job has left its results and before Snakemake notices."""
     results = f"results/tiny/{TWO[1]}"
     marked = base64.b64encode(f"{results}/complexity/complexity.json".encode()).decode()
     (project / ".snakemake/incomplete" / marked).write_text("")
@@ -421,7 +421,9 @@ def real(copy_project, tmp_path_factory) -> Path:
 
 def test_real_stages(real):
     require_nothing_to_do(real)
-    assert "all as they were written and read" in call("tiltbox", "verify", "results/tiny", at=real)
+    assert "all unchanged since they were written and read" in call(
+        "tiltbox", "verify", "results/tiny", at=real
+    )
 
 
 def test_real_results_of_a_clone_that_pulled(real, tmp_path):
@@ -437,7 +439,7 @@ def test_real_results_of_a_clone_that_pulled(real, tmp_path):
     assert TWO[1] in call("tiltbox", "report", "results/tiny", "--out", "again", at=clone)
     assert "Predictions beside labels" in (clone / "again/leaderboard.html").read_text()
     checked = call("tiltbox", "verify", "results/tiny", at=clone)
-    assert "all as they were written and read" in checked
+    assert "all unchanged since they were written and read" in checked
     assert (
         "not here, so not checked: data/tiny/patches/train, data/tiny/patches/val, data/tiny/raw/val/images,"
         " data/tiny/raw/val/labelTxt" in checked
@@ -455,7 +457,7 @@ def test_metrics(real):
 
 @pytest.mark.parametrize("name", ["training", "ap_by_class"])
 def test_plots(real, name):
-    """By templates of ours, in which a column names the detector."""
+    """With our own templates, in which a column names the detector."""
     shown = call("dvc", "plots", "show", "--show-vega", f"results/tiny/plots/{name}.csv", at=real)
     plot = json.loads(re.search(r"\{.*\}", shown, re.DOTALL).group())
     assert {row["detector"] for row in plot["data"]["values"]} == {TWO[1]}

@@ -47,7 +47,7 @@ API = "api/2.0/mlflow"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A folder in which two variants were trained and evaluated, and which was moved since."""
+    """A folder in which two variants were trained and evaluated, and which was then moved."""
     before = tmp_path_factory.mktemp("before") / "project"
     for name, text in FILES.items():
         (before / name).parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def test_runs_can_be_compared(runs, name, ap50):
 
 
 def test_runs_hold_the_same_keys(runs):
-    """Else the comparison of two has holes."""
+    """Otherwise the comparison of two has gaps."""
     first, second = (run["data"] for run in runs.values())
     for kind in ("metrics", "params"):
         assert as_dict(first[kind]).keys() == as_dict(second[kind]).keys()
@@ -169,7 +169,7 @@ def test_files_are_listed_and_served_after_the_project_moved(server, runs, name)
 
 
 def shown(browser) -> str:
-    """What stands in the window, without scrolling."""
+    """What is visible in the window without scrolling."""
     return browser.evaluate(
         "[...document.querySelectorAll('[role=columnheader], [role=gridcell]')].filter(each => {"
         " const box = each.getBoundingClientRect();"
@@ -179,7 +179,7 @@ def shown(browser) -> str:
 
 
 def test_the_list_of_runs_shows_the_scores_without_a_click(server, project, browser, monkeypatch):
-    """At the address that `tiltbox tracking` says."""
+    """At the address that `tiltbox tracking` prints."""
     monkeypatch.chdir(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     browser.open(tracking.address(tracking.prepare("mini")))

@@ -1,8 +1,8 @@
-# The settings, checked before there is a DAG, and what several rules need of them.
+# The settings, checked before there is a DAG, and what more than one rule needs of them.
 #
-# A job runs again if what its results depend on has changed, as tiltbox.freshness finds by the records that the stages
-# leave: its parameter `job` is a hash of the settings among that. Snakemake's own notes and the times of files are
-# not asked, since both are lost where results are copied, linked, moved or checked out.
+# A job runs again if anything that its results depend on has changed, which tiltbox.freshness finds from the records
+# of the stages. The parameter `job` is a hash of the settings among these. Snakemake's own notes and the times of
+# files are ignored, since both are lost when results are copied, linked, moved or checked out.
 
 import atexit
 import os
@@ -24,7 +24,7 @@ from tiltbox.settings.workflow import resolve
 from tiltbox.versioning import name_own_folders, record_results
 
 # Without a limit Snakemake ignores GPUs when it runs jobs itself; `--resources gpu=N` sets another, as the
-# profile for SLURM does. A job that SLURM started has got what it asked for.
+# profile for SLURM does. A job that SLURM started has the GPUs that it asked for.
 workflow.global_resources.setdefault("gpu", gpus_here())
 GPU_LIMIT = (
     sys.maxsize if workflow.remote_exec else workflow.global_resources["gpu"].value
@@ -43,10 +43,10 @@ if workflow.is_main_process:
 
 dataset = plan.dataset
 SIZES = ("xs", "s", "l")
-CORES = workflow.resource_settings.cores or 16  # on a cluster nobody may have set them
+CORES = workflow.resource_settings.cores or 16  # they may not be set on a cluster
 
 
-# A run is a training: a variant, or with another seed than 0 something like yoloms-xs-current/seed-1.
+# A run is a training: a variant or, with a seed other than 0, something like yoloms-xs-current/seed-1.
 wildcard_constraints:
     variant="|".join(plan.variants),
     run=f"({'|'.join(plan.variants)})(/{layout.SEED}[1-9][0-9]*)?",
@@ -56,18 +56,18 @@ def run_or_variant(wildcards):
     return wildcards.get("run") or wildcards.get("variant") or ""
 
 
-# By an input that is newer than all results Snakemake knows that they have to be made again. It has to be there
-# before Snakemake looks, and under another name each time, or its content would be compared with the last one's.
+# An input that is newer than all results makes Snakemake run a job again. It must exist before Snakemake looks, and
+# have a new name each time, or its content would be compared with that of the last one.
 AGAIN = Path(f".snakemake/tiltbox-again-{os.getpid()}")
-REASONS = layout.LOGS / dataset.name / "reasons.txt"  # in words, of the last run
+REASONS = layout.LOGS / dataset.name / "reasons.txt"  # in words, for the last run
 if workflow.is_main_process:
-    with suppress(OSError):  # where one may only read
+    with suppress(OSError):  # the folder may be read-only
         AGAIN.parent.mkdir(exist_ok=True)
         AGAIN.touch()
         atexit.register(AGAIN.unlink, missing_ok=True)
 
 
-# DVC links results into its cache, where they are read-only. Stages replace files and write into none.
+# DVC links results into its cache, where they are read-only. Stages replace files and never modify them.
 async def replaceable(file):
     return False
 
@@ -76,17 +76,17 @@ _IOFile.protected = replaceable
 
 
 def is_executed():
-    """Whether jobs will be run, by this process; known when the DAG is built."""
+    """Whether this process will run jobs; known when the DAG is built."""
     return workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun
 
 
 @cache
 def freshness():
-    """What has to be done again; asked for as the DAG is built, when Snakemake's settings for it are known."""
+    """What has to be done again; used while the DAG is built, when Snakemake's settings for it are known."""
     settings = workflow.dag_settings
     settings.rerun_triggers = frozenset()
-    # A job that was killed has left no record, or a whole result: Snakemake's marks, by which it would make some
-    # results again and pass over what is missing behind them, are not needed.
+    # A killed job leaves no record, or a complete result. So Snakemake's marks are not needed; with them it
+    # would make some results again and overlook what is missing behind them.
     workflow.dag.ignore_incomplete = True
     found = Freshness(plan, settings.forcerun, everything=settings.forceall)
     if is_executed():
@@ -102,9 +102,9 @@ def freshness():
 
 
 def require_alone():
-    """End this run, before it does anything, if another is at work on the dataset.
+    """End this run, before it does anything, if another run is active on the dataset.
 
-    Snakemake does so, too, by lists of files, which a run that was killed leaves behind: they are removed.
+    Snakemake does so, too, using lists of files, but a killed run leaves them behind: they are removed.
     """
     place = layout.LOGS / dataset.name / ".run.lock"
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -116,9 +116,9 @@ def require_alone():
         print(f"snakemake: {other}; wait until it ends, or stop it", file=sys.stderr)
         sys.stderr.flush()
         AGAIN.unlink(missing_ok=True)
-        os._exit(1)  # an exception would be shown as a fault of the workflow
+        os._exit(1)  # an exception would be shown as an error of the workflow
     if not held:
-        return  # no locks on this drive: Snakemake's lists have to do
+        return  # no locks on this drive: Snakemake's lists must suffice
     atexit.register(lock.release)
     places = tuple(
         f"{folder / dataset.name}/" for folder in (layout.DATA, layout.RESULTS)
@@ -129,7 +129,7 @@ def require_alone():
 
 
 def date_back():
-    """Give results that a wrong clock has dated later than now the time of now, so that AGAIN is newer."""
+    """Date results with a time in the future, from a wrong clock, back to now, so that AGAIN is newer."""
     now = AGAIN.stat().st_mtime
     results = (layout.RESULTS / dataset.name).glob("**/*")
     data = (layout.DATA / dataset.name).glob("*/**/manifest.json")
@@ -139,7 +139,7 @@ def date_back():
 
 
 def forget_other_weights():
-    """Remove marks that weights to start from are there, if they are those of another address."""
+    """Remove the marks of downloaded weights to start from if they are for another address."""
     for variant in plan.variants:
         mark = layout.weights_mark(dataset.name, variant)
         if mark.exists() and mark.read_text() != str(plan.starting_weights(variant)):
@@ -147,10 +147,11 @@ def forget_other_weights():
 
 
 def needs(job_rule, **files):
-    """The inputs of a job: all of one that has to be done again, and what says so.
+    """The inputs of a job: all of them if it has to run again, and a file that makes it do so.
 
-    Of others they trigger nothing. Where all is here that the job has made, those are left out that are not here, or are
-    of other settings: if they were made again, Snakemake would not look for what is missing behind the job.
+    For other jobs, inputs trigger nothing. If everything that the job made exists, inputs are left out that
+    are missing or of other settings: if those were made again, Snakemake would not look for what is missing
+    behind the job.
     """
     files = {name: list(map(str, each)) for name, each in files.items()}
 
@@ -180,7 +181,7 @@ def is_of_use(path):
 
 
 def images_to_check(wildcards):
-    """For all_variants: the images, where no result but their own check has to be made again."""
+    """For all_variants: the images, if nothing but their own check has to be done again."""
     manifest = layout.raw(dataset.name) / "manifest.json"
     return [manifest] if freshness().only_expectations_differ() else []
 
@@ -193,12 +194,12 @@ def note(reason):
 
 
 def job(rule_name):
-    """For the record of a stage, so that it is known what was asked for."""
+    """The key of a job, for the record of its stage, which says what was asked for."""
     return lambda wildcards: freshness().key(rule_name, run_or_variant(wildcards))
 
 
 def cut_splits():
-    """The splits to train on and to test on; one entry where they are the same."""
+    """The splits to train on and to test on; one entry if they are the same."""
     train, test = dataset.train_splits, (dataset.test_split,)
     return {"train": train} if train == test else {"train": train, "test": test}
 
@@ -217,14 +218,14 @@ def seed_of(wildcards):
 
 
 def results_of(run):
-    """What a training ends in: scores, or where there are no labels the file to submit."""
+    """The final result of a training: scores or, without labels, the file to submit."""
     scores = layout.metrics(dataset.name, run)
     submission = layout.task1(dataset.name, run) / "Task1.zip"
     return scores if dataset.test_labelled else submission
 
 
 def cpu_threads(wildcards):
-    """Without GPUs, and where the schedule does not say, the trainings that were asked for share the cores."""
+    """Without GPUs, and if the schedule does not set threads, the requested trainings share the cores."""
     targets = {
         part for target in workflow.dag_settings.targets for part in Path(target).parts
     }
@@ -234,7 +235,7 @@ def cpu_threads(wildcards):
 
 
 def smaller_first(wildcards):
-    """The first scores, and the first comparison, are there early; below the priority of what scores them."""
+    """A priority that gives the first scores and the first comparison early; below that of scoring itself."""
     return 3 - SIZES.index(plan.variants[variant_of(wildcards)].size)
 
 
@@ -252,9 +253,10 @@ def benchmark_file(stage, of="{run}"):
 
 
 def shown(path, caption, category, labels, needed=()):
-    """A result that `snakemake --report` shows, where it is there together with those that are ``needed`` beside it.
+    """A result that `snakemake --report` shows, if it exists together with the ``needed`` ones beside it.
 
-    Snakemake's report stops at a result that is missing, as pages of detectors are where an older version made the rest.
+    Snakemake's report stops at a missing result, such as the page of a detector if an older version made the
+    rest.
     """
     if "--report-after-run" in sys.argv or all(map(Path.exists, [path, *needed])):
         caption = f"../report/{caption}.rst"
@@ -263,9 +265,9 @@ def shown(path, caption, category, labels, needed=()):
 
 
 def labels_of(variant):
-    """What Snakemake's report tells variants apart by: it has a switch for the generation if each size has both.
+    """The labels of variants in Snakemake's report; it has a switch for the generation if each size has both.
 
-    A switch that leads to a variant that is missing would break the report, and so would a second one beside it.
+    A switch that leads to a missing variant would break the report, and so would a second switch beside it.
     """
     rows = plan.variants.values()
     pairs = {(row.size, row.generation) for row in rows}

@@ -1,7 +1,7 @@
 # Images and labels, and the patches that detectors are trained and tested on.
 #
-# What is edited in a user's folder, of which download makes links, is noticed by the rule that cuts that split: a
-# label mended in val trains nothing anew.
+# Download only links a user's folder. The rule that cuts a split notices edits there, so correcting a label in val
+# does not train anything again.
 
 
 rule download:
@@ -13,7 +13,7 @@ rule download:
         layout.LOGS / dataset.name / "download.log",
     benchmark:
         layout.BENCHMARKS / dataset.name / "download.tsv"
-    priority: 10  # all else waits for it, but for complexity
+    priority: 10  # everything except complexity waits for it
     conda:
         "../envs/tiltbox.yaml"
     resources:

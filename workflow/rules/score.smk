@@ -1,5 +1,5 @@
-# From a checkpoint to detections, merged results and scores; and what a variant costs. What is trained is scored before
-# the next training begins, and stands in the leaderboard from then on.
+# From a checkpoint to detections, merged results and scores; and the cost of a variant. A finished training
+# is scored before the next one begins, and is in the leaderboard from then on.
 
 
 rule predict:

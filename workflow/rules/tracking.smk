@@ -1,5 +1,5 @@
-# The MLflow database, created once: stages that create it at the same time break it. They need it with tracking or
-# without, so that switching it on or off does not train again.
+# The MLflow database, created once, since stages that create it at the same time break it. They depend on it
+# with and without tracking, so that switching tracking on or off does not train again.
 
 
 rule tracking:

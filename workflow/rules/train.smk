@@ -1,9 +1,9 @@
-# Training, one job for each variant and seed. Epoch checkpoints stay in train/work, which Snakemake does not know
-# and so does not delete: a killed training goes on where it was.
+# Training, one job for each variant and seed. Epoch checkpoints stay in train/work, which Snakemake does not
+# know and so does not delete: a killed training resumes where it was.
 
 
-# The weights to start from go to PyTorch's download cache, before a job that may have no internet. The mark that they
-# are there says which.
+# The weights to start from are downloaded to PyTorch's cache before a job that may have no internet. The mark
+# file contains their address.
 rule weights:
     output:
         layout.weights_mark(dataset.name, "{variant}"),
@@ -54,7 +54,7 @@ rule train:
     resources:
         gpu=plan.gpus,
         mem_mb=6000 + 12000 * plan.gpus,
-        runtime=1440,  # a cluster may end it then; started again, it goes on
+        runtime=1440,  # a cluster may end it then; when started again, it resumes
     params:
         patches=plan.train_patches,
         variant=lambda wildcards: variant_of(wildcards),

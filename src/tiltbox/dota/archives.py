@@ -1,4 +1,4 @@
-"""Unpacking published archives, whichever folders they were packed in."""
+"""Unpacks published archives, whatever folders they contain."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ IMAGES, LABELS = images.EXTENSIONS, labels.EXTENSIONS
 HORIZONTAL = ("reclabeltxt", "hbb", "horizontal")
 
 _CHUNK = 2**20  # bytes
-_ANEW = "delete it and run the command again, or fetch it anew"
+_AGAIN = "delete it and run the command again, or download it again"
 
 
 def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
     """Unpack the files of a zip or tar archive that end in one of ``suffixes`` straight into ``folder``.
 
-    Only the last part of a name counts, so an archive of any layout gives the same flat folder and none can
-    write elsewhere. Links, hidden files and label files of horizontal boxes are passed over.
+    Only the last part of a name counts, so an archive of any layout gives the same flat folder and cannot
+    write elsewhere. Links, hidden files and label files of horizontal boxes are skipped.
 
     Returns:
         How many files were unpacked.
 
     Raises:
-        DataError: The archive is missing, truncated, corrupt or of another kind, holds no such file, or
-            holds one of a name that ``folder`` has already.
+        DataError: The archive is missing, truncated, corrupt or of another kind, contains no such file, or
+            contains a file whose name exists in ``folder``.
         OutputError: ``folder`` cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
@@ -50,25 +50,27 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
     except OSError as error:
         raise cannot_write(folder, error) from None
     if not count:
-        raise DataError(archive, f"holds no {', '.join(suffixes)} file", "check that it is the right archive")
+        raise DataError(
+            archive, f"contains no {', '.join(suffixes)} file", "check that it is the right archive"
+        )
     return count
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar archive, as far as its start or its end tells."""
+    """Whether a file is a zip or tar archive, judging by its start or its end."""
     return _is_tar(path) or zipfile.is_zipfile(path)
 
 
 def _members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
     """The wanted files of the archive, each open while it is the current one."""
     with _reading(archive):
-        open(archive, "rb").close()  # to the questions below, what cannot be read is of another kind
+        open(archive, "rb").close()  # the checks below would take an unreadable file for another kind
         if _is_tar(archive):  # first: a tar archive whose last member is a zip ends like a zip
             yield from _tar_members(archive, suffixes)
         elif zipfile.is_zipfile(archive):
             yield from _zip_members(archive, suffixes)
         else:
-            raise DataError(archive, "is no complete zip or tar archive", _ANEW)
+            raise DataError(archive, "is not a complete zip or tar archive", _AGAIN)
 
 
 @contextmanager
@@ -76,11 +78,11 @@ def _reading(archive: Path) -> Iterator[None]:
     try:
         yield
     except CORRUPT as error:
-        # The file system's, not the decompressor's or of a jump to where a damaged zip leads.
+        # An error of the file system, not of the decompressor or of a seek in a damaged zip.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise DataError(archive, f"cannot be read ({error.strerror})", "check the path") from None
         problem = f"is truncated or corrupt ({error or type(error).__name__})"
-        raise DataError(archive, problem, _ANEW) from None
+        raise DataError(archive, problem, _AGAIN) from None
 
 
 def _zip_members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
@@ -97,11 +99,11 @@ def _tar_members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str
         for member in file:
             if member.isreg() and _wanted(member.name, suffixes):
                 yield member.name, file.extractfile(member)
-        # tarfile takes a cut between two members for the end, which really is a block of zeros; and the
-        # checksum of a compressed archive is compared only by who reads to its last byte.
+        # tarfile takes a cut between two members for the end, which is in fact a block of zeros. And the
+        # checksum of a compressed archive is only compared when its last byte is read.
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it has no end mark")
+            raise tarfile.ReadError("its end marker is missing")
         while file.fileobj.read(_CHUNK):
             pass
 
@@ -133,6 +135,6 @@ def _chunks(content: IO[bytes], archive: Path) -> Iterator[bytes]:
 def _write(chunks: Iterator[bytes], target: Path, where: str) -> None:
     if target.exists():
         problem = f"another file named {target.name} was unpacked before it"
-        raise DataError(where, problem, "take one of the two out of the archives")
+        raise DataError(where, problem, "remove one of the two from the archives")
     with open(target, "wb") as file:
         file.writelines(chunks)

@@ -1,4 +1,4 @@
-"""Arrow's columns from and to NumPy, without Arrow's own ways, which import pandas first: 0.3 s."""
+"""Converts Arrow columns from and to NumPy without Arrow's own methods, which import pandas (0.3 s)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def as_numpy(column: pa.Array | pa.ChunkedArray, kind: DTypeLike) -> np.ndarray:
 
 
 def from_numpy(values: np.ndarray) -> pa.Array:
-    """A column of numbers, shape (n,), sharing their memory where they lie side by side.
+    """A column of numbers, shape (n,), sharing their memory where it is contiguous.
 
     >>> from_numpy(np.array([1, 2], np.int8)).to_pylist()
     [1, 2]

@@ -1,9 +1,9 @@
-"""detections.parquet: what a detector found on patches, one row a box.
+"""detections.parquet: what a detector found on patches, one row per box.
 
 The columns are ``image`` (string), ``x``, ``y`` and ``size`` (int32: the window of the original image that
-the patch shows, in its pixels), ``class`` (dictionary of strings), ``score`` (float32) and ``cx``, ``cy``,
-``w``, ``h``, ``theta`` (float32: an le90 rbox in pixels of the window, radians). A point of the window lies
-at (x, y) + point in the image.
+the patch shows, in pixels of the image), ``class`` (dictionary of strings), ``score`` (float32) and ``cx``,
+``cy``, ``w``, ``h``, ``theta`` (float32: an le90 rbox in pixels of the window, radians). A point of the
+window is at (x, y) + point in the image.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ def write_detections(path: Path, detections: Detections) -> None:
 def read_detections(path: Path) -> Detections:
     """Read a parquet file.
 
-    Strings may be stored in any of Arrow's ways, plain or as a dictionary; numbers must have the types above.
+    Strings may have any of Arrow's string types, plain or as a dictionary; numbers must have the types above.
 
     Raises:
-        DataError: There is no such file, it is not parquet, a column is missing, of another type or has
-            missing values, or the name of an image is none that a Task1 file can hold.
+        DataError: The file does not exist, it is not parquet, a column is missing, of another type or has
+            missing values, or the name of an image is not allowed in a Task1 file.
     """
     table = _table(Path(path))
     for field in SCHEMA:
@@ -116,7 +116,7 @@ def read_detections(path: Path) -> Detections:
     image_names, images = _encoded(table["image"])
     for name in image_names:
         if name.split() != [name]:
-            problem = f"the name {name!r} is empty or holds a blank, which result files cannot hold"
+            problem = f"the name {name!r} is empty or contains whitespace, which result files do not allow"
             raise DataError(f"{path}: column 'image'", problem, "rename the image")
     class_names, labels = _encoded(table["class"])
     window = [as_numpy(table[name], np.int32) for name in ("x", "y", "size")]
@@ -129,7 +129,7 @@ def read_detections(path: Path) -> Detections:
 def _table(path: Path) -> pa.Table:
     remedy = "give a detections.parquet as 'tiltbox predict' writes it"
     if not path.is_file():
-        raise DataError(path, "there is no such file", remedy)
+        raise DataError(path, "file not found", remedy)
     try:
         with pq.ParquetFile(path) as file:  # read_table would import pandas
             return file.read()
@@ -140,7 +140,7 @@ def _table(path: Path) -> pa.Table:
 def _check(table: pa.Table, field: pa.Field, path: Path) -> None:
     where, remedy = f"{path}: column '{field.name}'", "write the file with 'tiltbox predict'"
     if table.column_names.count(field.name) != 1:
-        raise DataError(where, "is missing or there twice", remedy)
+        raise DataError(where, "is missing or occurs twice", remedy)
     found = table.schema.field(field.name).type
     if _value_type(found) != _value_type(field.type):
         raise DataError(where, f"has the type {found}, not {field.type}", remedy)
@@ -149,7 +149,7 @@ def _check(table: pa.Table, field: pa.Field, path: Path) -> None:
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, the same for all ways to store strings."""
+    """The type of the values, the same for all string types."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind

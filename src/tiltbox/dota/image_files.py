@@ -30,16 +30,16 @@ OTHER_EXTENSIONS = (
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images of a folder, sorted by name; other files and hidden ones are passed over.
+    """The images of a folder, sorted by name; other files and hidden ones are skipped.
 
     Raises:
-        DataError: There is no such folder, or two images differ in nothing but their extension.
+        DataError: The folder does not exist, or two images differ only in their extension.
     """
     return list_files(folder, EXTENSIONS, "image")
 
 
 def warn_of_passed_over(folder: Path) -> None:
-    """Name the images that :func:`list_images` leaves out: of other kinds, or in folders within."""
+    """Warn about images that :func:`list_images` leaves out: those of other kinds or in subfolders."""
     names = passed_over(folder)
     if names:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -48,7 +48,7 @@ def warn_of_passed_over(folder: Path) -> None:
 
 
 def passed_over(folder: Path) -> list[str]:
-    """Names, relative to the folder, of images of other kinds and of all images in folders within."""
+    """Names, relative to the folder, of images of other kinds and of all images in subfolders."""
     found = (path.relative_to(folder) for path in sorted(Path(folder).rglob("*")) if _is_image(path))
     return [
         path.as_posix()
@@ -59,6 +59,6 @@ def passed_over(folder: Path) -> list[str]:
 
 
 def _is_image(path: Path) -> bool:
-    """By its name."""
+    """Whether the name is that of an image."""
     known = path.suffix.lower() in (*EXTENSIONS, *OTHER_EXTENSIONS, *Image.registered_extensions())
     return known and path.is_file()

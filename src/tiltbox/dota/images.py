@@ -16,14 +16,14 @@ from tiltbox.dota import png, tiff
 from tiltbox.dota.reading import read_bytes
 from tiltbox.errors import DataError
 
-Image.MAX_IMAGE_PIXELS = None  # large aerial images are no decompression bombs
+Image.MAX_IMAGE_PIXELS = None  # large aerial images are not decompression bombs
 if hasattr(cv2, "setLogLevel"):  # not in every build of OpenCV
-    cv2.setLogLevel(0)  # it would tell on stderr, without the name of the file, what a DataError says
+    cv2.setLogLevel(0)  # it would print to stderr, without the file name, what a DataError says
 
 PADDING = (104, 116, 124)  # BGR, beyond the borders of an image, as in mmrotate's configs
 _KINDS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")  # as Pillow calls them
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
-_INTACT = "replace it by an intact PNG, JPEG, TIFF or BMP file"
+_INTACT = "replace it with an intact PNG, JPEG, TIFF or BMP file"
 _CONVERT = "convert it to an 8-bit PNG, JPEG, TIFF or BMP file"
 
 
@@ -35,8 +35,8 @@ def read_image(path: Path) -> np.ndarray:
     An orientation in the EXIF data or the tags is ignored: labels are drawn on the pixels as they are stored.
 
     Raises:
-        DataError: The image is missing, truncated, of a kind that has no 8- or 16-bit samples, or corrupt in
-            a way that its format tells (damage within the data of a JPEG or TIFF may pass for pixels).
+        DataError: The image is missing, truncated, of a kind without 8- or 16-bit samples, or corrupt in a
+            way that its format reveals (damaged data of a JPEG or TIFF may pass for pixels).
     """
     data = read_bytes(path)
     if tiff.is_tiff(data):
@@ -57,13 +57,13 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels as they are stored, from the header alone where its kind allows.
+    """Width and height in pixels as they are stored, from the header alone if the kind of image allows.
 
     Raises:
-        DataError: The file is missing or no image.
+        DataError: The file is missing or is not an image.
     """
     try:
-        if found := _tiff_size(path):  # Pillow turns it as it asks for, or does not know its bands
+        if found := _tiff_size(path):  # Pillow applies the orientation, or does not know the bands
             return found
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return image.size
@@ -75,7 +75,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _tiff_size(path: Path) -> tuple[int, int] | None:
-    """From the tags, which may be anywhere in the file."""
+    """The size from the tags, which may be anywhere in the file."""
     with path.open("rb") as file:
         if not tiff.is_tiff(file.read(4)):
             return None
@@ -86,10 +86,10 @@ def _tiff_size(path: Path) -> tuple[int, int] | None:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write a BGR image of shape (h, w, 3), uint8, as PNG without loss.
+    """Write a BGR image of shape (h, w, 3), uint8, as a lossless PNG.
 
     Each row is stored as its difference from the row above (filter 2, Up) and deflated by isal at level 1.
-    That takes 11 ms for 1024² pixels of an aerial image where OpenCV takes 42, and the file is smaller.
+    This takes 11 ms for 1024² pixels of an aerial image, where OpenCV takes 42, and the file is smaller.
     """
     height, width, _ = image.shape
     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).reshape(height, -1)
@@ -118,7 +118,7 @@ def _bands(data: bytes, path: Path) -> np.ndarray | None:
 
 
 def _decoded(data: bytes, path: Path) -> np.ndarray | None:
-    """The pixels of a file, None where OpenCV does not tell why it does not read it."""
+    """The pixels of a file; None if OpenCV does not say why it cannot read it."""
     if data.startswith(png.SIGNATURE):
         image = png.read_large_rgb(data)
         if image is not None:
@@ -127,11 +127,11 @@ def _decoded(data: bytes, path: Path) -> np.ndarray | None:
     if not data:
         return None
     try:
-        # imread fills up a truncated JPEG with grey, imdecode refuses it.
+        # imread fills a truncated JPEG with grey; imdecode refuses it.
         return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), _AS_STORED)
     except cv2.error as error:
         raise DataError(
-            path, f"is more than OpenCV reads ({error.err})", "cut it into smaller ones"
+            path, f"is larger than OpenCV can read ({error.err})", "cut it into smaller images"
         ) from None
 
 
@@ -139,15 +139,15 @@ def _unreadable(data: bytes, path: Path) -> DataError:
     """The error for an image that OpenCV does not read."""
     kind = _kind(data)
     if kind is None or kind in _KINDS:
-        problem = "is not a complete image (truncated, corrupt, oddly compressed or something else)"
+        problem = "is not a complete image (truncated, corrupt, compressed in an unknown way, or no image)"
         return DataError(path, problem, _INTACT)
     return DataError(path, f"is a {kind} image, not PNG, JPEG, TIFF or BMP", _CONVERT)
 
 
 def _kind(data: bytes) -> str | None:
-    """The format of an image, as Pillow calls it, if it knows it."""
+    """The format of an image, by Pillow's name, if Pillow knows it."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
             return image.format
-    except Exception:  # whatever a damaged header leads to
+    except Exception:  # a damaged header can raise anything
         return None

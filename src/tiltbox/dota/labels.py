@@ -1,8 +1,8 @@
-"""The labelTxt format of DOTA: one object a line, ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult``.
+"""The labelTxt format of DOTA: one object per line, ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult``.
 
-Files in the wild come with header lines (``imagesource:``, ``gsd:``, ``acquisition dates:``), LF or CRLF,
-a byte order mark, tabs and stray blanks; all of that is read. What cannot be read is an error that names
-its line, never an object less.
+Files in the wild come with header lines (``imagesource:``, ``gsd:``, ``acquisition dates:``), LF or CRLF, a
+byte order mark, tabs and stray spaces; all of that is read. A line that cannot be read is an error that names
+it; no object is lost silently.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tiltbox.errors import DataError
 
 EXTENSIONS = (".txt",)
 HEADER_KEYS = ("imagesource:", "gsd:", "acquisition dates:")
-_DIFFICULTIES = {"0": 0, "1": 1, "2": 2}  # and some write 01
-DECIMALS = 4  # of a written coordinate; more would only show the rounding of a shift by a window's corner
+_DIFFICULTIES = {"0": 0, "1": 1, "2": 2}  # some files have 01
+DECIMALS = 4  # of a written coordinate; more would only show rounding errors of the shift to a window
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Labels:
         qboxes: Corners ``x1 y1 ... x4 y4`` in pixels of that image or patch, shape (n, 8), float64.
         classes: The class names, n of them.
         difficult: 0 for an ordinary object, 1 for a difficult one, 2 for one that a window cuts; (n,), int.
-        header: The header lines as they stood in the file.
+        header: The header lines as they are in the file.
     """
 
     qboxes: np.ndarray
@@ -56,10 +56,10 @@ class Labels:
 
 
 def list_labels(folder: Path) -> list[Path]:
-    """The label files of a folder, sorted by name; other files and hidden ones are passed over.
+    """The label files of a folder, sorted by name; other files and hidden ones are skipped.
 
     Raises:
-        DataError: There is no such folder, or two label files differ in nothing but their extension.
+        DataError: The folder does not exist, or two label files differ only in their extension.
     """
     return list_files(folder, EXTENSIONS, "label file")
 
@@ -70,7 +70,7 @@ def read_labels(path: Path, classes: Collection[str] | None = None) -> Labels:
     A line of nine words has difficulty 0. Where ``classes`` is given, any other class name is an error.
 
     Raises:
-        DataError: There is no such file, it is no text, or a line cannot be read (with its number).
+        DataError: The file does not exist, it is not text, or a line cannot be read (with its number).
     """
     return parse_labels(decoded(read_bytes(path), path), path, classes)
 
@@ -82,9 +82,9 @@ def parse_labels(text: str, where: Path | str, classes: Collection[str] | None =
     >>> labels.qboxes.tolist(), labels.classes, labels.difficult.tolist()
     ([[0.0, 0.0, 9.0, 0.0, 9.0, 5.5, 0.0, 5.5]], ('ship',), [1])
     """
-    classes = None if classes is None else dict.fromkeys(classes)  # found at once, and in order for messages
+    classes = None if classes is None else dict.fromkeys(classes)  # fast, and in order for messages
     header, objects = [], []
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # splitlines() knows further ends
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # splitlines() knows more line ends
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if words and words[0][0].isalpha() and line.strip().lower().startswith(HEADER_KEYS):
@@ -97,7 +97,7 @@ def parse_labels(text: str, where: Path | str, classes: Collection[str] | None =
 
 
 def format_labels(labels: Labels) -> str:
-    """The text of a labelTxt file: header, then one object a line, LF.
+    """The text of a labelTxt file: header, then one object per line, LF.
 
     Coordinates have as many decimals as they need, at least one (as mmrotate writes them) and at most four.
 
@@ -114,7 +114,7 @@ def format_labels(labels: Labels) -> str:
 
 
 def write_labels(path: Path, labels: Labels) -> None:
-    """Write a labelTxt file (in place: stages write into a folder that only appears when complete)."""
+    """Write a labelTxt file in place: stages write into a folder that appears only when complete."""
     Path(path).write_bytes(format_labels(labels).encode())
 
 
@@ -135,7 +135,7 @@ def _object(
 
 
 def _coordinates(corners: Sequence[list[str]], where: Path | str, lines: Sequence[int]) -> np.ndarray:
-    """Numbers of shape (n, 8), all at once; only where that fails, word by word."""
+    """Numbers of shape (n, 8), converted all at once or, if that fails, word by word."""
     try:
         qboxes = np.array(corners, dtype=np.float64).reshape(-1, 8)
         right = (np.abs(qboxes) <= MAX_COORDINATE).all()  # false for NaN
@@ -154,7 +154,7 @@ def _require_coordinate(word: str, where: str) -> None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or "_" in word:
-        raise DataError(where, f"the coordinate '{word}' is no finite number", "correct the line")
+        raise DataError(where, f"the coordinate '{word}' is not a finite number", "correct the line")
     if abs(value) > MAX_COORDINATE:
         problem = f"the coordinate '{word}' is beyond {MAX_COORDINATE:,.0f} pixels"
         raise DataError(where, problem, "correct the line")

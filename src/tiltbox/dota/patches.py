@@ -1,12 +1,12 @@
-"""The names of patches, which carry where a patch was cut from: put together and taken apart here only.
+"""The names of patches, which say where a patch was cut. Only this module builds and parses them.
 
-Two tools have set two meanings for the second part of the name:
+Two tools give the second part of the name two meanings:
 
 * ``{image}__{size}__{x}___{y}`` (mmrotate, and this project): a window of ``size`` pixels of the original
-  image whose top left corner is (x, y). Several scales are several sizes, nothing is resized, so a point of
-  the patch lies at ``(x, y) + point`` in the image.
+  image whose top left corner is (x, y). Different scales have different sizes and nothing is resized, so a
+  point of the patch is at ``(x, y) + point`` in the image.
 * ``{image}__{rate}__{x}___{y}`` (the DOTA devkit): the image was resized by ``rate`` first, and x and y count
-  pixels of the resized image, so the point lies at ``((x, y) + point) / rate``.
+  pixels of the resized image, so the point is at ``((x, y) + point) / rate``.
 
 A number of at least 32 is a size and a smaller one a rate: no detector takes a window that small, and
 nobody enlarges an image 32 times.
@@ -29,7 +29,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class PatchName:
-    """What the name of a patch says.
+    """The parts of the name of a patch.
 
     Attributes:
         image: Name of the original image, without its extension.
@@ -58,7 +58,7 @@ def format_patch_name(image: str, size: int, x: int, y: int) -> str:
 
 
 def parse_patch_name(name: str) -> PatchName:
-    """Take apart the name of a patch (without extension), from the right, as an image name may hold ``__``.
+    """Parse the name of a patch (without extension), from the right, since an image name may contain ``__``.
 
     Raises:
         DataError: The name is not that of a patch.
@@ -73,7 +73,7 @@ def parse_patch_name(name: str) -> PatchName:
         problem = "is not the name of a patch: {image}__{size}__{x}___{y}"
         stem, dot, _ = name.rpartition(".")
         if dot and _NAME.fullmatch(stem):
-            raise DataError(name, problem, "name it without the extension of its file")
+            raise DataError(name, problem, "leave out the extension of the file")
         raise DataError(name, problem, "cut the images with 'tiltbox split'")
     scale = float(match["scale"])
     return PatchName(

@@ -1,4 +1,4 @@
-"""PNG files as the chunks that they are made of, to which OpenCV gives no access."""
+"""PNG files as chunks, to which OpenCV gives no access."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from isal import isal_zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-LARGEST = 2**20  # bytes of pixels in a chunk; of chunks from 8 MB on libpng warns
+LARGEST = 2**20  # bytes of pixels in a chunk; libpng warns about chunks of 8 MB or more
 
-LARGE = 2**20  # pixels of an image that is worth loading compiled code for
+LARGE = 2**20  # pixels of an image for which loading compiled code is worthwhile
 PIECE = 2**18  # bytes of deflated pixels at a time
-_MOST_INFLATED = 1032  # bytes that deflate makes of one
+_MOST_INFLATED = 1032  # bytes that one deflated byte can become
 
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, kind of colour, compression, filter, interlacing
 _RGB = 2
@@ -30,7 +30,7 @@ def pack_rgb(width: int, height: int, pixels: bytes) -> bytes:
 def read_large_rgb(data: bytes) -> np.ndarray | None:
     """The pixels of a large PNG file of 8-bit RGB as BGR, (h, w, 3), in half the time that OpenCV takes.
 
-    None for a small one, for any other kind (transparency apart, which is dropped) and for a damaged file.
+    None for a small or damaged file and for any other kind (transparency, though, is accepted and dropped).
     """
     try:
         chunks = ((bytes(chunk[4:8]), chunk[8:-4]) for chunk in _critical_chunks(data))
@@ -39,7 +39,7 @@ def read_large_rgb(data: bytes) -> np.ndarray | None:
         if tuple(kind) != _PLAIN or width * height < LARGE:
             return None
         names, contents = zip(*chunks, strict=True)
-        if names[0] == b"PLTE":  # colours that a screen of few would take
+        if names[0] == b"PLTE":  # suggested colours for a display with few
             names, contents = names[1:], contents[1:]
         if set(names[:-1]) != {b"IDAT"}:
             return None
@@ -68,7 +68,7 @@ def _unfiltered(deflated: bytes, width: int, height: int) -> np.ndarray | None:
 
 
 def _inflated(deflated: bytes) -> Iterator[bytes]:
-    """What was deflated, in pieces; ValueError where it ends too early."""
+    """The inflated data in pieces; ValueError if it ends too early."""
     inflater, view = isal_zlib.decompressobj(), memoryview(deflated)
     for start in range(0, len(view), PIECE):
         left = view[start : start + PIECE]
@@ -81,10 +81,10 @@ def _inflated(deflated: bytes) -> Iterator[bytes]:
 
 
 def without_extras(data: bytes) -> bytes | None:
-    """The PNG file with nothing but what makes its pixels; None if it is cut or a checksum is not right.
+    """The PNG file with only the chunks that make its pixels; None if it is cut off or a checksum is wrong.
 
-    libpng prints to stderr, past Python and without the name of the file, what is wrong with a file and also
-    what is only odd about its colour profile or notes. So it gets to see neither.
+    libpng prints to stderr, bypassing Python and without the file name, what is wrong with a file and also
+    what is merely odd about its colour profile or notes. So it never sees either.
     """
     try:
         return b"".join([SIGNATURE, *_critical_chunks(data)])
@@ -98,8 +98,8 @@ def _critical_chunks(data: bytes) -> Iterator[memoryview]:
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 12 + length  # length, kind, content, checksum
         if struct.unpack_from(">I", data, end - 4)[0] != isal_zlib.crc32(view[start + 4 : end - 4]):
-            raise ValueError("it has another checksum")
-        if kind[:1].isupper():  # by which chunks say that they are critical
+            raise ValueError("its checksum does not match")
+        if kind[:1].isupper():  # this marks a critical chunk
             yield view[start:end]
         start = end
 

@@ -1,4 +1,4 @@
-"""The filters of PNG, each of which stores a row as what differs from a guess, undone by a compiled loop."""
+"""Undoes PNG filters, which store a row as its difference from a guess, in a compiled loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def undo_filters(rows, above, image):
         red = green = blue = corner_red = corner_green = corner_blue = np.int32(0)
         for x in range(len(line)):
             up_blue, up_green, up_red = np.int32(above[x, 0]), np.int32(above[x, 1]), np.int32(above[x, 2])
-            # All three in registers: what is left of a pixel would come back from memory too slowly.
+            # All three are kept in registers: reading the left pixel from memory again would be too slow.
             red = np.int32((row[3 * x + 1] + _guess(kind, red, up_red, corner_red)) & 255)
             green = np.int32((row[3 * x + 2] + _guess(kind, green, up_green, corner_green)) & 255)
             blue = np.int32((row[3 * x + 3] + _guess(kind, blue, up_blue, corner_blue)) & 255)
@@ -46,7 +46,7 @@ def _guess(kind, left, up, corner):
         return up
     if kind == _AVERAGE:
         return np.int32((left + up) >> 1)
-    # Paeth: of left, up and corner the one nearest to left + up - corner, in that order where two are.
+    # Paeth: whichever of left, up and corner is nearest to left + up - corner; the first of these if tied.
     from_left, from_up = np.int32(abs(up - corner)), np.int32(abs(left - corner))
     from_corner = np.int32(abs(left + up - corner - corner))
     nearest, distance = (left, from_left) if from_left <= from_up else (up, from_up)

@@ -1,4 +1,4 @@
-"""What the readers of all formats share: listing a folder, and turning files into bytes and text."""
+"""Shared by the readers of all formats: listing a folder, and reading files as bytes and text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tiltbox.errors import DataError, choice_of
 
-#: Pixels from the origin beyond which no corner can be meant: ten times the longest side that OpenCV reads.
+#: The largest plausible coordinate of a corner in pixels: ten times the longest side that OpenCV reads.
 MAX_COORDINATE = 1e7
 
-#: What reading a damaged or encrypted zip or tar archive raises.
+#: The exceptions raised by reading a damaged or encrypted zip or tar archive.
 CORRUPT = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -30,7 +30,7 @@ CORRUPT = (
 
 
 def plain_name(name: str) -> str:
-    """The name in the usual one of several ways to write the same letters.
+    """The name in the usual form, where the same letters can be encoded in more than one.
 
     Some systems write é as one character, others as an e and an accent, and copying turns one into the other.
 
@@ -41,24 +41,24 @@ def plain_name(name: str) -> str:
 
 
 def image_name(path: Path) -> str:
-    """The name that an image and its label file share: without folder and extension."""
+    """The name that an image and its label file share, without folder and extension."""
     return plain_name(path.stem)
 
 
 def list_files(folder: Path, extensions: Collection[str], noun: str) -> list[Path]:
-    """The files of a folder that end in one of ``extensions``, sorted; hidden ones are passed over.
+    """The files of a folder that end in one of ``extensions``, sorted; hidden ones are skipped.
 
     Args:
-        extensions: In small letters, with the dot; files may have them in capitals.
-        noun: What such a file is, for messages.
+        extensions: Extensions in lower case, with the dot; those of files may be in upper case.
+        noun: What to call such a file in messages.
 
     Raises:
-        DataError: There is no such folder, or two of the files differ in nothing but their extension.
+        DataError: The folder does not exist, or two of the files differ only in their extension.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(folder, "there is no such folder", "check the path")
-    # macOS leaves hidden "._P0001.png" files behind that are no images.
+        raise DataError(folder, "folder not found", "check the path")
+    # macOS leaves hidden "._P0001.png" files, which are not images.
     try:
         found = list(folder.iterdir())
     except OSError as error:
@@ -67,17 +67,17 @@ def list_files(folder: Path, extensions: Collection[str], noun: str) -> list[Pat
     files = sorted(filter(is_file_or_lost, named))
     twice = [stem for stem, count in Counter(map(image_name, files)).items() if count > 1]
     if twice:
-        raise DataError(folder, f"holds more than one {noun} named '{twice[0]}'", "keep one of them")
+        raise DataError(folder, f"contains more than one {noun} named '{twice[0]}'", "keep one of them")
     return files
 
 
 def is_file_or_lost(path: Path) -> bool:
-    """Whether it is a file, or a link to one that is gone: reading it says so, passing it over would not."""
+    """Whether it is a file or a broken link: reading that is an error, skipping it would hide it."""
     return path.is_file() or not path.exists()
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file; one that cannot be read is a DataError."""
+    """The content of a file; DataError if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -88,7 +88,7 @@ def decoded(content: bytes, where: str | Path) -> str:
     """The text of a file, without a byte order mark; ``where`` is its name for messages.
 
     Raises:
-        DataError: It is no UTF-8 (with the first line that is not).
+        DataError: It is not valid UTF-8 (with the first line that is not).
 
     >>> decoded(b"caf\\xc3\\xa9\\n", "P1.txt")
     'café\\n'
@@ -97,7 +97,7 @@ def decoded(content: bytes, where: str | Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{where}:{line}", "is no UTF-8 text", "save the file as UTF-8") from None
+        raise DataError(f"{where}:{line}", "is not valid UTF-8", "save the file as UTF-8") from None
 
 
 def require_class(name: str, classes: Collection[str], where: str | Path) -> None:

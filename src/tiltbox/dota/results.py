@@ -18,10 +18,10 @@ def read_results(
     Args:
         source: A folder or zip of ``Task1_<class>.txt`` (tiltbox, the DOTA devkit, mmrotate, Ultralytics), or
             Ultralytics' predictions.json.
-        names: The Ultralytics data file that says what a JSON's categories are.
+        names: The Ultralytics data file with the class names of a JSON's categories.
 
     Raises:
-        DataError: There is no such source, or it is malformed or of a class that is not one of ``classes``.
+        DataError: The source does not exist, or it is malformed or of a class that is not one of ``classes``.
         SettingsError: ``names`` is given for another source.
     """
     if source.suffix.lower() == ".json" and not source.is_dir():
@@ -31,6 +31,6 @@ def read_results(
 
 
 def require_no_names(names: Path | None) -> None:
-    """Raise SettingsError where names of categories are given to results that have none."""
+    """Raise SettingsError if names of categories are given for results without categories."""
     if names is not None:
-        raise SettingsError("--names", "is for a predictions.json alone", "leave it out")
+        raise SettingsError("--names", "is only for a predictions.json", "leave it out")

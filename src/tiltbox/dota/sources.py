@@ -20,7 +20,7 @@ log = logging.getLogger("tiltbox")
 
 @dataclass(frozen=True)
 class Source:
-    """One image; ``width`` and ``height`` in pixels, ``labels`` is None in a set that has none."""
+    """One image; ``width`` and ``height`` in pixels, ``labels`` is None in a set without labels."""
 
     image: Path
     width: int
@@ -33,18 +33,18 @@ class Source:
 
 
 def read_sources(folders: Sequence[Path], classes: Collection[str] | None = None) -> list[Source]:
-    """The images of all folders, with their labels; all of them labelled, or none.
+    """The images of all folders, with their labels; either all of them are labelled or none.
 
-    Everything that can be wrong with them, short of the pixels, comes up here.
+    All possible errors in them, except in the pixels, are found here.
 
     Raises:
-        DataError: There is no image, a file is missing, malformed or there twice, or a class is not one of
+        DataError: There are no images, a file is missing, malformed or occurs twice, or a class is not one of
             ``classes``.
     """
     sources = [source for folder in folders for source in _read_folder(Path(folder), classes)]
     if not sources:
         where = ", ".join(map(str, folders)) or "sources"
-        raise DataError(where, "there is no image", "give folders with images/")
+        raise DataError(where, "no images found", "give folders with images/")
     _require_different_names(sources)
     _warn_of_shares(sources)
     if len({source.labels is None for source in sources}) == 2:
@@ -57,11 +57,11 @@ def label_files(images: Path, names: Sequence[str], labels: Path) -> dict[str, P
     """The label file of each image of the folder ``images``, whose ``names`` are given without extension.
 
     Raises:
-        DataError: An image has no label file in the folder ``labels``, or a label file no image.
+        DataError: An image has no label file in the folder ``labels``, or a label file has no image.
     """
     files = {image_name(path): path for path in list_labels(labels)}
-    _require_none(sorted(set(names) - set(files)), labels, "no label file for the image")
-    _require_none(sorted(set(files) - set(names)), images, "no image for the label file")
+    _require_none(sorted(set(names) - set(files)), labels, "no label file for image")
+    _require_none(sorted(set(files) - set(names)), images, "no image for label file")
     return {name: files[name] for name in names}
 
 
@@ -70,7 +70,7 @@ def _read_folder(folder: Path, classes: Collection[str] | None) -> list[Source]:
     warn_of_passed_over(folder / "images")
     for path in paths:
         if path.stem.split() != [path.stem]:
-            raise DataError(path, "has a blank in its name, which result files cannot hold", "rename it")
+            raise DataError(path, "has whitespace in its name, which result files do not allow", "rename it")
     if not (folder / "labelTxt").is_dir():
         _require_unlabelled(folder)
         return [Source(path, *image_size(path), None) for path in paths]
@@ -79,11 +79,11 @@ def _read_folder(folder: Path, classes: Collection[str] | None) -> list[Source]:
 
 
 def _require_unlabelled(folder: Path) -> None:
-    """DOTA's archives unpack to labelTxt-v1.0 and the like; such a set is not without labels."""
+    """DOTA's archives unpack to labelTxt-v1.0 and the like; such a set has labels."""
     similar = sorted(path.name for path in folder.iterdir() if path.name.lower().startswith("label"))
     if similar:
         remedy = "rename it, or move it away if the images are to be split without labels"
-        raise DataError(folder, f"holds {similar[0]}/ but no labelTxt/", remedy)
+        raise DataError(folder, f"contains {similar[0]}/ but no labelTxt/", remedy)
 
 
 def _require_different_names(sources: Sequence[Source]) -> None:
@@ -98,7 +98,7 @@ def _warn_of_shares(sources: Sequence[Source]) -> None:
     corners = [source.labels.qboxes for source in sources if source.labels]
     if sum(map(len, corners)) and max(np.abs(each).max(initial=0) for each in corners) <= 1:
         log.warning(
-            "%s: all corners of all objects lie between 0 and 1, as if normalised; they are taken as pixels:"
+            "%s: all corners of all objects are between 0 and 1, as if normalised, but are taken as pixels:"
             " multiply them by the image's width and height first",
             sources[0].image.parent.parent,
         )
@@ -107,4 +107,4 @@ def _warn_of_shares(sources: Sequence[Source]) -> None:
 def _require_none(names: list[str], folder: Path, problem: str) -> None:
     if names:
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        raise DataError(folder, f"there is {problem} {listed}", "add what is missing or remove the rest")
+        raise DataError(folder, f"{problem} {listed}", "add what is missing or remove the rest")

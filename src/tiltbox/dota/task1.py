@@ -1,7 +1,7 @@
-"""Task1 files: oriented boxes as the DOTA server takes them, one ``Task1_<class>.txt`` a class.
+"""Task1 files: oriented boxes as the DOTA server takes them, one ``Task1_<class>.txt`` per class.
 
 A line is ``image score x1 y1 x2 y2 x3 y3 x4 y4``. The image column names a whole image or, in the raw output
-of a detector, a patch; the corners are in pixels of whatever it names.
+of a detector, a patch; the corners are in pixels of whichever it names.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class ClassDetections:
     """The detections of one class, n rows.
 
     Attributes:
-        names: Of images or patches, each once.
+        names: Names of images or patches, each once.
         image: For each row an index into ``names``, shape (n,), int32.
         scores: Shape (n,), float64.
         qboxes: Shape (n, 8), float64, pixels of the image or patch.
-        source: Where they were read, up to the number of a row: ``path:``.
-        lines: The line of that file each was on, counted from 1, shape (n,); None where that is its row.
+        source: Where they were read, as it precedes the number of a row: ``path:``.
+        lines: The line of each row in that file, counted from 1, shape (n,); None if line and row agree.
     """
 
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class ClassDetections:
 
     @classmethod
     def of(cls, images: Sequence[str], scores: np.ndarray, qboxes: np.ndarray) -> ClassDetections:
-        """Detections from the name of an image for each row.
+        """Detections from an image name for each row.
 
         >>> ClassDetections.of(["P2", "P1", "P2"], np.zeros(3), np.zeros((3, 8))).image.tolist()
         [0, 1, 0]
@@ -92,10 +92,10 @@ def task1_name(name: str) -> str:
 
 
 def write_task1(folder: Path, detections: Iterable[tuple[str, ClassDetections]]) -> None:
-    """Write ``Task1_<class>.txt`` for every class given, an empty one too, and ``Task1.zip`` of them all.
+    """Write ``Task1_<class>.txt`` for every class given, even an empty one, and ``Task1.zip`` with all.
 
-    Scores get nine decimals, coordinates two; rows stay in their order. The same detections give the same
-    bytes. Files are written in place: stages write into a folder that only appears when complete.
+    Scores get nine decimals, coordinates two; rows keep their order. The same detections give the same bytes.
+    Files are written in place: stages write into a folder that appears only when complete.
     """
     with written_zip(Path(folder) / "Task1.zip") as archive:
         for name, found in detections:
@@ -123,23 +123,23 @@ def format_task1(detections: ClassDetections) -> Iterator[bytes]:
 def read_task1(source: Path, classes: Collection[str]) -> dict[str, ClassDetections]:
     """Read the Task1 files of a folder or a zip, for every one of ``classes`` in that order.
 
-    Blank lines, blanks and CRLF are accepted; numbers may be ``nan`` or ``inf``. A barely trained detector
-    draws boxes of any size: coordinates beyond 1e7 pixels count as infinite. A class without a file has no
-    detections.
+    Blank lines, extra whitespace and CRLF are accepted; numbers may be ``nan`` or ``inf``. A barely trained
+    detector draws boxes of any size: coordinates beyond 1e7 pixels count as infinite. A class without a file
+    has no detections.
 
     Raises:
-        DataError: There is no such source or no Task1 file in it, a file is of no known class or cannot be
-            read, or a line is malformed (with its number).
+        DataError: The source does not exist or contains no Task1 file, a file is of an unknown class or
+            cannot be read, or a line is malformed (with its number).
     """
     found = {}
     for where, file_name, content in _files(Path(source)):
         name = plain_name(file_name.removeprefix("Task1_").removesuffix(".txt"))
         require_class(name, classes, where)
         if name in found:
-            raise DataError(where, f"there is a second {file_name}", "keep one of them")
+            raise DataError(where, f"{file_name} occurs twice", "keep one of them")
         found[name] = parse_task1(content, where)
     if not found:
-        raise DataError(source, "holds no Task1_<class>.txt", _GIVE)
+        raise DataError(source, "contains no Task1_<class>.txt", _GIVE)
     if lost := [name for name in classes if name not in found]:
         known = f"{len(lost)} of {len(classes)} classes have no Task1 file, so no detections"
         log.warning("%s: %s: %s", source, known, ", ".join(lost))
@@ -162,7 +162,7 @@ def parse_task1(content: bytes, where: str | Path) -> ClassDetections:
 
 
 def _parse_any(text: str, where: str | Path) -> Rows:
-    """Read lines of any layout, one by one; a malformed one is an error."""
+    """Read lines of any layout, one by one; a malformed line is an error."""
     rows = [(number, line.split()) for number, line in enumerate(text.split("\n"), start=1)]
     rows = [(number, words) for number, words in rows if words]
     try:
@@ -182,7 +182,7 @@ def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
         for path in sorted(filter(is_file_or_lost, source.glob("Task1_*.txt"))):
             yield str(path), path.name, read_bytes(path)
     elif not source.is_file():
-        raise DataError(source, "there is no such folder or zip", _GIVE)
+        raise DataError(source, "folder or zip not found", _GIVE)
     elif not zipfile.is_zipfile(source):
         raise DataError(source, "is neither a folder nor a zip of Task1 files", _GIVE)
     else:
@@ -193,7 +193,7 @@ def _zipped_files(source: Path) -> Iterator[tuple[str, str, bytes]]:
     try:
         with zipfile.ZipFile(source) as archive:
             for member in archive.infolist():
-                name = PurePosixPath(member.filename.replace("\\", "/")).name  # as some write it on Windows
+                name = PurePosixPath(member.filename.replace("\\", "/")).name  # some have backslashes
                 if name.startswith("Task1_") and name.endswith(".txt") and not member.is_dir():
                     yield f"{source}/{member.filename}", name, archive.read(member)
     except CORRUPT as error:
@@ -209,7 +209,7 @@ def _malformed(rows: list[tuple[int, list[str]]], where: str | Path) -> DataErro
             return DataError(f"{where}:{number}", problem, "correct the line")
         for word in words[1:]:
             if not _is_number(word):
-                return DataError(f"{where}:{number}", f"'{word}' is no number", "correct the line")
+                return DataError(f"{where}:{number}", f"'{word}' is not a number", "correct the line")
     raise AssertionError("every line can be read")
 
 

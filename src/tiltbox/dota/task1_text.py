@@ -14,11 +14,11 @@ from tiltbox.compiled import compiled
 from tiltbox.dota.arrow import as_numpy
 
 NUMBERS = ("score", "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
-SCORE_DECIMALS, DECIMALS = 9, 2  # nine tell all float32 scores above 1/64 apart
+SCORE_DECIMALS, DECIMALS = 9, 2  # nine decimals tell all float32 scores above 1/64 apart
 
 _LINE = f"%s %.{SCORE_DECIMALS}f" + f" %.{DECIMALS}f" * 8 + "\n"
 _ROWS = 2**14  # at a time
-_LONGEST = 22  # bytes of a blank and a number
+_LONGEST = 22  # bytes of a space and a number
 _LARGEST = 1e15  # a scaled number up to which int64 and float64 are both exact
 
 _TYPES = {"image": pa.dictionary(pa.int32(), pa.string()), **dict.fromkeys(NUMBERS, pa.float64())}
@@ -30,8 +30,8 @@ _READ = {
 
 
 class Rows(NamedTuple):
-    """Lines of a Task1 file: names, each once; an index into them for each row; numbers (n, 9), float64;
-    the line each row was on, None where that is its number.
+    """Lines of a Task1 file: names, each once; an index into them for each row; numbers (n, 9), float64; the
+    line of each row, None if rows and lines agree.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Rows(NamedTuple):
 
 
 def parse_plain(content: bytes) -> Rows | None:
-    """Lines whose words are parted by single blanks; None where there is anything else, or nothing."""
+    """Lines whose words are separated by single spaces; None for anything else, or for nothing."""
     try:
         table = csv.read_csv(io.BytesIO(content), **_READ).unify_dictionaries()
     except pa.ArrowException:
@@ -50,7 +50,7 @@ def parse_plain(content: bytes) -> Rows | None:
     names = tuple(column.dictionary.to_pylist())
     lines = _lines(content, len(table))
     if " ".join(names).split() != list(names) or (lines is not None and len(lines) != len(table)):
-        return None  # some name is not a word, or lines and rows do not go together
+        return None  # some name is not a word, or lines and rows do not match
     numbers = np.empty((len(table), len(NUMBERS)))
     for i, name in enumerate(NUMBERS):
         numbers[:, i] = as_numpy(table[name], np.float64)
@@ -58,7 +58,7 @@ def parse_plain(content: bytes) -> Rows | None:
 
 
 def _lines(content: bytes, count: int) -> np.ndarray | None:
-    """The numbers of the lines that are not blank; None where all ``count`` lines are."""
+    """The numbers of the lines that are not empty; None if none of the ``count`` lines is empty."""
     if content.count(b"\n") + (not content.endswith(b"\n")) == count:
         return None
     numbers = [number for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
@@ -71,7 +71,7 @@ def format_rows(
     """The lines of a Task1 file, in pieces: scores with nine decimals, coordinates with two, no ``-0.00``.
 
     Args:
-        names: Of images.
+        names: Names of images.
         image: For each row an index into ``names``, shape (n,).
         scores: Shape (n,).
         qboxes: Shape (n, 8).
@@ -118,7 +118,7 @@ def _put_rows(buffer, names, starts, image, scaled):
 
 @compiled
 def _put(buffer, at, number, decimals):
-    """Write a blank and ``number / 10**decimals``; returns the new end."""
+    """Write a space and ``number / 10**decimals``; returns the new end."""
     buffer[at] = ord(" ")
     at += 1
     if number < 0:

@@ -1,9 +1,9 @@
-"""TIFF files, as cameras and as GIS tools write them.
+"""TIFF files, as cameras and GIS tools write them.
 
-OpenCV misreads many without saying so: bands that are not called RGB become grey, a fourth one (near
-infrared, say) is taken for transparency and multiplied in, some tiles and some compressions give nothing or
-something else. So tifffile reads them, but for palettes, JPEG's own colours and samples of odd depth, which
-it leaves as they are and OpenCV makes colours of.
+OpenCV silently misreads many of them: bands that are not called RGB become grey, a fourth one (near infrared,
+say) is taken for transparency and multiplied in, some tiles and some compressions give nothing or wrong
+pixels. So tifffile reads them, except for palettes, JPEG's own colours and samples of odd depth, which OpenCV
+converts to colours and tifffile does not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Tags:
     Attributes:
         data: The file.
         order: ``"little"`` or ``"big"``.
-        places: Of the tags that are whole numbers.
+        places: The tags that are whole numbers.
     """
 
     data: bytes | mmap
@@ -56,7 +56,8 @@ def is_tiff(data: bytes) -> bool:
 def as_stored(data: bytes) -> bytes:
     """The TIFF file with its orientation, if it has one, set to that of the pixels as they are stored.
 
-    OpenCV always turns what it reads from a TIFF file, and of tiled ones puts the parts in the wrong places.
+    OpenCV always applies the orientation of a TIFF file, and puts the tiles of tiled ones in the wrong
+    places.
     """
     tags = read_tags(data)
     if tags.value(ORIENTATION) == _AS_STORED:
@@ -67,7 +68,7 @@ def as_stored(data: bytes) -> bytes:
 
 
 def problem(data: bytes | mmap) -> str | None:
-    """Why a TIFF file is none that has grey values or colours of 8 or 16 bits, by its tags."""
+    """Why a TIFF file does not have grey values or colours of 8 or 16 bits, judging by its tags."""
     tags = read_tags(data)
     samples, colours = tags.samples(), tags.value(COLOURS)
     if samples not in _READABLE:
@@ -79,7 +80,7 @@ def problem(data: bytes | mmap) -> str | None:
     if (colours == _PALETTE and tags.value(CHANNELS) > 1) or (
         colours == _YCBCR and tags.value(CHANNELS) != 3
     ):
-        return f"has {tags.value(CHANNELS)} bands, which is not what its kind of colours has"
+        return f"has {tags.value(CHANNELS)} bands, which does not match its kind of colours"
     return None
 
 
@@ -89,7 +90,7 @@ def read_bands(data: bytes) -> np.ndarray | None:
     Of more than three bands the first three are taken, of two, which are grey and a mask, the first.
 
     Raises:
-        ValueError: The file is cut off or damaged, or compressed in a way that is not known.
+        ValueError: The file is cut off or damaged, or compressed in an unknown way.
     """
     tags = read_tags(data)
     if tags.samples() not in _PLAIN or tags.value(COLOURS) not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
@@ -105,7 +106,7 @@ def read_bands(data: bytes) -> np.ndarray | None:
             bands = page.asarray(maxworkers=1)  # stages have a process for each core
     except MemoryError:
         raise
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # a damaged file can raise anything
         raise ValueError(str(error)) from error
     if page.axes.startswith("S"):  # band by band
         bands = np.moveaxis(bands, 0, -1)
@@ -124,7 +125,7 @@ def size(data: bytes | mmap) -> tuple[int, int] | None:
 
 
 def read_tags(data: bytes | mmap) -> Tags:
-    """The tags of a TIFF file, none where it is cut."""
+    """The tags of a TIFF file; none if it is cut off."""
     little, big_file = data[:2] == b"II", b"+" in data[2:4]
     sign = "<" if little else ">"
     try:
@@ -136,7 +137,7 @@ def read_tags(data: bytes | mmap) -> Tags:
 
 def _places(data: bytes, sign: str, count: str, word: str, first: int) -> dict[int, slice]:
     """``count`` and ``word``: how the number of tags and all other numbers are stored."""
-    entry = struct.Struct(f"{sign}HH{word}")  # tag, type, how many values; then they or where they are
+    entry = struct.Struct(f"{sign}HH{word}")  # tag, type, number of values; then the values or their offset
     step, room = entry.size + struct.calcsize(f"{sign}{word}"), struct.calcsize(f"{sign}{word}")
     (directory,) = struct.unpack_from(f"{sign}{word}", data, first)
     (number,) = struct.unpack_from(f"{sign}{count}", data, directory)

@@ -1,4 +1,4 @@
-"""Fetching published files: http(s) with resume and checksum, or a local file where it lies."""
+"""Makes published files available: http(s) with resume and checksum, or a local file in place."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tiltbox.files import cannot_write, only_writer, require_space, require_writ
 from tiltbox.progress import progress
 
 CHUNK = 2**16  # bytes
-ATTEMPTS = 4  # in a row that bring nothing new
+ATTEMPTS = 4  # in a row without progress
 PAUSE = 0.5  # seconds before the second attempt; doubles with each
 LONGEST_PAUSE = 60  # seconds, however long a busy server asks to wait
 
-_BY_HAND = "check the address, or fetch the file by hand and give its folder with --archives"
+_BY_HAND = "check the address, or download the file by hand and give its folder with --archives"
 _PAGE_STARTS = (b"<!doctype", b"<!--", b"<html", b"<head", b"<?xml")
 _LOST = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
@@ -39,12 +39,12 @@ class _Broken(Exception):
 
 
 class _Unreached(_Broken):
-    """There was no answer at all."""
+    """The server gave no answer."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for that does not answer."""
+    """How long to wait for a server that does not answer."""
 
     attempts: int = ATTEMPTS
     connect: float = 20  # seconds, for each of the host's numeric addresses
@@ -52,7 +52,7 @@ class Patience:
 
 
 class _Part:
-    """What has arrived of a file, and which version of the file it is of, where the server tells."""
+    """The part of a file that has arrived, and the version of that file, if the server gives one."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f"{target.name}.part")
@@ -88,23 +88,24 @@ def transfer(
     accepts: Callable[[Path], bool] | None = None,
     patience: Patience = Patience(),
 ) -> Path:
-    """Make the file at ``source`` available and return where it lies.
+    """Make the file at ``source`` available and return its path.
 
-    A path or ``file://`` address is used where it lies. An http(s) address is fetched to ``target``: a broken
-    transfer is resumed from ``<target>.part``, also by a later call, and the file gets its name only when
-    it is complete and right. It is resumed where a checksum will tell whether the pieces fit, or the server
-    says that they are of the same version of the file. A ``target`` that already is right is not fetched
+    A path or ``file://`` address is used in place. An http(s) address is downloaded to ``target``: a broken
+    transfer is resumed from ``<target>.part``, also by a later call, and the file gets its name only when it
+    is complete and correct. It is resumed if a checksum will tell whether the pieces fit, or if the server
+    says that they are of the same version of the file. A ``target`` that is already correct is not downloaded
     again.
 
     Args:
         source: http(s) address, ``file://`` address or path.
-        target: Where to put what is fetched.
+        target: Where to put the download.
         checksum: ``md5:<hex>`` or ``sha256:<hex>``.
-        accepts: Whether what was fetched is of the right kind: servers also hand out what went wrong.
+        accepts: Whether the download is of the right kind: servers also answer with error pages.
         patience: When to give up.
 
     Raises:
-        DataError: It cannot be had, is a web page in place of a file, not accepted, or has another checksum.
+        DataError: It cannot be downloaded, is a web page instead of a file, is not accepted, or has a
+            different checksum.
         OutputError: ``target`` cannot be written, or there is no space for it.
     """
     path = _local(source)
@@ -115,7 +116,7 @@ def transfer(
         return target
     require_writable(target.parent)
     with only_writer(target):
-        if not (target.is_file() and _is_right(target, checksum, accepts)):  # another process fetched it
+        if not (target.is_file() and _is_right(target, checksum, accepts)):  # another process downloaded it
             _fetch_whole(url, target, checksum, accepts, patience)
     return target
 
@@ -149,7 +150,7 @@ def verify(path: Path, checksum: str | None, where: str | Path) -> None:
         raise _web_page(where)
     if checksum and (found := digest(path, checksum)) != checksum:
         raise DataError(
-            where, f"has the checksum {found}, not {checksum}", "fetch it again or from elsewhere"
+            where, f"has the checksum {found}, not {checksum}", "download it again, or from elsewhere"
         )
 
 
@@ -164,14 +165,14 @@ def _local(source: str | Path) -> Path | None:
     if scheme.lower() == "file":
         return Path("/", unquote(address.partition("/")[2]))
     if scheme.lower() not in ("http", "https"):
-        remedy = "give an http(s) address, or fetch the file by hand and give its path"
+        remedy = "give an http(s) address, or download the file by hand and give its path"
         raise DataError(source, f"cannot be fetched by {scheme}", remedy)
     return None
 
 
 def _verified_local(path: Path, checksum: str | None) -> Path:
     if not path.is_file():
-        raise DataError(path, "there is no such file", "check the path")
+        raise DataError(path, "file not found", "check the path")
     verify(path, checksum, path)
     return path
 
@@ -196,13 +197,14 @@ def _keep_only_right(
 
 
 def _fetch(url: str, part: _Part, checksum: str | None, patience: Patience) -> None:
-    """Bring ``part`` to its full length, in as many attempts as bring it further."""
+    """Bring ``part`` to its full length, with as many attempts as make progress."""
     failures, furthest = 0, part.size
     while True:
         try:
             return _continue(url, part, checksum, patience)
         except _Broken as error:
-            # Against the furthest it ever came: a server that cannot resume would let it go on for ever.
+            # Progress beyond the furthest point so far: a server that cannot resume would keep this going
+            # forever.
             failures = 1 if part.size > furthest else failures + 1
             furthest = max(furthest, part.size)
             if failures >= patience.attempts:
@@ -216,13 +218,13 @@ def _given_up(url: str, part: _Part, checksum: str | None, error: _Broken) -> Da
         problem = "cannot be reached" if isinstance(error, _Unreached) else "cannot be fetched"
         remedy = "check the address and the network, or try again later"
         return DataError(url, f"{problem} ({error})", remedy)
-    resumes = "; it goes on where it stopped" if checksum or part.version else ""
+    resumes = "; it resumes where it stopped" if checksum or part.version else ""
     remedy = f"check the network, then run the command again{resumes}"
     return DataError(url, f"broke off after {part.size} bytes ({error})", remedy)
 
 
 def _continue(url: str, part: _Part, checksum: str | None, patience: Patience) -> None:
-    """Ask for what is missing behind ``part`` and append it, or start over where it cannot be resumed."""
+    """Request what is missing after ``part`` and append it, or start over if it cannot be resumed."""
     version = None if checksum else part.version
     offset = part.size if checksum or version else 0
     with _get(url, offset, version, patience) as response:
@@ -233,7 +235,7 @@ def _continue(url: str, part: _Part, checksum: str | None, patience: Patience) -
             _store(response, part, total)
         elif response.status_code in (206, 416):
             part.discard()
-            raise _Broken("the server resumed at another place, or with another file")
+            raise _Broken("the server resumed at another position, or with another file")
         else:
             part.begin(_version(response))
             _store(response, part, total)
@@ -242,7 +244,7 @@ def _continue(url: str, part: _Part, checksum: str | None, patience: Patience) -
 
 
 def _get(url: str, offset: int, version: str | None, patience: Patience) -> requests.Response:
-    """The answer to a request for what follows ``offset``, if the file still is of that version."""
+    """The answer to a request for what follows ``offset``, if the file is still of that version."""
     headers = {"Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -263,7 +265,7 @@ def _answer(url: str, headers: dict[str, str], patience: Patience) -> requests.R
     timeout = (patience.connect, patience.answer)
     try:
         return requests.get(url, headers=headers, stream=True, timeout=timeout)
-    except requests.exceptions.SSLError as error:  # a lost connection to requests, but it will not come back
+    except requests.exceptions.SSLError as error:  # a ConnectionError, but not worth a retry
         raise DataError(url, f"cannot be fetched ({_cause(error)})", _BY_HAND) from None
     except requests.Timeout as error:
         seconds = timeout[not isinstance(error, requests.ConnectTimeout)]
@@ -294,7 +296,7 @@ def _store(response: requests.Response, part: _Part, total: int | None) -> None:
 
 
 def _arriving(response: requests.Response) -> Iterator[bytes]:
-    """The body as it was sent: some servers call the compression of an archive that of their answer."""
+    """The body as it was sent: some servers declare an archive's compression as that of their answer."""
     try:
         yield from response.raw.stream(CHUNK, decode_content=False)
     except urllib3.exceptions.HTTPError as error:
@@ -302,7 +304,7 @@ def _arriving(response: requests.Response) -> Iterator[bytes]:
 
 
 def _total(response: requests.Response) -> int | None:
-    """The length of the whole file, where the server tells."""
+    """The length of the whole file, if the server gives it."""
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isdigit() else None
@@ -316,7 +318,7 @@ def _starts_at(response: requests.Response) -> int | None:
 
 
 def _version(response: requests.Response) -> str | None:
-    """What tells one version of the file from another; weak tags may be the same for different bytes."""
+    """What tells versions of the file apart; weak tags may be the same for different bytes."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
@@ -326,7 +328,7 @@ def _is_of(version: str | None, response: requests.Response) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """What is behind an error that urllib3 and requests have wrapped, in the system's words."""
+    """The cause of an error that urllib3 and requests have wrapped, in the system's words."""
     through = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
     while (inner := _wrapped(error)) is not None:
         error = inner
@@ -349,4 +351,4 @@ def _start_of(path: Path) -> bytes:
 
 def _web_page(where: str | Path) -> DataError:
     problem = "is a web page, not the file (to sign in, say, or because Google Drive wants a confirmation)"
-    return DataError(where, problem, "fetch the file in a browser and give its folder with --archives")
+    return DataError(where, problem, "download the file in a browser and give its folder with --archives")

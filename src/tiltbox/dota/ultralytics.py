@@ -2,8 +2,8 @@
 
 Its ``predictions.json`` is a list of ``{"image_id", "file_name", "category_id", "score", "rbox", "poly"}``.
 
-``poly`` holds the corners in pixels of the image or patch; ``category_id`` counts the names of the model's
-data file from 1. The names themselves are not in the file.
+``poly`` holds the corners in pixels of the image or patch; ``category_id`` numbers the class names of the
+model's data file from 1. The names themselves are not in the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WRITE = "write it with `yolo obb val save_json=True`"
 
 
 def names_of(classes: Sequence[str], data_file: Path | None = None) -> tuple[str, ...]:
-    """What categories count: the names of a data file, else those of DOTAv1.yaml, or ``classes`` if others.
+    """The class names of the categories: from a data file, else DOTAv1.yaml's, or ``classes`` if not DOTA's.
 
     Raises:
         DataError: The data file cannot be read, or names a class that is not one of ``classes``.
@@ -48,7 +48,7 @@ def names_of(classes: Sequence[str], data_file: Path | None = None) -> tuple[str
         names = yaml.safe_load(decoded(read_bytes(data_file), data_file))["names"]
         names = [names[number] for number in range(len(names))]
     except (yaml.YAMLError, LookupError, TypeError, ValueError):
-        raise DataError(data_file, "holds no list of names", "give the data file of the model") from None
+        raise DataError(data_file, "contains no list of names", "give the data file of the model") from None
     names = [str(name).replace(" ", "-") for name in names]
     for name in names:
         require_class(name, classes, f"{data_file}: names")
@@ -59,23 +59,23 @@ def read_predictions(path: Path, classes: Sequence[str], names: Sequence[str]) -
     """The predictions of each of ``classes``, in that order.
 
     Args:
-        names: What ``category_id`` counts from 1; see :func:`names_of`.
+        names: The class names that ``category_id`` numbers from 1; see :func:`names_of`.
 
     Raises:
-        DataError: The file cannot be read or is none of Ultralytics', with the number of the prediction.
+        DataError: The file cannot be read or is not one of Ultralytics' (with the number of the prediction).
     """
     try:
         found = json.loads(decoded(read_bytes(path), path))
     except (ValueError, RecursionError) as error:
-        raise DataError(path, f"is no JSON ({error})", _WRITE) from None
+        raise DataError(path, f"is not valid JSON ({error})", _WRITE) from None
     if not isinstance(found, list):
-        raise DataError(path, "is no list of predictions", _WRITE)
+        raise DataError(path, "is not a list of predictions", _WRITE)
     rows: dict[str, list[Row]] = {name: [] for name in classes}
     source = f"{path}: prediction "
     for number, each in enumerate(found, start=1):
         name, row = _row(each, names, number, f"{source}{number}")
         rows[name].append(row)
-    if found and not any("file_name" in each for each in found):  # which versions before 8.4 do not write
+    if found and not any("file_name" in each for each in found):  # versions before 8.4 do not write it
         log.warning("%s: categories are taken to count from 1; up to Ultralytics 8.3.0 it was 0", path)
     return {name: _detections(part, source) for name, part in rows.items()}
 
@@ -83,13 +83,13 @@ def read_predictions(path: Path, classes: Sequence[str], names: Sequence[str]) -
 def _row(each: dict, names: Sequence[str], number: int, where: str) -> tuple[str, Row]:
     try:
         category, score, *corners = map(_number, [each["category_id"], each["score"], *each["poly"]])
-        # A name of digits alone is a number there, without its leading zeros.
+        # A name that has only digits is a number there, without leading zeros.
         image = (
             image_name(Path(each["file_name"])) if "file_name" in each else plain_name(str(each["image_id"]))
         )
-        image.encode()  # JSON can hold halves of characters
+        image.encode()  # JSON can contain lone surrogates
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        problem = f"has no right category_id, score, poly and image_id ({error})"
+        problem = f"has no valid category_id, score, poly and image_id ({error})"
         raise DataError(where, problem, _WRITE) from None
     if len(corners) != 8:
         raise DataError(where, f"has a poly of {len(corners)} numbers, not 8", _WRITE)
@@ -104,7 +104,7 @@ def _row(each: dict, names: Sequence[str], number: int, where: str) -> tuple[str
 
 def _number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return float(value)
 
 

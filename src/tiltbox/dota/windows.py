@@ -21,9 +21,9 @@ from tiltbox.geometry.boxes import polygon_area
 
 Window = tuple[int, int, int, int]
 
-CUT = 2  # the difficulty of an object of which a window holds only a part
-MIN_IMAGE_SHARE = 0.6  # of a window's area, if another scale does better (mmrotate's img_rate_thr)
-MAX_SIZE = 2**20  # pixels; OpenCV reads no longer sides
+CUT = 2  # the difficulty of an object that a window contains only in part
+MIN_IMAGE_SHARE = 0.6  # of a window's area, if another scale fills more (mmrotate's img_rate_thr)
+MAX_SIZE = 2**20  # pixels; OpenCV reads no longer sides than this
 ZERO_AREA = 1e-6  # square pixels; as in tiltbox.geometry.kernels, which takes long to import
 TOLERANCE = 1e-9  # of an iof; its float64 rounding error is far below
 
@@ -33,12 +33,12 @@ class Cutting:
     """How images are cut.
 
     Attributes:
-        size, overlap: Of windows at rate 1, in pixels.
-        rates: What size and overlap are divided by.
-        iof: The least share of an object's area that a window must hold to keep it.
+        size, overlap: Size and overlap of windows at rate 1, in pixels.
+        rates: Divisors of size and overlap.
+        iof: The least share of an object's area that a window must contain to keep it.
 
     Raises:
-        SettingsError: No image can be cut like that; it names the key.
+        SettingsError: No image can be cut like that; the error names the key.
 
     >>> Cutting(64, 16, (1.0, 8.0), 0.7)
     Traceback (most recent call last):
@@ -52,7 +52,7 @@ class Cutting:
 
     def __post_init__(self) -> None:
         if not self.rates:
-            raise SettingsError("rates", "there is no rate", "give at least one")
+            raise SettingsError("rates", "no rate is given", "give at least one")
         twice = [rate for rate, count in Counter(self.rates).items() if count > 1]
         if twice:
             raise SettingsError("rates", f"rate {twice[0]} is given twice", "remove one")
@@ -60,14 +60,16 @@ class Cutting:
             self._require_windows(rate)
         self._require_different_windows()
         if not 0 < self.iof <= 1:
-            raise SettingsError("iof", f"iof {self.iof} is no share", "give one above 0, at most 1")
+            raise SettingsError(
+                "iof", f"iof {self.iof} is out of range", "give a share above 0 and at most 1"
+            )
 
     def windows(self, width: int, height: int) -> list[Window]:
         """The windows of an image of that size."""
         return scaled_windows(width, height, self.size, self.overlap, self.rates)
 
     def _require_different_windows(self) -> None:
-        """Patches are named by the size of their window: those of one size would replace each other."""
+        """Patches are named by the size of their window: rates must give different sizes."""
         rate_of: dict[int, float] = {}
         for rate, (size, _) in zip(self.rates, scales(self.size, self.overlap, self.rates), strict=True):
             if (other := rate_of.setdefault(size, rate)) != rate:
@@ -75,7 +77,7 @@ class Cutting:
                 raise SettingsError("rates", problem, "remove one")
 
     def _require_windows(self, rate: float) -> None:
-        """Raise SettingsError unless windows can be cut at this rate, each starting behind the one before."""
+        """Raise SettingsError unless windows can be cut at this rate, each starting after the one before."""
         if not rate > 0:
             raise SettingsError("rates", f"rate {rate} is not above 0", "give positive numbers")
         if not MIN_SIZE <= self.size / rate <= MAX_SIZE:
@@ -101,9 +103,9 @@ def sliding_windows(width: int, height: int, size: int, overlap: int) -> list[Wi
 def scaled_windows(width: int, height: int, size: int, overlap: int, rates: Sequence[float]) -> list[Window]:
     """The windows of all scales, in the order of ``rates``.
 
-    A rate divides size and overlap (rounded down), it does not resize the image: rate 0.5 gives windows twice
-    as large. Windows of which the image fills no more than 0.6 are left out, unless all are like that: then
-    the best filled ones stay. With one rate nothing is ever left out.
+    A rate divides size and overlap (rounded down); it does not resize the image: rate 0.5 gives windows twice
+    as large. Windows that the image fills to at most 0.6 are left out, unless all are like that: then the
+    best filled ones stay. With a single rate nothing is left out.
 
     >>> {window[2] - window[0] for window in scaled_windows(900, 900, 1024, 200, (0.5, 1.0, 2.0))}
     {1024, 512}
@@ -126,7 +128,7 @@ def scales(size: int, overlap: int, rates: Sequence[float]) -> list[tuple[int, i
 
 
 def objects_in_window(labels: Labels, window: Window, iof: float) -> Labels:
-    """The objects of which at least the share ``iof`` lies in the window, in pixels of the patch.
+    """The objects with at least the share ``iof`` in the window, in pixels of the patch.
 
     Corners are shifted to the window and neither rounded nor clipped; an object that the window cuts gets
     difficulty 2. Objects without area are in no window.
@@ -138,7 +140,7 @@ def objects_in_window(labels: Labels, window: Window, iof: float) -> Labels:
 
 
 def rows_in_window(qboxes: np.ndarray, window: Window, iof: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the qboxes (n, 8) a window keeps, and the share of each that is in it: both of shape (k,)."""
+    """Which of the qboxes (n, 8) a window keeps, and the share of each inside it: both of shape (k,)."""
     near = np.flatnonzero(_boxes_meet(qboxes, window))
     shares = window_iofs(qboxes[near], window)
     kept = (shares >= iof - TOLERANCE) & (shares > 0)
@@ -168,8 +170,8 @@ def without_area(qboxes: np.ndarray) -> np.ndarray:
 def uncrossed(quads: np.ndarray) -> np.ndarray:
     """Quads of shape (n, 4, 2) with the corners of the self-crossing ones put in the order of their hull.
 
-    Where sides ab and cd cross they are the hull's diagonals, so a, c, b, d goes round it; where bc and da
-    cross, a, b, d, c does.
+    If sides ab and cd cross, they are the hull's diagonals, so a, c, b, d goes round it; if bc and da cross,
+    a, b, d, c does.
     """
     a, b, c, d = np.moveaxis(quads, 1, 0)
     order = np.tile(np.arange(4), (len(quads), 1))
@@ -200,9 +202,9 @@ def _turn(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
 
 
 def _boxes_meet(qboxes: np.ndarray, window: Window) -> np.ndarray:
-    """Of which qboxes (n, 8) the horizontal box shares area with the window: a mask of shape (n,).
+    """Which qboxes (n, 8) have a horizontal box that shares area with the window: a mask of shape (n,).
 
-    Of an image's objects few are near any one window, and their boxes tell that in a fraction of the time.
+    Few objects of an image are near any one window, and the boxes show that in a fraction of the time.
     """
     x, y = qboxes[:, 0::2], qboxes[:, 1::2]
     beyond_start = (x > window[0]).any(axis=1) & (y > window[1]).any(axis=1)
@@ -212,9 +214,9 @@ def _boxes_meet(qboxes: np.ndarray, window: Window) -> np.ndarray:
 def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """Polygons of 24 corners, (n, 48), whose areas are those of the quads in the rectangle up to ``sides``.
 
-    Moving each point to the nearest one of the rectangle leaves the inside alone and lays all else flat on
-    the border, where it encloses nothing. A side stays straight under it only between the lines that bound
-    the rectangle, so each side is cut there first, at up to four places between its two ends.
+    Moving each point to the nearest one of the rectangle leaves the inside unchanged and flattens the rest
+    onto the border, where it encloses no area. A side stays straight under it only between the lines that
+    bound the rectangle, so each side is cut there first, at up to four places between its two ends.
     """
     steps = np.roll(quads, -1, axis=1) - quads
     ends = np.broadcast_to([0.0, 1.0], (len(quads), 4, 2))
@@ -225,5 +227,5 @@ def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
 
 
 def _fractions(distances: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """How far along its side, 0 to 1, each coordinate has gone the distance (0 where it never moves)."""
+    """How far along its side, 0 to 1, each coordinate has moved the distance (0 if it never moves)."""
     return np.clip(np.divide(distances, steps, out=np.zeros_like(steps), where=steps != 0), 0, 1)

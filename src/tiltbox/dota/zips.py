@@ -1,7 +1,7 @@
 """Writing zip archives with isal, which deflates twenty times faster than zlib to nearly the same size.
 
-The standard library's module lets nobody else compress. What is written here is the plain zip format of the
-PKWARE application note: for each file a header and its deflated content, then a directory of them.
+The standard library's module does not accept another compressor. What is written here is the plain zip format
+of the PKWARE application note: for each file a header and its deflated content, then a directory of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEADER, _ENTRY, _END = (
     struct.Struct("<4s4H2IH"),
 )
 _VERSION, _UNIX, _NAMES_ARE_UTF8, _DEFLATED = 20, 3 << 8, 0x800, 8
-_TIME, _DATE = 0, (1 << 5) | 1  # midnight of 1980-01-01: no clock makes two archives differ
+_TIME, _DATE = 0, (1 << 5) | 1  # midnight of 1980-01-01: archives do not depend on the clock
 _RIGHTS = 0o100644 << 16
 
 
@@ -67,7 +67,7 @@ class ZipWriter:
         """
         start, size, checksum = self._file.tell(), 0, 0
         encoded = name.encode()
-        self._file.write(_Member(encoded, start, 0, 0, 0).header())  # to be written again, when all is known
+        self._file.write(_Member(encoded, start, 0, 0, 0).header())  # rewritten when all is known
         deflater = isal_zlib.compressobj(LEVEL, wbits=-15)
         begin = self._file.tell()
         for piece in pieces:
@@ -83,7 +83,7 @@ class ZipWriter:
         self._file.seek(end)
 
     def finish(self) -> None:
-        """Write the directory, without which there is no archive."""
+        """Write the directory, which makes it a valid archive."""
         start, count = self._file.tell(), len(self._members)
         directory = b"".join(member.entry() for member in self._members)
         self._file.write(directory)

@@ -3,7 +3,7 @@
 * ``rbox``: (cx, cy, w, h, theta), theta in radians turning the w-axis from +x towards +y.
 * ``qbox``: four corners x1 y1 ... x4 y4 in order around the box.
 
-Nothing here knows a frame: what goes in as pixels of a patch comes out as pixels of that patch.
+Nothing here depends on the frame: pixels of a patch in, pixels of that patch out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def rbox_to_qbox(rboxes: np.ndarray) -> np.ndarray:
     """Corners of rboxes: (n, 5) to (n, 8), float64.
 
     With theta 0 they run from the top left clockwise as seen in an image, where y points down. A row with a
-    number that is not finite gives corners that are not finite either.
+    number that is not finite gives corners that are not finite.
 
     >>> rbox_to_qbox([[5, 5, 4, 2, 0]]).tolist()
     [[3.0, 4.0, 7.0, 4.0, 7.0, 6.0, 3.0, 6.0]]
@@ -38,9 +38,9 @@ def qbox_to_rbox(qboxes: np.ndarray) -> np.ndarray:
     """The smallest rectangle around each qbox, as le90: (n, 8) to (n, 5), float64.
 
     le90 means that w is the long side and theta is in [-pi/2, pi/2). A rectangle is its own smallest
-    rectangle. For other quads, crossed ones too, it is the one of least area that holds all four corners;
-    a side of it always lies along a side of their convex hull, so it is enough to try all six directions
-    between corners.
+    rectangle. For other quads, including crossed ones, it is the one of least area that contains all four
+    corners. One of its sides is always along a side of their convex hull, so it is enough to try all six
+    directions between corners.
 
     >>> qbox_to_rbox([[3, 4, 7, 4, 7, 6, 3, 6]]).tolist()
     [[5.0, 5.0, 4.0, 2.0, 0.0]]
@@ -83,9 +83,9 @@ def le90(rboxes: np.ndarray) -> np.ndarray:
 
 
 def polygon_area(polygons: np.ndarray) -> np.ndarray:
-    """Areas of polygons x1 y1 x2 y2 ..., whichever way round: (n, 2k) to (n,), float64, square pixels.
+    """Areas of polygons x1 y1 x2 y2 ..., in either direction: (n, 2k) to (n,), float64, square pixels.
 
-    Where edges cross, parts that run the other way round count as negative, as in the DOTA devkit.
+    If edges cross, parts that run the other way round count as negative, as in the DOTA devkit.
 
     >>> polygon_area([[0, 0, 4, 0, 4, 2, 0, 2]]).tolist()
     [8.0]

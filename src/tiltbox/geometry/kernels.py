@@ -1,10 +1,10 @@
 """Compiled float64 kernels on quads: IoU and suppression.
 
-What the intersection of two quads means where edges cross is what the DOTA devkit's ``iou_poly`` computes
-by summing over signed triangles: the integral, over the plane, of the product of both winding numbers. For
-convex quads that is the area they share. Clipping a closed polygon at the edges of a convex one (Sutherland
-and Hodgman) keeps the winding numbers inside, whatever the clipped polygon looks like, so only a second quad
-that is not convex has to be taken apart, into two signed triangles.
+If edges cross, the intersection of two quads is what the DOTA devkit's ``iou_poly`` computes by summing over
+signed triangles: the integral, over the plane, of the product of both winding numbers. For convex quads that
+is the area they share. Clipping a closed polygon at the edges of a convex one (Sutherland and Hodgman) keeps
+the winding numbers inside, whatever the clipped polygon looks like, so only a second quad that is not convex
+has to be split, into two signed triangles.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 from tiltbox.compiled import compiled
 
-ZERO_AREA = 1e-6  # square pixels; below lies the rounding error of areas at image coordinates
+ZERO_AREA = 1e-6  # square pixels; above the rounding error of areas at image coordinates
 ROUNDING = 1e-9  # of an IoU
 USUAL = 95  # percentile of sizes up to which boxes share the lowest level of the grid
 MOST_CELLS = 1e9  # in one direction, so that an integer can count them
-FEW = 30  # boxes, for which a grid costs more than it saves
-_MOST_CORNERS = 20  # four cuts make of 4 corners at most 6, 9, 13, 19
+FEW = 30  # boxes; with so few a grid costs more than it saves
+_MOST_CORNERS = 20  # four cuts turn 4 corners into at most 6, 9, 13, 19
 
 
 @compiled
@@ -35,8 +35,8 @@ def _signed_area(polygon, count):
 def _runs_backwards(quad):
     """Whether the devkit reverses a quad, by the sign of its area as summed in image coordinates.
 
-    Where the halves of a crossed quad cancel, rounding decides, and which half then counts as negative. Only
-    the same sum gives the same answer.
+    If the halves of a crossed quad cancel, rounding decides which half counts as negative. Only the same sum
+    gives the same answer.
     """
     total = 0.0
     for i in range(4):
@@ -56,7 +56,7 @@ def _is_convex(quad):
 
 @compiled
 def prepare(qboxes):
-    """Of qboxes (n, 8): corners (n, 4, 2), positively oriented; areas (n,); whether convex (n,); horizontal
+    """For qboxes (n, 8): corners (n, 4, 2), positively oriented; areas (n,); whether convex (n,); horizontal
     boxes x0 y0 x1 y1 (n, 4).
     """
     count = len(qboxes)
@@ -175,7 +175,7 @@ def _may_exceed(first, i, second, j, threshold):
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if not (width > 0 and height > 0):
         return False
-    if not (first[2][i] and second[2][j]):  # crossing edges share more than their areas say
+    if not (first[2][i] and second[2][j]):  # crossing edges may share more than the areas suggest
         return True
     most = min(width * height, first[1][i], second[1][j])
     return most > (threshold - ROUNDING) * (first[1][i] + second[1][j] - most)
@@ -183,7 +183,7 @@ def _may_exceed(first, i, second, j, threshold):
 
 @compiled
 def _grouped(group, count):
-    """Rows in order of their groups, else as they are; and where each group begins, (count + 1,)."""
+    """Rows sorted by group, otherwise in their order; and where each group begins, (count + 1,)."""
     begin = np.zeros(count + 1, np.int64)
     for row in range(len(group)):
         begin[group[row] + 1] += 1
@@ -197,9 +197,9 @@ def _grouped(group, count):
 
 @compiled
 def best_match_in_groups(first, first_group, second, second_group, count, above):
-    """For each quad of ``first`` the largest IoU with one of ``second`` in its group, and the first such one.
+    """The largest IoU of each quad of ``first`` with a quad of ``second`` in its group, and that quad's row.
 
-    Groups are numbers from 0 to ``count`` - 1. Where no IoU is above ``above``, it may come out smaller.
+    Groups are numbers from 0 to ``count`` - 1. If no IoU is above ``above``, it may come out smaller.
     """
     work = _scratch()
     rows, begin = _grouped(second_group, count)
@@ -218,7 +218,7 @@ def best_match_in_groups(first, first_group, second, second_group, count, above)
 def _levels(sides):
     """The level of each box by its size: each holds boxes up to twice as large as the one below.
 
-    So a few huge boxes, as a detector in training makes them, do not coarsen the cells of all others.
+    So a few huge boxes, as a barely trained detector draws them, do not coarsen the cells of all others.
     """
     usual = max(np.percentile(sides, USUAL), ZERO_AREA)
     if sides.max() < 2 * usual:
@@ -228,8 +228,8 @@ def _levels(sides):
 
 @compiled
 def _bounds(boxes, centres, sides, level):
-    """Of each level: least x, least y, largest x, largest y of its centres; its largest side; its least and
-    its largest area, 0 and infinite where edges may cross and share more than their areas say.
+    """For each level: least x, least y, largest x, largest y of its centres; its largest side; its least and
+    largest area, 0 and infinite where crossing edges may share more than the areas suggest.
     """
     bounds = np.empty((level.max() + 1, 7))
     bounds[:] = np.array([np.inf, np.inf, -np.inf, -np.inf, ZERO_AREA, np.inf, 0.0])
@@ -245,11 +245,11 @@ def _bounds(boxes, centres, sides, level):
 
 @compiled
 def _grids(bounds, members):
-    """Of each level: the size of its cells, its columns and rows, and where they begin in one long array.
+    """For each level: the size of its cells, its columns and rows, and where they begin in one long array.
 
-    Cells are as large as the largest box of the level. Where they would outnumber its boxes the grid is
-    smaller than the scene and repeats over it, so that boxes far apart may share a cell: that costs a look,
-    where larger cells, for the sake of one box far away, would crowd all others.
+    Cells are as large as the largest box of the level. If they would outnumber its boxes, the grid is smaller
+    than the scene and repeats over it, so that boxes far apart may share a cell. That costs a comparison;
+    larger cells, for the sake of one distant box, would crowd all others.
     """
     size, shape = np.ones(len(bounds)), np.ones((len(bounds), 2), np.int64)
     begin = np.zeros(len(bounds) + 1, np.int64)
@@ -269,7 +269,7 @@ def _grids(bounds, members):
 def _span(low, high, least, largest, size, count):
     """First and last of the cells, in one direction, from ``low`` to ``high``; at most ``count`` of them.
 
-    Empty, the last before the first, where none of the level's centres can lie there.
+    Empty (the last before the first) if none of the level's centres can be there.
     """
     low, high = max(low, least), min(high, largest)
     if high < low:
@@ -291,14 +291,14 @@ def suppress(boxes, threshold):
     level = _levels(sides)
     bounds = _bounds(boxes, centres, sides, level)
     size, shape, begin = _grids(bounds, np.bincount(level))
-    # A box that overlaps has its centre within half of its level's largest side around the horizontal box;
-    # however coarse the coordinates, rounding keeps the order of what is compared.
+    # The centre of an overlapping box is within half of its level's largest side of the horizontal box.
+    # However coarse the coordinates are, rounding keeps the order of what is compared.
     reach = bounds[:, 4] * (0.5 + ROUNDING)
     newest = np.full(begin[-1], -1)  # in each cell, the last box kept
     older = np.empty(count, np.int64)  # the one kept before it in the same cell
     least_iou = threshold - ROUNDING
     for i in range(count):
-        area = boxes[1][i] if boxes[2][i] else np.nan  # compares as false: all levels are looked at
+        area = boxes[1][i] if boxes[2][i] else np.nan  # compares as false: all levels are searched
         x0, y0, x1, y1 = horizontal[i]
         for k in range(len(bounds)):
             if bounds[k, 6] <= least_iou * area or area <= least_iou * bounds[k, 5]:
@@ -328,7 +328,7 @@ def suppress(boxes, threshold):
 
 @compiled
 def _suppress_few(boxes, threshold):
-    """As ``suppress``, without a grid: each box is compared with all that are kept."""
+    """Like ``suppress``, without a grid: each box is compared with all kept ones."""
     kept, work = np.ones(len(boxes[1]), np.bool_), _scratch()
     for i in range(len(kept)):
         for j in range(i):

@@ -7,11 +7,11 @@ import numpy as np
 from tiltbox.geometry import kernels
 from tiltbox.geometry.polygons import prepared
 
-LARGEST = 1e100  # of a coordinate; what is computed from larger ones may not be finite
+LARGEST = 1e100  # of a coordinate; results from larger ones may not be finite
 
 
 def nms_quads(qboxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Rows that are kept, best first.
+    """Row numbers of the boxes that are kept, best first.
 
     Boxes are taken by falling score, equal scores in input order; one is dropped if its IoU with a kept one
     is above ``threshold`` (not if equal, as in the DOTA devkit). Boxes without area and boxes with a
@@ -46,7 +46,7 @@ def nms_quads(qboxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.nd
 def nms_quads_in_groups(
     qboxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, count: int, threshold: float
 ) -> np.ndarray:
-    """As :func:`nms_quads` within each group, such as the boxes of one image; all boxes finite.
+    """Like :func:`nms_quads` within each group, such as the boxes of one image; all boxes must be finite.
 
     Args:
         groups: Shape (n,), numbers from 0 to ``count`` - 1.

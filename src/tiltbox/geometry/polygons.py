@@ -1,14 +1,14 @@
-"""Exact IoU of quads in float64, with the meaning that the DOTA devkit gives it.
+"""Exact IoU of quads in float64, as the DOTA devkit defines it.
 
-Quads are ``qbox`` rows x1 y1 ... x4 y4 of one frame, either way round, rectangles or not. For convex quads
+Quads are ``qbox`` rows x1 y1 ... x4 y4 of one frame, in either direction, rectangles or not. For convex quads
 the IoU is geometry. Three cases need a definition:
 
-* A quad without area has IoU 0 with everything, itself included, and so has one with a coordinate that is
+* A quad without area has IoU 0 with everything, including itself, and so does one with a coordinate that is
   not finite.
-* Where the edges of a quad cross, or it has a dent, areas and intersection are the devkit's signed ones
-  (:mod:`tiltbox.geometry.kernels`). A simple quad with a dent comes out as geometry says; of a crossed one,
-  one half counts as negative, and its IoU with a box may be negative or exceed 1.
-* Where the union so computed is not positive, the IoU is 0 (the devkit divides by it).
+* If the edges of a quad cross, or it has a dent, areas and intersection are the devkit's signed ones
+  (:mod:`tiltbox.geometry.kernels`). A simple quad with a dent comes out as in geometry. One half of a crossed
+  quad counts as negative, and its IoU with a box may be negative or exceed 1.
+* If this union is not positive, the IoU is 0 (the devkit divides by it).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def best_overlaps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best candidate of its own group for each quad: its IoU (n,) and its row (n,).
 
-    Of several with the same IoU it is the first. Where no IoU is above 0, the IoU is 0 and the row -1. Who
-    asks for what is ``above`` a number alone saves most of the work; smaller IoUs are then anything up to it.
+    Among equal IoUs the first row counts. If no IoU is above 0, the IoU is 0 and the row -1. Asking only for
+    IoUs ``above`` a number saves most of the work; smaller ones are then anything up to that number.
 
     Args:
         quads, candidates: Shapes (n, 8) and (m, 8).
-        groups, candidate_groups: Shapes (n,) and (m,), numbers from 0 on, such as of images.
+        groups, candidate_groups: Shapes (n,) and (m,), numbers from 0, for example of images.
     """
     count = 1 + max(groups.max(initial=-1), candidate_groups.max(initial=-1))
     quads, candidates = prepared(quads), prepared(candidates)

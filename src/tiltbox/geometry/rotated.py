@@ -8,7 +8,7 @@ first is a convex polygon over the rectangle |x| <= hw, |y| <= hh. At each x the
 interval from ``bottom(x)`` to ``top(x)``, and because clamping is monotone, the part of it inside the
 rectangle is ``clamp(top) - clamp(bottom)``. So the area is the integral of the clamped boundary over
 [-hw, hw], a sum over the four directed edges of integrals of clamped straight lines. Every term is
-continuous in all coordinates, so shared edges, touching corners and equal boxes are no special cases.
+continuous in all coordinates, so shared edges, touching corners and equal boxes are not special cases.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def aligned_intersection(first: Tensor, second: Tensor) -> Tensor:
 def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of row i of ``first`` with row i of ``second``: (n, 5) and (n, 5) to (n,).
 
-    Boxes without area have IoU 0 with everything, themselves included.
+    Boxes without area have IoU 0 with everything, including themselves.
 
     >>> box = torch.tensor([[5.0, 5.0, 4.0, 2.0, 0.3]])
     >>> aligned_iou(box, box + torch.tensor([0.0, 0.0, 4.0, 0.0, 0.0])).item()
@@ -71,7 +71,7 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 def rotated_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
     """Greedy non-maximum suppression within each label.
 
-    A box goes if its IoU with a better box that stays is greater than ``threshold``. Better means a
+    A box is removed if its IoU with a better box that stays is greater than ``threshold``. Better means a
     higher score and, among equal scores, an earlier row, so the result does not depend on the device.
 
     Args:
@@ -94,8 +94,8 @@ def rotated_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float)
 def _survivors(better: Tensor, worse: Tensor, count: int) -> Tensor:
     """Greedy outcome of "``better[i]`` suppresses ``worse[i]`` if it stays", as a mask of ``count`` boxes.
 
-    Repeats the rule for all boxes at once until nothing changes. After k rounds every box whose chain
-    of betters is no longer than k is settled, so it ends, at the sequential result.
+    Repeats the rule for all boxes at once until nothing changes. After k rounds every box whose chain of
+    better boxes is no longer than k is settled, so the loop ends with the sequential result.
     """
     stays = torch.ones(count, dtype=torch.bool, device=better.device)
     while True:
@@ -127,7 +127,7 @@ def _mean_of_clamped_line(start: Tensor, end: Tensor, limit: Tensor) -> Tensor:
     flat = rise <= torch.finfo(rise.dtype).eps * limit
     safe_rise = torch.where(flat, torch.ones_like(rise), rise)
     middle = (low_in + high_in) / 2
-    # The shares of the way spent below -limit and above limit pull the mean to those ends.
+    # The shares of the way below -limit and above limit pull the mean towards those ends.
     below = (torch.minimum(high, -limit) - low).clamp(min=0) / safe_rise
     above = (high - torch.maximum(low, limit)).clamp(min=0) / safe_rise
     mean = middle * (high_in - low_in) / safe_rise + limit * (above - below)

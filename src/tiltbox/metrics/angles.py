@@ -1,12 +1,12 @@
-"""How well angles are learned: by how much right detections of elongated objects are turned.
+"""How well angles are learned: the angle error of correct detections of elongated objects.
 
 A quad p1 p2 p3 p4 has two axes, each the mean of two opposite edges: ``((p2 - p1) + (p3 - p4)) / 2`` and
 ``((p3 - p2) + (p4 - p1)) / 2``. The longer one is its direction, longer / shorter its aspect. The angle error
 of a detection is the angle between its direction and that of its object, modulo 180 degrees, so from 0 to 90.
 
-It is taken where an angle means something: between each elongated object (``ELONGATED``) and the detection
-that is right about it by the rules of AP at the IoU ``MATCH_IOU`` (:mod:`tiltbox.metrics.score`). What is
-missed, wrong or difficult has no angle error.
+It is measured where an angle is meaningful: between each elongated object (``ELONGATED``) and the detection
+that is right about it by the rules of AP at the IoU ``MATCH_IOU`` (:mod:`tiltbox.metrics.score`). Missed
+objects, wrong detections and difficult objects have no angle error.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ELONGATED = 1.5  # the smallest aspect
 
 @dataclass(frozen=True)
 class AngleError:
-    """The angle errors of some objects in two figures.
+    """The angle errors of some objects, summarised in two figures.
 
     Attributes:
         median, p90: Median and 90th percentile in degrees, from 0 to 90; None without objects.
-        objects: How many elongated objects were found.
+        objects: The number of elongated objects that were found.
     """
 
     median: float | None
@@ -38,7 +38,7 @@ def angle_errors(found: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """The angle errors of those pairs whose labelled quad is elongated.
 
     Args:
-        found, labelled: The qbox of a detection and that of its object; shape (n, 8), both in one frame.
+        found, labelled: The qboxes of detections and of their objects; shape (n, 8), both in one frame.
 
     Returns:
         Degrees from 0 to 90, shape (k,) with k <= n, in the order of the pairs.
@@ -58,8 +58,8 @@ def angle_errors(found: np.ndarray, labelled: np.ndarray) -> np.ndarray:
 def directions(qboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The longer axis of each quad in pixels, shape (n, 2), and the aspect, shape (n,).
 
-    Of axes of the same length it is the one along the first edge. The aspect is at least 1; infinite where
-    the shorter axis has no length, NaN where neither has one.
+    If both axes have the same length, it is the one along the first edge. The aspect is at least 1; it is
+    infinite if the shorter axis has length 0, NaN if both have.
 
     >>> axes, aspect = directions(np.array([[0, 0, 2, 0, 2, 4, 0, 4]]))
     >>> axes.tolist(), aspect.tolist()
@@ -74,9 +74,9 @@ def directions(qboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def angle_error(errors: Iterable[np.ndarray]) -> AngleError:
-    """Sum up the errors (degrees) of several classes as one pool: each object counts the same.
+    """Summarise the errors (degrees) of all classes in one pool: each object counts the same.
 
-    Between two errors the percentile is interpolated linearly, as NumPy does unless told otherwise.
+    Percentiles between two errors are interpolated linearly, as NumPy does by default.
 
     >>> angle_error([np.array([1.0, 2.0]), np.array([6.0])])
     AngleError(median=2.0, p90=5.2, objects=3)

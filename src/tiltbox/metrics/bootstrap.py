@@ -1,19 +1,19 @@
-"""How far a difference between two detectors may be chance: the paired bootstrap over images.
+"""Whether a difference between two detectors may be chance: the paired bootstrap over images.
 
-The images that were scored are a sample of those that might have been. Each resample draws as many images
+The scored images are a sample of all images that could have been scored. Each resample draws as many images
 from them, with replacement, and scores both detectors on what it drew: an image drawn twice counts as two
-images. Between the 2.5th and the 97.5th percentile of the differences lies the 95 % interval (percentile
-method: B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Both detectors see
-the same draws, so what makes an image hard for both cancels out.
+images. The 95 % interval is between the 2.5th and the 97.5th percentile of the differences (percentile
+method: B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Both detectors see the
+same draws, so what makes an image hard for both cancels out.
 
-A detector that was trained several times, with another seed each, has several runs. A resample then draws
-that many of its runs, too, with replacement, and takes the mean of their scores. With a single run nothing
-can be said of what another training would give: that noise is not in the interval. With a few, some of it is
-missed, since a draw from so few varies less than trainings do (by a factor of √(1 - 1/runs)).
+A detector that was trained more than once, each time with a different seed, has more than one run. A resample
+then also draws that many of its runs, with replacement, and takes the mean of their scores. A single run says
+nothing about what another training would give: that noise is not in the interval. A few runs miss a part of
+it, since a draw from so few varies less than trainings do (by a factor of √(1 - 1/runs)).
 
-A resample's scores are, to the last bit, those that :mod:`tiltbox.metrics.score` gives for its images, with
-the copies of a detection side by side where scores are equal. They cost much less: which detection is right
-does not depend on which images were drawn, so boxes are compared once, and a resample only counts.
+The scores of a resample are, to the last bit, those that :mod:`tiltbox.metrics.score` gives for its images,
+with the copies of a detection side by side where scores are equal. They cost much less: whether a detection
+is right does not depend on which images were drawn, so boxes are compared once, and a resample only counts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Difference:
     """A score of two detectors, as fractions; None without any objects.
 
     Attributes:
-        first, second: Of all images, means over runs.
+        first, second: The scores on all images, means over runs.
         low, high: The 95 % interval of the difference.
     """
 
@@ -55,7 +55,7 @@ class Difference:
 
     @property
     def seen(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
@@ -64,9 +64,9 @@ class Comparison:
     """Two detectors on the same images.
 
     Attributes:
-        runs: How many of each detector there are.
+        runs: The number of runs of each detector.
         scores: By name (``SCORES``), means over classes.
-        classes: The same of each class, by its name.
+        classes: The same for each class, by its name.
     """
 
     images: int
@@ -79,12 +79,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """All that resampling has to know of one class and one run: n detections by falling score, m objects.
+    """All that resampling needs to know of one class and one run: n detections by falling score, m objects.
 
     Attributes:
         images: For each detection its image, counted in the order of the labels, shape (n,), int32.
-        matched: At how many of ``IOU_THRESHOLDS``, from the lowest on, it matches an object; (n,), int8.
-        claimed: At how many of these a better detection has that object already; -1 where the object is
+        matched: At how many of ``IOU_THRESHOLDS``, starting with the lowest, it matches an object; (n,),
+            int8.
+        claimed: At how many of these a better detection has claimed that object; -1 if the object is
             difficult, so that the detection counts neither way; shape (n,), int8.
         findable: The image of each object that counts, shape (m,), int32.
     """
@@ -110,8 +111,8 @@ def compare_runs(
         first, second: The runs of each detector, at least one: detections by class, as
             :func:`tiltbox.metrics.score.evaluate_task1` takes them.
         labels: By image; at least two images.
-        classes: What to score. A class without objects is left out of the means.
-        seed: Of the draws: the same seed gives the same intervals on every machine.
+        classes: The classes to score. A class without objects is left out of the means.
+        seed: Seed of the draws: the same seed gives the same intervals on every machine.
     """
     objects, none = objects_by_class(labels, classes), no_detections()
     ours, theirs = (
@@ -129,17 +130,17 @@ def compare_outcomes(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """The same from the :class:`Outcomes` of each run by class, all of the same images and classes."""
+    """The same from the :class:`Outcomes` of each run by class; all must have the same images and classes."""
     resampling = Resampling(images, resamples, seed)
     return resampling.compare(resampling.aps(first), resampling.aps(second), list(first[0]))
 
 
 class Resampling:
-    """Draws of images, the same for all detectors that are compared by them.
+    """Draws of images, the same for all detectors that are compared.
 
     Args:
-        images: Their number.
-        seed: Of the draws.
+        images: The number of images.
+        seed: Seed of the draws.
     """
 
     def __init__(self, images: int, resamples: int = 1000, seed: int = 0) -> None:
@@ -168,7 +169,7 @@ class Resampling:
         )
 
     def _mean_of_runs(self, aps: np.ndarray, place: int) -> np.ndarray:
-        """From shape (runs, r, …) to (r, …), runs drawn with replacement; their draws go by the ``place``."""
+        """From shape (runs, r, …) to (r, …), runs drawn with replacement; ``place`` selects the draws."""
         counts = image_counts(np.random.default_rng([self.seed, place]), len(aps), self.resamples)
         weights = counts.T.reshape(*counts.T.shape, *[1] * (aps.ndim - 2))
         return _sum(aps * weights, axis=0) / len(aps)
@@ -183,17 +184,17 @@ def image_counts(draw: np.random.Generator, images: int, resamples: int) -> np.n
 
 
 def outcomes(detections: ClassDetections, objects: Objects) -> Outcomes:
-    """Match the detections of one class, and keep what resampling has to know."""
+    """Match the detections of one class, and keep what resampling needs."""
     matches = match(detections, objects, above=min(IOU_THRESHOLDS))
     return outcomes_of(matches, objects.places(detections), objects)
 
 
 def outcomes_of(matches: Matches, places: np.ndarray, objects: Objects) -> Outcomes:
-    """The same from matches that were found before.
+    """The same from existing matches.
 
     Args:
-        matches: At IoUs down to the lowest of ``IOU_THRESHOLDS``.
-        places: The image of each detection, in the order that they were given in.
+        matches: Matches at IoUs down to the lowest of ``IOU_THRESHOLDS``.
+        places: The image of each detection, in the order in which they were given.
     """
     matched = np.searchsorted(IOU_THRESHOLDS, matches.ious).astype(np.int8)  # an IoU must be above
     claimed = _claimed(matched, matches.objects, objects.difficult)
@@ -208,7 +209,7 @@ def resampled_aps(each: Outcomes, counts: np.ndarray) -> np.ndarray:
         counts: How often each image is drawn, shape (r, images).
 
     Returns:
-        Shape (r, thresholds), float64; NaN in resamples without an object.
+        Shape (r, thresholds), float64; NaN in resamples without objects.
     """
     objects = counts.astype(np.int64) @ np.bincount(each.findable, minlength=counts.shape[1])
     columns = each.images, each.matched, each.claimed
@@ -219,10 +220,10 @@ def mean_scores(aps: np.ndarray) -> np.ndarray:
     """AP50, AP75 and mAP over all classes that have objects.
 
     Args:
-        aps: Shape (r, classes, thresholds), NaN where a class has no object.
+        aps: Shape (r, classes, thresholds), NaN if a class has no objects.
 
     Returns:
-        Shape (r, 3); NaN where no class has one.
+        Shape (r, 3); NaN if no class has any.
     """
     each = _scores(aps)
     present = ~np.isnan(each)
@@ -237,7 +238,7 @@ def _scores(aps: np.ndarray) -> np.ndarray:
 
 
 def _sum(values: np.ndarray, axis: int) -> np.ndarray:
-    """One after the other, as :mod:`tiltbox.metrics.score` sums scores up, to have the same bits."""
+    """The sum, one by one as in :mod:`tiltbox.metrics.score`, for the same bits."""
     return sum(np.moveaxis(values, axis, 0), np.zeros(()))
 
 
@@ -247,7 +248,7 @@ def _aps(run: Mapping[str, Outcomes], counts: np.ndarray) -> np.ndarray:
 
 
 def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, Difference]:
-    """For each score, a column; the first row is that of all images."""
+    """The difference of each score, from a column; the first row is that of all images."""
     found = {}
     for key, ours, theirs in zip(SCORES, first.T, second.T, strict=True):
         low, high = _interval((theirs - ours)[1:]) or (None, None)
@@ -257,17 +258,17 @@ def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, Difference]
 
 
 def _interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Of the resamples that have a value."""
+    """The 95 % interval over the resamples that have a value."""
     values = values[~np.isnan(values)]
     return tuple(np.percentile(values, PERCENTILES).tolist()) if len(values) else None
 
 
 @compiled
 def _claimed(matched, owners, difficult):
-    """Of the thresholds at which a detection matches, how many a better one has used up for its object.
+    """At how many of its matched thresholds a better detection has already claimed the object.
 
-    Thresholds rise, so a match at one is a match at all before it; both counts are of the first so many.
-    -1 stands for a difficult object, which is nobody's.
+    Thresholds rise, so a match at one is a match at all lower ones, and a count stands for the first so many.
+    -1 stands for a difficult object, which no detection can claim.
     """
     used = np.zeros(len(difficult), np.int8)
     claimed = np.zeros(len(matched), np.int8)
@@ -284,11 +285,11 @@ def _claimed(matched, owners, difficult):
 
 @compiled
 def _weighted_aps(counts, images, matched, claimed, findable, thresholds, points):
-    """VOC 2007's AP with every detection and object counted as often as its image is drawn.
+    """VOC 2007's AP with every detection and object counted as often as its image was drawn.
 
-    Copies of a right detection raise recall and precision one after the other, so the best precision from any
-    of them on is that at the last: only that is looked at. ``best`` has, for each of the recall ``points``,
-    the best precision where it was the last that was reached.
+    Copies of a right detection raise recall and precision one by one, so the best precision from any of them
+    on is that of the last, and only that one is evaluated. ``best`` has, for each of the recall ``points``,
+    the best precision while it was the last point reached.
     """
     aps = np.full((len(counts), thresholds), np.nan)
     for resample in range(len(counts)):

@@ -1,9 +1,9 @@
-"""Which classes are taken for which: one count of all detections from a score on, across classes.
+"""Which classes are mistaken for which: all detections with at least a given score, across classes.
 
 A detection belongs to the object, of whatever class, that it overlaps most, if that IoU is above the
-threshold. The best-scored detection of an object names it; any further one says the same again and counts
-nothing, and neither does anything that belongs to a difficult object. Other detections are of nothing, and
-an object without a detection is missed.
+threshold. The best-scored detection of an object names it; further ones are repetitions and do not count, nor
+does anything that belongs to a difficult object. The remaining detections are of nothing, and an object
+without a detection is missed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Confusion:
     Attributes:
         classes: k names.
         counts: Shape (k + 1, k + 1), int: objects of a class by row, what they were taken for by column. The
-            last row is nothing (where there is no object), the last column missed.
+            last row is for no object, the last column for missed objects.
     """
 
     classes: tuple[str, ...]
     counts: np.ndarray
 
     def largest(self, count: int) -> list[tuple[str, str, int]]:
-        """The most frequent pairs of different classes: what it is, what it was taken for, how often."""
+        """The most frequent pairs of different classes: actual class, class it was taken for, count."""
         size = len(self.classes)
         wrong = self.counts[:size, :size] * (1 - np.eye(size, dtype=np.int64))
         order = np.argsort(-wrong, axis=None, kind="stable")[:count]
@@ -50,8 +50,8 @@ def confusion(
     """Count what the objects of all classes were taken for.
 
     Args:
-        detections: Of each class; those below ``score`` are left out.
-        objects: Of each class, all with the same names of images.
+        detections: Detections of each class; those below ``score`` are left out.
+        objects: Objects of each class, all with the same names of images.
     """
     classes = tuple(objects)
     counts = np.zeros((len(classes) + 1, len(classes) + 1), dtype=np.int64)
@@ -77,6 +77,6 @@ def confusion(
     order = np.argsort(-scores, kind="stable")
     order = order[belongs[order]]
     namer = np.full(len(truth), len(classes))
-    namer[best[order[::-1]]] = taken_for[order[::-1]]  # of several the last one assigned, the best, stays
+    namer[best[order[::-1]]] = taken_for[order[::-1]]  # the best one of an object is assigned last and stays
     np.add.at(counts, (truth[~difficult], namer[~difficult]), 1)
     return Confusion(classes, counts)

@@ -16,7 +16,7 @@ class Objects:
     """The objects of one class in all images: m rows.
 
     Attributes:
-        names: Of all images, with objects of the class or without.
+        names: Names of all images, with or without objects of the class.
         image: For each row an index into ``names``, shape (m,).
         qboxes: Shape (m, 8), float64, pixels of the image.
         difficult: Shape (m,), bool.
@@ -28,7 +28,7 @@ class Objects:
     difficult: np.ndarray
 
     def places(self, detections: ClassDetections) -> np.ndarray:
-        """For each detection the index of its image in ``names``, shape (n,); one beyond for any other."""
+        """For each detection the index of its image in ``names``, shape (n,); one past the end for others."""
         known = {name: index for index, name in enumerate(self.names)}
         places = np.array([known.get(name, len(known)) for name in detections.names], dtype=np.int64)
         return places[detections.image]

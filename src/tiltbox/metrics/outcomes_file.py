@@ -1,6 +1,6 @@
-"""``outcomes.parquet``: what every detection of a run came to, enough to resample its images without labels.
+"""``outcomes.parquet``: the outcome of every detection of a run, enough to resample images without labels.
 
-A row is a detection, those of a class by falling score, or an object that counts:
+A row is a detection (those of a class by falling score) or an object that counts:
 
 ===========  =================================================================
 column       content
@@ -11,7 +11,7 @@ column       content
 ``claimed``  int8, the same; 0 for an object
 ===========  =================================================================
 
-The names of all images and of all classes, in their order, stand in the file's metadata.
+The names of all images and of all classes, in order, are in the file's metadata.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def read_outcomes(path: Path) -> tuple[tuple[str, ...], dict[str, Outcomes]]:
         image, label = (_numbers(table[key], names[key]) for key in ("image", "class"))
         matched, claimed = (as_numpy(table[key], np.int8) for key in ("matched", "claimed"))
     except FileNotFoundError:
-        raise DataError(path, "there is no such file", _AGAIN) from None
+        raise DataError(path, "file not found", _AGAIN) from None
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
-        raise DataError(path, f"holds no outcomes ({str(error).splitlines()[0]})", _AGAIN) from None
+        raise DataError(path, f"contains no outcomes ({str(error).splitlines()[0]})", _AGAIN) from None
     found = {}
     for number, name in enumerate(names["class"]):
         objects = (label == number) & (matched == OBJECT)
@@ -85,7 +85,7 @@ def _rows(number: int, each: Outcomes) -> tuple[np.ndarray, ...]:
 
 
 def _numbers(column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
-    """The place of each string among ``names``, int32."""
+    """The index of each string in ``names``, int32."""
     place = {name: number for number, name in enumerate(names)}
     encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
     places = np.array([place[name] for name in encoded.dictionary.to_pylist()], dtype=np.int32)

@@ -1,10 +1,11 @@
 """Scoring of oriented detections in whole images, Task 1 of DOTA, by the rules of its devkit.
 
-Per class, detections are taken by falling score (equal scores in input order, where the devkit leaves it to
+For each class, detections are taken by falling score (equal scores in input order, which the devkit leaves to
 an unstable sort). Each is compared with the object of its image that it overlaps most, difficult ones
 included. If that IoU is above the threshold (not if equal) it is a match: of a difficult object, which counts
-neither for nor against it; of an object that no better detection has claimed, which makes it right; of any
-other, which makes it wrong, as no match does. The next best object is never tried. AP is VOC 2007's.
+neither for nor against it; of an object that no better detection has claimed, which makes the detection
+right; or of any other, which makes it wrong. A detection without a match is wrong, too. The next best object
+is never tried. AP is that of VOC 2007.
 
 Which object a detection overlaps most does not depend on the threshold, so one pass over the boxes serves
 all thresholds.
@@ -33,7 +34,7 @@ IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 class Curve:
     """Precision over recall at one threshold, one point for each detection, best first; all of shape (n,).
 
-    The recall is NaN where there is no object to find.
+    The recall is NaN if there are no objects to find.
     """
 
     recall: np.ndarray
@@ -47,9 +48,9 @@ class Matches:
 
     Attributes:
         scores, ious: Shape (n,).
-        rows: Of each among the detections as they were given, shape (n,).
-        objects: Row of the object, shape (n,); -1 where no object is touched.
-        difficult: Of each object, shape (m,), bool.
+        rows: The row of each among the detections as they were given, shape (n,).
+        objects: Row of the object, shape (n,); -1 if it touches no object.
+        difficult: Whether each object is difficult, shape (m,), bool.
     """
 
     scores: np.ndarray
@@ -66,7 +67,7 @@ class Matches:
     def verdicts(self, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         """Which detections are right, and which count neither way; both of shape (n,), bool.
 
-        A match is an IoU above ``threshold``, one from which on was matched.
+        A match has an IoU above ``threshold``, which must not be below that of :func:`match`.
         """
         matched = self.ious > threshold
         neutral = matched.copy()
@@ -74,7 +75,7 @@ class Matches:
         right = np.zeros(len(matched), dtype=bool)
         claims = np.flatnonzero(matched & ~neutral)
         first = np.full(len(self.difficult), -1)
-        first[self.objects[claims[::-1]]] = claims[::-1]  # of several claims the last one assigned stays
+        first[self.objects[claims[::-1]]] = claims[::-1]  # of competing claims the last assigned stays
         right[first[first >= 0]] = True
         return right, neutral
 
@@ -82,9 +83,9 @@ class Matches:
         """Precision and recall by the :meth:`verdicts` at ``threshold``."""
         right, neutral = self.verdicts(threshold)
         right_so_far, wrong_so_far = np.cumsum(right), np.cumsum(~right & ~neutral)
-        with np.errstate(invalid="ignore"):  # 0/0 where there is no object
+        with np.errstate(invalid="ignore"):  # 0/0 without objects
             recall = right_so_far / float(self.findable)
-        # The devkit's guard against 0/0 where the first detections match difficult objects.
+        # The devkit's guard against 0/0 when the first detections match difficult objects.
         judged = np.maximum(right_so_far + wrong_so_far, np.finfo(np.float64).eps)
         return Curve(recall, right_so_far / judged, self.scores)
 
@@ -95,11 +96,12 @@ class ClassScore:
 
     Attributes:
         aps: AP at each threshold; None for a class without objects.
-        objects: How many objects there are to find; difficult ones do not count.
-        detections: How many detections there are.
-        matches: From which a curve can be had for any threshold.
+        objects: The number of objects to find; difficult ones do not count.
+        detections: The number of detections.
+        matches: The matches, from which the curve of any threshold can be computed.
         places: The image of each detection as it was given, an index into the names of ``objects``.
-        angle_errors: Of the elongated objects that were found, in degrees (:mod:`tiltbox.metrics.angles`).
+        angle_errors: Those of the elongated objects that were found, in degrees
+            (:mod:`tiltbox.metrics.angles`).
     """
 
     aps: tuple[float, ...] | None
@@ -120,8 +122,8 @@ class Task1Score:
 
     Attributes:
         thresholds: IoU thresholds.
-        classes: By name, in the order they were given.
-        objects: Of each class, by name.
+        classes: The result for each class, by name, in the order they were given.
+        objects: The objects of each class, by name.
     """
 
     thresholds: tuple[float, ...]
@@ -140,7 +142,7 @@ class Task1Score:
 
     @property
     def angle_error(self) -> AngleError:
-        """Of the objects of all classes together, not a mean over the classes."""
+        """The angle error of the objects of all classes together, not a mean over the classes."""
         return angle_error(score.angle_errors for score in self.classes.values())
 
 
@@ -155,9 +157,9 @@ def evaluate_task1(
     """Score detections of whole images against their labels.
 
     Args:
-        detections: By class; the images they name must be in ``labels``. A class that is not there has none.
-        labels: By image. Any difficulty other than 0 makes an object difficult, as in the devkit.
-        classes: What to score; other classes of the labels are left out.
+        detections: Detections by class; their images must be in ``labels``. A missing class has none.
+        labels: Labels by image. Any difficulty other than 0 makes an object difficult, as in the devkit.
+        classes: The classes to score; other classes of the labels are left out.
         thresholds: IoU thresholds.
         absent_classes: A class without objects (or with difficult ones alone) is left out of the means with
             ``"null"`` and has AP 0 with ``"zero"``, as in the devkit.
@@ -194,7 +196,7 @@ def score_class(
 
 
 def match(detections: ClassDetections, objects: Objects, *, above: float = 0.0) -> Matches:
-    """Find the object that each detection overlaps most; the first of equal ones.
+    """Find the object that each detection overlaps most; if tied, the first.
 
     IoUs that are not ``above`` some number may come out smaller.
 

@@ -1,9 +1,9 @@
 """Which priors learn which object, for detectors that start from random weights.
 
-RTMDet's own assigner lets an object have as many priors as its best predictions overlap it, and takes only
-those inside the object. Early on nothing overlaps, so every object has one, and a ship seven pixels wide has
-hardly any inside at a stride of eight: training from scratch starves. This one gives every object as many
-priors as there are near it, up to a number, from the first step on, and looks around thin objects, too.
+RTMDet's own assigner gives an object more priors the better predictions overlap it, and only priors inside
+the object. Early on nothing overlaps, so every object has one, and a ship seven pixels wide contains hardly
+any at a stride of eight: training from scratch starves. This assigner gives every object all priors near it,
+up to a number, from the first step, and also searches around thin objects.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner  # no
 
 @TASK_UTILS.register_module()
 class TaskAlignedRotatedAssigner(BaseAssigner):
-    """Each object takes the priors whose predictions are both sure of its class and near its box.
+    """Each object takes the priors with predictions that are sure of its class and near its box.
 
-    The alignment of a prior with an object is ``score ** alpha * IoU ** beta`` (TOOD, arXiv:2108.07755),
-    with the rotated IoU. An object takes the ``topk`` best aligned of its candidates: priors inside its box,
-    which counts as at least ``least_side`` pixels long and wide; among equals the nearest to its centre. A
-    prior that several objects want goes to the one it overlaps most. The target score of a prior is its
-    alignment, scaled so that the target of an object's best prior is its IoU.
+    The alignment of a prior with an object is ``score ** alpha * IoU ** beta`` (TOOD, arXiv:2108.07755), with
+    the rotated IoU. An object takes the ``topk`` best aligned of its candidates, which are the priors inside
+    its box; the box counts as at least ``least_side`` pixels long and wide. Among equals the nearest to its
+    centre is taken. A prior that more than one object wants goes to the one it overlaps most. The target
+    score of a prior is its alignment, scaled so that the target of an object's best prior is its IoU.
 
     Args:
-        topk: Priors of an object.
-        least_side: Pixels of the network's input.
+        topk: The number of priors of an object.
+        least_side: Side in pixels of the network's input.
         alpha, beta: Weights of score and IoU.
     """
 
@@ -69,7 +69,7 @@ class TaskAlignedRotatedAssigner(BaseAssigner):
         return AssignResult(len(truth), owner, target, labels=classes)
 
     def _candidates(self, priors: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether each prior may serve each object (n, m), and the rows of those that serve any."""
+        """Whether each prior is a candidate for each object (n, m), and the rows of all candidates."""
         offset = priors[:, None, :2] - truth[None, :, :2]
         cos, sin = truth[:, 4].cos(), truth[:, 4].sin()
         along = offset[..., 0] * cos + offset[..., 1] * sin
@@ -80,7 +80,7 @@ class TaskAlignedRotatedAssigner(BaseAssigner):
 
     def _chosen(self, alignment: Tensor, distance: Tensor, near: Tensor) -> Tensor:
         """The ``topk`` candidates of each object, (n, m)."""
-        # Far below any alignment that counts, so it decides where all are 0: in the first steps.
+        # Far below any alignment that matters, so it decides only when all are 0: in the first steps.
         preference = alignment + 1e-9 * 10**-distance
         count = min(self.topk, len(alignment))
         best = preference.where(near, -torch.ones_like(preference)).topk(count, dim=0).indices

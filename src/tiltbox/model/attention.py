@@ -34,7 +34,7 @@ def _pooled(x: Tensor, size: int) -> Tensor:
     """(b, c, h, w) to (b, c, size, size): means of equal parts, which may overlap."""
     if not torch.are_deterministic_algorithms_enabled():
         return nn.functional.adaptive_avg_pool2d(x, size)
-    # That has a gradient on GPUs that does not repeat, which PyTorch refuses then; matrix products repeat.
+    # Its gradient is not deterministic on GPUs, and PyTorch refuses it then; matrix products are.
     rows, columns = (_means(length, size).to(x) for length in x.shape[2:])
     return rows @ x @ columns.T
 

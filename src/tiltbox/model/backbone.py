@@ -15,7 +15,7 @@ from tiltbox.model.attention import QUERIES
 from tiltbox.model.msblock import SILU, MSBlock, conv
 
 STAGE_KERNELS = (3, 5, 7, 9)
-STAGE_CHANNELS = (80, 160, 320, 640, 1280)  # in front of stage 1 and after each stage, at width 1
+STAGE_CHANNELS = (80, 160, 320, 640, 1280)  # before stage 1 and after each stage, at width 1
 UNIFORM_FAN_IN = {
     "type": "Kaiming",
     "layer": "Conv2d",
@@ -27,7 +27,7 @@ UNIFORM_FAN_IN = {
 
 
 class SpatialPyramidPooling(nn.Module):
-    """Max pooling at 5, 9 and 13 pixels, got by pooling at 5 three times in a row (SPPF)."""
+    """Max pooling at 5, 9 and 13 pixels, by pooling at 5 three times in a row (SPPF)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

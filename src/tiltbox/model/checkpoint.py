@@ -1,7 +1,7 @@
-"""Reading checkpoints: tiltbox's own, mmengine's, and mmyolo's with their other names for the head.
+"""Reads checkpoints: tiltbox's own, mmengine's, and mmyolo's with their different names for the head.
 
-A checkpoint may come from anywhere, so it is unpickled without running any code it names: tensors and
-plain containers are built, every other object is replaced by an inert stand-in.
+A checkpoint may come from anywhere, so it is unpickled without running any code it names: tensors and plain
+containers are built; every other object is replaced by an inert stand-in.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tiltbox.files import whole_file
 
 CLASSIFIER = "bbox_head.rtm_cls."  # depends on the number of classes
 ANGLE = "bbox_head.rtm_ang."  # missing in detectors of upright boxes
-# Weights are fetched when a user waits for a command to begin, on machines that may have no network. Those of
-# a firewall do not refuse a connection, they never answer.
+# Weights are downloaded while a user waits for a command to begin, on machines that may have no network.
+# Firewalls often do not refuse a connection but never answer.
 PATIENCE = Patience(attempts=2, connect=5, answer=15)
 
 
 @dataclass(frozen=True)
 class StartReport:
-    """What a checkpoint gave to a new training: keys loaded, left out of it, and left at random."""
+    """What a new training took from a checkpoint: keys that were loaded, left out, or left at random."""
 
     loaded: int
     left_out: tuple[str, ...]
@@ -56,24 +56,24 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Weights under this project's key names, and the meta data, of a file or an http(s) address.
 
     Raises:
-        CheckpointError: It cannot be read, or holds no weights, or some that are not finite.
+        CheckpointError: It cannot be read, or contains no weights, or contains some that are not finite.
     """
     path = local_copy(source)
-    kept = path != Path(source)  # in the cache, from where it would be taken for ever
-    remedy = f"delete it, so that {source} is fetched again" if kept else "download or train it again"
+    kept = path != Path(source)  # in the cache, which would be used forever
+    remedy = f"delete it, so that {source} is downloaded again" if kept else "download or train it again"
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT_PICKLE)
     except FileNotFoundError:
-        raise CheckpointError(path, "there is no such checkpoint", "check the path") from None
+        raise CheckpointError(path, "checkpoint not found", "check the path") from None
     except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(
             path, f"is not a readable checkpoint ({_reason(path, error)})", remedy
         ) from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(path, "holds no weights", "give a checkpoint with a 'state_dict'")
+        raise CheckpointError(path, "contains no weights", "give a checkpoint with a 'state_dict'")
     if odd := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
-        problem = f"holds weights that are not finite (such as {min(odd)}), so its training diverged"
+        problem = f"contains weights that are not finite (such as {min(odd)}), so its training diverged"
         raise CheckpointError(path, problem, "train it again with a lower base_lr")
     meta = content.get("meta")
     return {_own_key(key): value for key, value in weights.items()}, meta if isinstance(meta, dict) else {}
@@ -91,7 +91,7 @@ def load_exactly(
     """Load a checkpoint that must fit the detector in every key and shape; returns its meta data.
 
     Args:
-        classes: What the detector is to find; compared where the checkpoint says what it was trained on.
+        classes: The classes to detect; compared if the checkpoint says what it was trained on.
 
     Raises:
         CheckpointError: It belongs to another variant or to other classes.
@@ -111,17 +111,17 @@ def load_exactly(
         )
     if odd:
         raise CheckpointError(
-            source, f"does not fit {variant} ({_examples(odd)})", "name the variant it is of"
+            source, f"does not fit {variant} ({_examples(odd)})", "name the variant that it belongs to"
         )
     model.load_state_dict(weights)
     return meta
 
 
 def start_from(model: nn.Module, source: str | Path) -> StartReport:
-    """Start a training from a checkpoint whose classes, and upright boxes, may differ.
+    """Start a training from a checkpoint that may have other classes or upright boxes.
 
     Raises:
-        CheckpointError: Anything but the classifier and the angle branch does not fit.
+        CheckpointError: Anything besides the classifier and the angle branch does not fit.
     """
     weights, _ = read_checkpoint(source)
     own = model.state_dict()
@@ -139,7 +139,7 @@ def start_from(model: nn.Module, source: str | Path) -> StartReport:
 
 
 def _differences(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """Keys that one side lacks or that have another shape."""
+    """Keys that one side lacks or that have different shapes."""
     return [
         key
         for key in own.keys() | other.keys()
@@ -161,13 +161,12 @@ def is_address(source: str | Path) -> bool:
 
 
 def local_copy(source: str | Path, patience: Patience = PATIENCE) -> Path:
-    """The file itself, or the copy of an http(s) address in PyTorch's download cache, fetched if need be.
+    """The file itself, or the copy of an http(s) address in PyTorch's cache, downloaded if necessary.
 
-    A copy that is there is used as it is, without asking the server: after putting other weights at the same
-    address, delete the copy.
+    An existing copy is used without asking the server: if the weights at an address change, delete the copy.
 
     Raises:
-        CheckpointError: There is no answer, or the answer is not a checkpoint.
+        CheckpointError: The server does not answer, or the answer is not a checkpoint.
         OutputError: The cache cannot be written.
     """
     copy = _place(source)
@@ -183,7 +182,7 @@ def local_copy(source: str | Path, patience: Patience = PATIENCE) -> Path:
 
 
 def copy_at_hand(source: str | Path) -> Path | None:
-    """The file, or the cached copy of an address, if it is there; nothing is fetched."""
+    """The file, or the cached copy of an address, if it exists; nothing is downloaded."""
     copy = _place(source)
     return copy if copy.is_file() else None
 
@@ -195,19 +194,19 @@ def _place(source: str | Path) -> Path:
 
 
 def _may_be_checkpoint(path: Path) -> bool:
-    """An archive that is complete, or a pickle as older versions of PyTorch wrote it."""
+    """Whether it is a complete archive, or a pickle as older versions of PyTorch wrote it."""
     with path.open("rb") as file:
         return file.read(1) == pickle.PROTO or zipfile.is_zipfile(file)
 
 
 def _cached_name(address: str) -> str:
-    """Readable, and another for each address: many end in ``train/checkpoint.pth``."""
+    """A readable name that is different for each address: many end in ``train/checkpoint.pth``."""
     last = PurePosixPath(urlsplit(address).path).name or "weights"
     return f"{hashlib.sha256(address.encode()).hexdigest()[:12]}_{last}"
 
 
 class _Inert:
-    """Stands in for any object of a checkpoint that is neither tensor nor plain data."""
+    """Stands in for any object of a checkpoint that is neither a tensor nor plain data."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
@@ -228,7 +227,7 @@ class _Inert:
 
 
 class _InertUnpickler(pickle.Unpickler):
-    #: Everything that may be called. A name with a dot could reach from here into any module.
+    #: Everything that may be called. A name with a dot could lead from here into any module.
     HARMLESS = frozenset(
         {
             ("collections", "OrderedDict"),

@@ -1,8 +1,8 @@
 """Makes mmdet and mmrotate importable where mmcv has no compiled ops or torchvision is missing.
 
-Both packages import ``mmcv._ext`` (compiled C++) and ``torchvision`` at import time, though rotated
-YOLO-MS calls neither: its rotated IoU and NMS are tiltbox's own. ``import_openmmlab`` puts stand-ins in
-place for what is missing. Where a compiled mmcv or a real torchvision is installed, that one is used.
+Both packages import ``mmcv._ext`` (compiled C++) and ``torchvision`` at import time, though rotated YOLO-MS
+calls neither: its rotated IoU and NMS are tiltbox's own. ``import_openmmlab`` puts stand-ins in place of what
+is missing. If a compiled mmcv or a real torchvision is installed, it is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import ModuleType
 @cache
 def import_openmmlab() -> None:
     """Import mmdet's and mmrotate's model, data and structure registries; call before using either."""
-    # Raised by their own code on every run; nothing a user could act on.
+    # Raised by their own code on every run; users cannot do anything about them.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|det|rotate)|torch\.functional")
     if not _is_installed("mmcv._ext"):
         stand_in = _MissingOps("mmcv._ext")
@@ -58,7 +58,7 @@ def _stand_in_for_torchvision() -> Iterator[None]:
     sys.modules["torchvision"] = stand_in
     try:
         yield
-    finally:  # from here on, torchvision is as missing as it really is
+    finally:  # from here on, torchvision is missing again
         del sys.modules["torchvision"]
 
 

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of a detector, counted without doing the arithmetic.
 
 The model runs on meta tensors, which have shapes but no values, while a dispatch mode sees every
-operation. The rules are those behind the published tables (fvcore's, as mmengine carries them):
+operation. The rules are those behind the published tables (those of fvcore, which mmengine includes):
 multiply-adds of convolutions and matrix products, two operations per value for batch norm with affine
 parameters, one per value for pooling and upsampling.
 """
@@ -22,13 +22,13 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Complexity:
-    """What :func:`count_complexity` found.
+    """The result of :func:`count_complexity`.
 
     Attributes:
-        params: Trainable and frozen parameters, buffers apart, shared ones once.
+        params: Trainable and frozen parameters, without buffers; shared ones count once.
         flops: Multiply-adds of one forward pass, batch 1.
-        by_operation: The same, split by operation.
-        uncounted: Operations that took part without a rule (activations, sums, copies), with their calls.
+        by_operation: The same by operation.
+        uncounted: Operations without a rule (activations, sums, copies), with their numbers of calls.
     """
 
     params: int
@@ -38,7 +38,7 @@ class Complexity:
 
 
 def count_complexity(model: nn.Module, height: int = 1024, width: int = 1024) -> Complexity:
-    """Count for an input of (1, 3, height, width); ``model`` is moved to the meta device and so spent."""
+    """Count for an input of (1, 3, height, width); ``model`` moves to the meta device for good."""
     model = model.eval().to("meta")
     counter = _Counter()
     with torch.no_grad(), counter:
@@ -83,7 +83,7 @@ def _like_input(values, *_, **__):
     return torch.empty_like(values), values.new_empty(0), values.new_empty(0)
 
 
-# PyTorch would find the shape of a batch norm by taking it apart, in Python: most of the time.
+# PyTorch would find the shape of a batch norm by decomposing it in Python, which takes most of the time.
 _SHAPES: dict[object, Callable] = {
     aten.native_batch_norm: _like_input,
     aten._native_batch_norm_legit_no_training: _like_input,

@@ -29,8 +29,8 @@ def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bo
     Args:
         variant: A name such as ``yoloms-xs-current``, or a row of settings.
         num_classes: Classes of the head.
-        sync_bn: Whether all batch norm is shared between GPUs in parallel training. The published
-            detectors were trained so: their configs name it for the head alone, but mmdet's RTMDet
+        sync_bn: Whether all batch norm is synchronised between GPUs in parallel training. The published
+            detectors were trained like that: their configs set it for the head only, but mmdet's RTMDet
             converts the backbone and the neck as well.
 
     Returns:
@@ -40,7 +40,7 @@ def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bo
         ``.predict(...)`` take mmdet data samples.
 
     Raises:
-        SettingsError: There is no variant of that name.
+        SettingsError: The variant does not exist.
     """
     import_openmmlab()
     from mmengine.registry import DefaultScope
@@ -59,7 +59,7 @@ def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bo
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Holds back mmengine's report on how each of some 600 parameters was initialised."""
+    """Suppresses mmengine's report on how each of some 600 parameters was initialised."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:

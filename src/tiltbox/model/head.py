@@ -22,7 +22,7 @@ UNSHARED_KERNELS = (3, 5, 7)  # of the first convolution at strides 8, 16, 32; t
 
 @MODELS.register_module()
 class YOLOMSSharedHead(RotatedRTMDetSepBNHead):
-    """One set of convolutions for all levels, batch norm apart."""
+    """One set of convolutions for all levels; each level has its own batch norm."""
 
     def _bbox_post_process(
         self,
@@ -32,7 +32,7 @@ class YOLOMSSharedHead(RotatedRTMDetSepBNHead):
         with_nms: bool = True,
         img_meta: dict | None = None,
     ) -> InstanceData:
-        """Scale back to the patch where asked, then keep the best boxes after per-class NMS."""
+        """Scale back to the patch if asked, then keep the best boxes after per-class NMS."""
         if rescale:
             factors = [1 / factor for factor in img_meta["scale_factor"]]
             results.bboxes.rescale_(factors)

@@ -1,4 +1,4 @@
-"""A detector over many patches: read ahead, batch, detect, collect."""
+"""Runs a detector over many patches: read ahead, batch, detect, collect."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def detect_patches(
     """Detections of ``model`` on patches.
 
     Args:
-        model: From :func:`build_detector`, in eval mode, on the device to use.
+        model: A detector from :func:`build_detector`, in eval mode, on the device to use.
         images: Patch files.
-        image_size: Side to which the longer side of a patch is resized; padded at right and bottom.
+        image_size: Length to which the longer side of a patch is resized; padded at right and bottom.
         batch: Patches per forward pass.
-        label: What this is called where it is said how far it has come.
+        label: Name of this step in progress messages.
 
     Returns:
         Columns of equal length n: ``patch`` (file stem), ``label`` (class index), ``score`` float32 and
@@ -57,17 +57,17 @@ def detect_patches(
 def detect_images(
     model: nn.Module, images: list[np.ndarray], *, image_size: int, batch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each image (uint8, height × width × 3, BGR) what :func:`detect_patches` gives of a patch.
+    """For each image (uint8, height × width × 3, BGR) what :func:`detect_patches` gives for a patch.
 
     Yields:
-        ``label``, ``score`` and ``rboxes`` in pixels of the image. Call :func:`require_finite` before.
+        ``label``, ``score`` and ``rboxes`` in pixels of the image. Call :func:`require_finite` first.
     """
     for group in _groups(images, batch):
         yield from map(_columns, _run(model, [_sample(image, image_size) for image in group]))
 
 
 def require_finite(model: nn.Module) -> RemovableHandle:
-    """Have ``model`` raise a CheckpointError for outputs that are not finite, until the handle is removed."""
+    """Make ``model`` raise a CheckpointError for outputs that are not finite, until the handle is removed."""
     return model.bbox_head.register_forward_hook(_require_finite)
 
 

@@ -1,3 +1,3 @@
-"""Importing this module puts every part of the detectors into mmrotate's registries."""
+"""Importing this module registers every part of the detectors with mmrotate."""
 
 from tiltbox.model import assigner, backbone, head, neck, overlaps  # noqa: F401

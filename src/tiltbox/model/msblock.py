@@ -1,4 +1,4 @@
-"""The MS-Block of YOLO-MS: branches with growing receptive fields that feed one another.
+"""The MS-Block of YOLO-MS: branches with growing receptive fields, each of which feeds the next.
 
 Source: Chen et al., "YOLO-MS: Rethinking Multi-Scale Representation Learning for Real-time Object
 Detection", arXiv:2308.05480. Attribute names are those of the published checkpoints.
@@ -23,8 +23,8 @@ SILU = {"type": "SiLU", "inplace": True}
 class WideningDepthwiseConv(nn.Conv2d):
     """Depth-wise convolution with several outputs per channel, at stride 1; bits and keys are ``Conv2d``'s.
 
-    PyTorch hands a CPU's depth-wise convolutions to kernels made for them only where outputs equal inputs.
-    So there is one such convolution for the first output of every channel, one for the second, and so on.
+    On CPUs, PyTorch uses its depth-wise kernels only if there are as many outputs as inputs. So there is one
+    such convolution for the first output of every channel, one for the second, and so on.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class WideningDepthwiseConv(nn.Conv2d):
         parts = [
             nn.functional.conv2d(x, weight, padding=self.padding, groups=self.groups) for weight in weights
         ]
-        # Joined behind the channels, so that the map stays channels-last where it was.
+        # Joined along the channels, so that a channels-last map stays channels-last.
         return torch.stack([part.movedim(1, -1) for part in parts], dim=-1).flatten(-2).movedim(-1, 1)
 
 
@@ -87,7 +87,7 @@ class MSBlock(nn.Module):
         kernels: Kernel sizes of the second and third branch; the first passes its input on.
         layer: ``bottleneck`` or ``kxk_1x1``.
         layers: Layers per convolved branch.
-        start_branch: Branches from this one on (0-based) add the output of the branch before.
+        start_branch: Branches from this one on (0-based) add the output of the previous branch.
         query_size: Side of the pooled map for global-query attention; None leaves the attention out.
 
     Shape: (b, inputs, h, w) and queries (3, query_size**2) to (b, outputs, h, w).

@@ -20,22 +20,22 @@ class RotatedOverlaps:
 
 @MODELS.register_module()
 class LinearRotatedIoULoss(nn.Module):
-    """Weighted sum of 1 - IoU over pairs of boxes, (n, 5) each; and of a term for the angle alone.
+    """Weighted sum of 1 - IoU over pairs of boxes, (n, 5) each, and of a term for the angle alone.
 
     Args:
         loss_weight: Factor on the sum of 1 - IoU.
         angle_weight: Factor on the sum of :func:`angle_distance`.
     """
 
-    FLOOR = 1e-6  # IoUs are clamped to this from below, as in mmrotate's RotatedIoULoss
+    FLOOR = 1e-6  # lower bound to which IoUs are clamped, as in mmrotate's RotatedIoULoss
 
     def __init__(self, loss_weight: float, angle_weight: float = 0.0) -> None:
         super().__init__()
         self.loss_weight, self.angle_weight = loss_weight, angle_weight
 
     def forward(self, predicted: Tensor, target: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
-        # In float64 whatever the forward pass ran in: where edges almost coincide, the gradient divides
-        # small differences of coordinates, and in float32 rounding turns these into slopes of thousands.
+        # Always in float64: where edges almost coincide, the gradient divides by small differences of
+        # coordinates, and in float32 rounding turns these into slopes of thousands.
         ious = aligned_iou(predicted.double(), target.double()).clamp(min=self.FLOOR).to(weight.dtype)
         loss = self.loss_weight * ((1 - ious) * weight).sum() / avg_factor
         if self.angle_weight:
@@ -48,10 +48,10 @@ def angle_distance(predicted: Tensor, target: Tensor) -> Tensor:
     """How far the w-axes of boxes point from those of their targets, by rows: (n, 5) and (n, 5) to (n,).
 
     It is 0 for the same direction and 1 at a right angle: the magnitude of the sine, which has a period of
-    180 degrees and does not jump. Unlike the IoU it has a slope where the predicted box is still square.
-    A target counts in full if its width is 1.5 times its height or more, and less the closer it is to a
-    square, which has no direction and counts nothing. ``target`` must be le90: its width is its long side,
-    so a predicted box learns to have its long side as its width, too.
+    180 degrees and does not jump. Unlike the IoU it has a slope where the predicted box is still square. A
+    target counts fully if its width is at least 1.5 times its height, and less the closer it is to a square,
+    which has no direction and does not count. ``target`` must be le90: its width is its long side, so a
+    predicted box learns to have its long side as its width, too.
 
     >>> ship = torch.tensor([[0.0, 0.0, 30.0, 10.0, 0.0]])
     >>> angle_distance(ship + torch.tensor([0.0, 0.0, 0.0, 0.0, torch.pi / 6]), ship).item()

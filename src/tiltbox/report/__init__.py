@@ -1,1 +1,1 @@
-"""From the results of the variants to a leaderboard: collect, tabulate, plot, write out."""
+"""Makes a leaderboard from the results of the variants: collect, tabulate, plot, write."""

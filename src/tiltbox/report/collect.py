@@ -1,7 +1,7 @@
 """One row per variant, from the folders that its stages wrote.
 
-A variant's folder holds the stages of the training with seed 0; those with other seeds have folders of their
-own in it, ``seed-1`` and so on. What does not depend on the seed, its complexity, is there once.
+A variant's folder contains the stages of the training with seed 0; other seeds have subfolders, ``seed-1``
+and so on. The complexity does not depend on the seed and is there once.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from tiltbox.records import (
 from tiltbox.scores import COSTS, Key
 from tiltbox.settings.variants import Variant
 
-# Settings in which trainings must agree to be averaged; the report says so when a pair differs in them.
+# Settings that trainings must share to be averaged; the report says so if a pair differs in them.
 RECIPE = ("epochs", "images_per_step", "learning_rate", "image_size", "augmentation")
 STAGES = ("train", "predict", "merge", "evaluate", "complexity")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one variant; what its stages have not written yet is None or empty.
+    """What is known about one variant; what its stages have not written yet is None or empty.
 
     Attributes:
-        dataset: The set it was scored on or, before that, the name of the results folder.
-        size, generation: None for a variant that is in no table and not trained yet.
+        dataset: The dataset it was scored on or, before that, the name of the results folder.
+        size, generation: None for a variant that is not in the table and not trained yet.
         config, checkpoint: Files of the training.
-        outcomes: What came of each detection, for resampling.
+        outcomes: The outcome of each detection, for resampling.
         record: Where the scores come from (:mod:`tiltbox.provenance`).
         provenance: The record of the training.
         gallery: A few test images with labels and detections.
         folder: Where the stages of this run left their files.
-        seen_before: How many of the test images are, byte for byte, among those it was trained on; None where
-            that is not known.
+        seen_before: The number of test images that are, byte for byte, among its training images; None if not
+            known.
         others: The same variant trained with further seeds.
-        left_out: Seeds with which it was trained or scored otherwise.
+        left_out: Seeds with which it was trained or scored differently.
     """
 
     name: str
@@ -84,22 +84,22 @@ class Row:
 
     @property
     def seed(self) -> int | None:
-        """Of this run."""
+        """The seed of this run."""
         return self.training and self.training.seed
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of all runs."""
+        """The seeds of all runs."""
         return tuple(run.seed for run in self.runs if run.training)
 
     def file(self, name: str) -> Path | None:
-        """A file of this run, by its path in the run's folder; None where it is not there."""
+        """A file of this run, by its path in the run's folder; None if it does not exist."""
         return self.folder and _existing(self.folder / name)
 
     def figure(self, key: Key) -> float | None:
         """AP as a fraction, angle errors in degrees, parameters or multiply-adds; None where not known.
 
-        What depends on the training is the mean over its runs.
+        A figure that depends on the training is the mean over its runs.
 
         >>> Row("yoloms-xs-current", "mini").figure("AP50")
         """
@@ -108,13 +108,13 @@ class Row:
         return mean(getattr(run.metrics, key) for run in self.scored)
 
     def spread(self, key: Key) -> float | None:
-        """The standard deviation over runs, with n - 1; None of a single one."""
+        """The standard deviation over runs, with n - 1; None for a single run."""
         values = [getattr(run.metrics, key) for run in self.scored]
         return stdev(values) if len(values) > 1 and None not in values else None
 
     @property
     def class_count(self) -> int | None:
-        """Of the detector, as far as it is known."""
+        """The number of classes of the detector, if known."""
         if self.metrics:
             return len(self.metrics.classes)
         return self.training.data.get("classes") if self.training else None
@@ -128,7 +128,7 @@ class Row:
         ]
 
     def class_figure(self, name: str, key: Key) -> float | None:
-        """Of a class, the mean over runs; None where it was not scored or has no objects."""
+        """The mean over runs for a class; None if it was not scored or has no objects."""
         found = (run.metrics.classes.get(name) for run in self.scored)
         return mean(getattr(each, key, None) for each in found)
 
@@ -138,7 +138,7 @@ class Row:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Of those that are known; None where none is.
+    """The mean of the known values; None if there are none.
 
     >>> mean([0.25, None, 0.75]), mean([])
     (0.5, None)
@@ -151,11 +151,11 @@ def collect(results: Path, variants: Mapping[str, Variant]) -> list[Row]:
     """Read all variants below ``results``: those of the table in its order, then others by name.
 
     Raises:
-        DataError: There is no such folder, it holds no variant, or a file in it is malformed.
+        DataError: The folder does not exist, it contains no variant, or a file in it is malformed.
     """
     results = Path(results)
     if not results.is_dir():
-        raise DataError(results, "there is no such folder", "run 'snakemake --cores all all_variants' first")
+        raise DataError(results, "folder not found", "run 'snakemake --cores all all_variants' first")
     depths = ("*", f"*/{layout.SEED}*")
     places = (path for depth in depths for stage in STAGES for path in results.glob(f"{depth}/{stage}"))
     names = sorted(path.relative_to(results).parts[0] for path in places)
@@ -165,7 +165,7 @@ def collect(results: Path, variants: Mapping[str, Variant]) -> list[Row]:
     ]
     if not names:
         remedy = "give results/DATASET, or run 'snakemake --cores all all_variants' first"
-        raise DataError(results, "holds no results of any variant", remedy)
+        raise DataError(results, "contains no results of any variant", remedy)
     return [_row(results / name, variants.get(name)) for name in names]
 
 
@@ -175,10 +175,10 @@ def class_names(rows: list[Row]) -> list[str]:
 
 
 def _row(folder: Path, variant: Variant | None) -> Row:
-    """Of all runs; the first one that has been trained stands for the variant.
+    """The row of all runs; the first one that has been trained stands for the variant.
 
-    Others count if they were trained by the same recipe and scored on the same labels: what is left from
-    before a change is named and not mixed in.
+    Other runs count if they were trained by the same recipe and scored on the same labels: older ones, from
+    before a change, are named but not averaged.
     """
     seeds = [path for path in folder.glob(f"{layout.SEED}*/") if _SEED_FOLDER.fullmatch(path.name)]
     complexity = read_record(Complexity, folder / "complexity" / "complexity.json")
@@ -194,7 +194,7 @@ _SEED_FOLDER = re.compile(rf"{layout.SEED}[1-9][0-9]*")
 
 
 def _ground(run: Row) -> tuple:
-    """What runs have to share to be averaged."""
+    """What runs must share to be averaged."""
     training, metrics = run.training, run.metrics
     return (
         training and [getattr(training, key) for key in (*RECIPE, "pretrained")],

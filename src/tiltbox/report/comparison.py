@@ -1,4 +1,4 @@
-"""What may be compared with what, in sentences that stand below the tables."""
+"""What may be compared with what, in sentences for below the tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STANDARD_INPUT = (1, 3, 1024, 1024)
 
 
 def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Every previous row with every current row of the same size, in the order of the previous ones."""
+    """Every previous row with every current row of the same size, in the order of the previous rows."""
     return [
         (previous, current)
         for previous in rows
@@ -39,32 +39,32 @@ def accuracy_note(rows: Sequence[Row]) -> str | None:
         return f"Accuracy was measured on {_listed(test_sets)}; difficult objects do not count."
     return (
         "There is no accuracy yet: evaluation has not run, or the test split has no labels here. "
-        "For DOTA's own test set, hand each variant's merge/Task1.zip to the evaluation server."
+        "For DOTA's own test set, submit each variant's merge/Task1.zip to the evaluation server."
     )
 
 
 def angle_note(rows: Sequence[Row]) -> str | None:
-    """What the angle error is, where any row has one."""
+    """What the angle error is, if any row has one."""
     if all(row.figure("angle_median") is None for row in rows):
         return None
     return (
         "Angle error: degrees, from 0 to 90, between the long axes of an object and of the detection that "
         f"is right about it at IoU {MATCH_IOU}, for objects at least {ELONGATED} times as long as wide; "
-        "median and 90th percentile (p90), less is better. "
-        "Objects that were not found are not in it: read it beside AP."
+        "median and 90th percentile (p90), lower is better. "
+        "Objects that were not found are not included: read it together with AP."
     )
 
 
 def left_out_note(rows: Sequence[Row]) -> str | None:
-    """A warning where trainings with other seeds are older than a change of the recipe or of the data."""
+    """A warning if trainings with other seeds are older than a change of the recipe or of the data."""
     found = [f"{row.name} with seed {_listed(list(map(str, row.left_out)))}" for row in rows if row.left_out]
     if not found:
         return None
-    return f"Trained or scored otherwise, and so left out: {_listed(found)}. Run these seeds again."
+    return f"Trained or scored differently, so left out: {_listed(found)}. Run these seeds again."
 
 
 def seen_note(rows: Sequence[Row]) -> str | None:
-    """A warning where detectors were tested on what they were trained on."""
+    """A warning if detectors were tested on images they were trained on."""
     counts = sorted({run.seen_before for row in rows for run in row.scored if run.seen_before})
     if not counts:
         return None
@@ -73,17 +73,17 @@ def seen_note(rows: Sequence[Row]) -> str | None:
 
 
 def effort_note(rows: Sequence[Row]) -> str | None:
-    """A warning where some were trained for longer than others."""
+    """A warning if some were trained for longer than others."""
     epochs = sorted({row.training.epochs for row in rows if row.training})
     if len(epochs) < 2:
         return None
-    return f"Trained for {_listed(list(map(str, epochs)))} epochs: some only learned for longer than others."
+    return f"Trained for {_listed(list(map(str, epochs)))} epochs: some were just trained longer than others."
 
 
 def grounds(rows: Sequence[Row]) -> dict[str, str]:
-    """Signs that tell rows apart by what they were scored and trained on, by name; none where all are alike.
+    """Signs that mark rows by what they were scored and trained on, by name; none if all are alike.
 
-    Those on the labels, or the patches, of most rows have none.
+    Rows with the labels, or the patches, of most rows have no sign.
     """
     signs: dict[str, str] = {}
     for of, kinds in ((_labels, SCORED_ON), (_patches, TRAINED_ON)):
@@ -95,7 +95,7 @@ def grounds(rows: Sequence[Row]) -> dict[str, str]:
     return signs
 
 
-SCORED_ON, TRAINED_ON = "†‡§", "*°¤"  # each for one further set of labels or patches
+SCORED_ON, TRAINED_ON = "†‡§", "*°¤"  # one sign for each further set of labels or patches
 
 
 def _labels(row: Row) -> tuple | None:
@@ -103,22 +103,22 @@ def _labels(row: Row) -> tuple | None:
 
 
 def _patches(row: Row) -> object:
-    """A hash of all pixels and labels that it was trained on."""
+    """A hash of all pixels and labels that a row was trained on."""
     return row.training and row.training.data.get("contents")
 
 
 def label_note(rows: Sequence[Row]) -> str | None:
-    """A warning where some were scored before the labels were edited, and others after."""
+    """A warning if some were scored before the labels were edited, and others after."""
     signs = _used(rows, SCORED_ON)
     if not signs:
         return None
-    return f"{signs}: scored on other labels than the rest, so not comparable with it. Score all again."
+    return f"{signs}: scored on different labels than the rest, so not comparable with it. Score all again."
 
 
 def patch_note(rows: Sequence[Row]) -> str | None:
-    """A warning where some were trained before the images or labels were edited, and others after."""
+    """A warning if some were trained before the images or labels were edited, and others after."""
     signs = _used(rows, TRAINED_ON)
-    return f"{signs}: trained on other patches than the rest. Train all again." if signs else None
+    return f"{signs}: trained on different patches than the rest. Train all again." if signs else None
 
 
 def _used(rows: Sequence[Row], kinds: str) -> str:
@@ -128,18 +128,18 @@ def _used(rows: Sequence[Row], kinds: str) -> str:
 
 RESAMPLING_NOTE = (
     "Intervals come from a paired bootstrap over images, 1,000 draws that are the same for all detectors,"
-    " and over trainings where there are several (percentile method; Efron and Tibshirani, An Introduction to"
+    " and over trainings if there are more (percentile method; Efron and Tibshirani, An Introduction to"
     " the Bootstrap, 1993)."
 )
 
 
 def pair_notes(found: Sequence[tuple[Row, Row]], sure: Uncertainty = UNKNOWN) -> tuple[str, ...]:
-    """What the difference within a pair may be due to, other than the generation."""
+    """What the difference within a pair may be due to, besides the generation."""
     chances = [chance_note(*pair, sure) for pair in found]
     notes = [_pair_difference(previous, current) for previous, current in found]
     single = (
-        "Where there is one training only, another seed may change a difference by some points, which is not"
-        " in its interval."
+        "With only one training, another seed may change a difference by some points, which is not"
+        " covered by its interval."
     )
     alone = any(len(row.scored) == 1 for pair in found for row in pair)
     compared = any(sure.comparison(*pair) for pair in found)
@@ -149,7 +149,7 @@ def pair_notes(found: Sequence[tuple[Row, Row]], sure: Uncertainty = UNKNOWN) ->
 
 
 def chance_note(previous: Row, current: Row, sure: Uncertainty = UNKNOWN) -> str | None:
-    """Which differences of a pair are no larger than chance would make them; None where that is not known."""
+    """Which differences of a pair are no larger than chance would make them; None if not known."""
     found = sure.comparison(previous, current)
     if found is None:
         return None
@@ -164,7 +164,7 @@ def chance_note(previous: Row, current: Row, sure: Uncertainty = UNKNOWN) -> str
 
 
 def trained_alike(one: Row, other: Row) -> bool:
-    """By the same recipe; False where that is not known."""
+    """Whether both were trained by the same recipe; False if not known."""
     if one.training is None or other.training is None:
         return False
     return all(getattr(one.training, key) == getattr(other.training, key) for key in RECIPE)
@@ -179,7 +179,7 @@ def _pair_difference(previous: Row, current: Row) -> str | None:
     facts["training data"] = [each.data for each in ours]
     unlike = [name for name, (one, other) in facts.items() if one != other]
     names = f"{previous.name} and {current.name}"
-    return f"{names} were not trained alike: other {_listed(unlike)}." if unlike else None
+    return f"{names} were not trained alike: different {_listed(unlike)}." if unlike else None
 
 
 def input_note(rows: Sequence[Row]) -> str | None:
@@ -189,7 +189,7 @@ def input_note(rows: Sequence[Row]) -> str | None:
 
 
 def recipe_notes(rows: Sequence[Row], published: Published) -> tuple[str, ...]:
-    """Conditions of the published numbers, and in what ours differ from them."""
+    """Conditions of the published numbers, and how ours differ from them."""
     notes = (
         _conditions(published.conditions),
         _accuracy_difference(rows, published),
@@ -216,7 +216,9 @@ def _test_set(row: Row) -> str:
 def _accuracy_difference(rows: Sequence[Row], published: Published) -> str | None:
     foreign = _unique(_test_set(row) for row in rows if row.metrics and not same_test_set(row, published))
     return (
-        f"Accuracy measured on {_listed(foreign)} is not comparable with the published." if foreign else None
+        f"Accuracy measured on {_listed(foreign)} is not comparable with published scores."
+        if foreign
+        else None
     )
 
 
@@ -228,16 +230,16 @@ def _cost_difference(rows: Sequence[Row], published: Published) -> str | None:
         return None
     reasons = []
     if classes - {len(each) for each in published.classes.values()}:
-        reasons.append("heads for as many classes")
+        reasons.append("a different number of classes")
     if inputs != {STANDARD_INPUT}:
-        reasons.append("the same input")
+        reasons.append("a different input")
     if reasons:
-        return f"Parameters and FLOPs compare only with {_listed(reasons)}, which ours have not."
+        return f"Parameters and FLOPs cannot be compared: {_listed(reasons)}."
     return "Parameters and FLOPs are comparable."
 
 
 def _recipe_difference(ours: Sequence[Training], theirs: Conditions) -> str | None:
-    """In what any of our trainings differs from the published ones."""
+    """How any of our trainings differs from the published ones."""
     found = []
     if any(theirs.pretraining.lower() not in (each.pretrained or "").lower() for each in ours):
         found.append(f"no {theirs.pretraining} pretraining")
@@ -247,7 +249,7 @@ def _recipe_difference(ours: Sequence[Training], theirs: Conditions) -> str | No
         values = sorted({getattr(each, key) for each in ours})
         if values and values != [getattr(theirs, key)]:
             found.append(f"{key.replace('_', ' ')} {_listed(list(map(str, values)))}")
-    return f"Trained otherwise here: {'; '.join(found)}." if found else None
+    return f"Trained differently here: {'; '.join(found)}." if found else None
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

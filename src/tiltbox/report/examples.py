@@ -1,6 +1,6 @@
-"""A few images of the test split for the gallery: which ones, their pictures, and what became of each box.
+"""A few images of the test split for the gallery: which ones, their pictures, and the outcome of each box.
 
-What is a hit is what the evaluation says (:meth:`tiltbox.metrics.score.Matches.verdicts`); nothing is matched
+The evaluation decides what is a hit (:meth:`tiltbox.metrics.score.Matches.verdicts`); nothing is matched
 here.
 """
 
@@ -24,9 +24,9 @@ from tiltbox.provenance import file_hash
 from tiltbox.records import Gallery, GalleryDetection, GalleryImage, GalleryObject
 
 IMAGES = 6
-SCORE, IOU = 0.3, 0.5  # detections that are shown, and what matches
-LARGEST_SIDE = 1024  # pixels; of a larger image a window is shown
-CROWDED = 150  # objects in a window that has so many are hard to tell apart: others are preferred
+SCORE, IOU = 0.3, 0.5  # the least score of shown detections, and the IoU of a match
+LARGEST_SIDE = 1024  # pixels; for a larger image a window is shown
+CROWDED = 150  # so many objects in a window are hard to tell apart: other windows are preferred
 MOST_BYTES = 100_000  # of a picture: six of them add 0.8 MB to a page
 QUALITIES = (85, 70, 55, 40, 25, 10)  # of WebP, until it is small enough
 Box = TypeVar("Box", GalleryObject, GalleryDetection)
@@ -36,11 +36,11 @@ FAR_OUTSIDE = 1e5  # a barely trained detector draws boxes of any size
 def varied(files: Collection[str], labels: Mapping[str, Labels], count: int = IMAGES) -> list[str]:
     """Names of images that show many kinds of objects, the same ones for every detector.
 
-    First the one with the most kinds, then always the one that adds the most; once all were shown, again from
-    the start. Equal ones go by name.
+    The first has the most kinds, each further one adds the most new kinds; once all kinds are shown, this
+    starts over. Ties go by name.
 
     Args:
-        files: Names of images that are there.
+        files: Names of images that exist.
         labels: By image.
     """
     left = {name: set(labels[name].classes) for name in sorted(files) if name in labels}
@@ -59,7 +59,7 @@ def gallery(files: Mapping[str, Path], found: Mapping[str, ClassDetections], sco
     """The gallery of these images.
 
     Args:
-        files: The image file of each name; the score must know them.
+        files: The image file of each name; the score must include them.
         found: The detections that were scored, by class.
 
     Raises:
@@ -71,7 +71,7 @@ def gallery(files: Mapping[str, Path], found: Mapping[str, ClassDetections], sco
 
 
 def encoded(image: np.ndarray) -> str:
-    """A data URI of a BGR image as WebP: as good as ``MOST_BYTES`` allow, and smaller where none would do."""
+    """A data URI of a BGR image as WebP, as good as ``MOST_BYTES`` allow, or reduced if none would fit."""
     for quality in QUALITIES:
         _, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
         if len(data) <= MOST_BYTES:
@@ -81,13 +81,13 @@ def encoded(image: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Detections by class, and the score that they got."""
+    """Detections by class, and their score."""
 
     found: Mapping[str, ClassDetections]
     score: Task1Score
 
     def objects(self, image: str) -> dict[tuple[str, int], GalleryObject]:
-        """Those of an image, by their class and their row among its objects."""
+        """The objects of an image, by their class and their row among its objects."""
         return {
             (kind, row): GalleryObject(
                 kind=kind, corners=_corners(objects.qboxes[row]), difficult=bool(objects.difficult[row])
@@ -97,7 +97,8 @@ class _Scored:
         }
 
     def detections(self, image: str) -> Iterator[tuple[GalleryDetection, tuple[str, int]]]:
-        """Those of an image that can be drawn, each with the key of the object that it overlaps most."""
+        """The detections of an image that can be drawn, with the key of the object that each overlaps
+        most."""
         for kind, found in self.found.items():
             matches, objects = self.score.classes[kind].matches, self.score.objects[kind]
             right, aside = matches.verdicts(IOU)
@@ -143,7 +144,7 @@ def _kept_detections(
     objects: list[tuple[str, int]],
     window: Window | None,
 ) -> Iterator[GalleryDetection]:
-    """Those in a window, if it is not the whole image; a right one goes with its object."""
+    """The detections in a window that is not the whole image; right ones are kept with their object."""
     for each, key in detections:
         if each.verdict == "right":
             if key in objects:
@@ -181,6 +182,6 @@ def _corners(qbox: np.ndarray) -> tuple[float, ...]:
 
 
 def _moved(box: Box, left: int, top: int) -> Box:
-    """From pixels of the image to those of the window."""
+    """The box in pixels of the window instead of the image."""
     corners = tuple(round(value - (left, top)[at % 2], 1) for at, value in enumerate(box.corners))
     return box.model_copy(update={"corners": corners})

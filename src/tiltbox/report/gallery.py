@@ -1,7 +1,7 @@
 """The gallery of the page: test images with labels and detections, as SVG over one picture of each image.
 
-The pictures are in the page once; all detectors refer to them. Hits, misses and false alarms differ in line
-and mark as well as in colour.
+Each picture is in the page once; all detectors refer to it. Hits, misses and false alarms differ in line and
+mark as well as in colour.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MARK = 0.014  # size of a mark, as a share of the picture's longer side
 
 @dataclass(frozen=True)
 class Picture:
-    """What all detectors share of an image; ``key`` names it in the page."""
+    """What all detectors share of an image; ``key`` is its name in the page."""
 
     key: str
     uri: str
@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawing:
-    """An image with what one detector made of it: in lines, in numbers, in words."""
+    """An image with the result of one detector: as lines, numbers and words."""
 
     name: str
     svg: Markup
@@ -58,12 +58,12 @@ class Exhibition:
 
     @property
     def large(self) -> bool:
-        """Whether pictures have to be shown large for their objects to be seen."""
+        """Whether pictures must be large for their objects to be visible."""
         return max(max(each.width, each.height) for each in self.pictures) > LARGE
 
 
 def exhibition(rows: Sequence[Row]) -> Exhibition | None:
-    """The gallery of all rows whose evaluation left one; None where there is none."""
+    """The gallery of all rows that have one from their evaluation; None if no row has."""
     rows = [row for row in rows if row.gallery and row.gallery.images]
     pictures = {_place(image): image for row in rows for image in row.gallery.images}
     keys = {place: f"picture-{number}" for number, place in enumerate(pictures, 1)}
@@ -75,7 +75,7 @@ def exhibition(rows: Sequence[Row]) -> Exhibition | None:
 
 
 def _place(image: GalleryImage) -> tuple:
-    """What pictures must agree in to be the same."""
+    """What pictures must share to be the same."""
     return image.name, image.source, image.left, image.top, image.width, image.height
 
 
@@ -135,7 +135,7 @@ def _kinds(boxes: Iterable[GalleryObject | GalleryDetection]) -> str:
 
 
 def _svg(image: GalleryImage, detector: str, of: Gallery, picture: str, key: str) -> Markup:
-    """Boxes twice, first as a dark edge: they are seen on any ground."""
+    """Boxes drawn twice, first as a dark edge, so that they are visible on any background."""
     found = image.found
     hit = [each for at, each in enumerate(image.objects) if at in found]
     alarms = sorted(image.of("wrong"), key=lambda each: -each.score)[:MOST_DRAWN]

@@ -24,7 +24,7 @@ from tiltbox.settings.published import Published
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it; ``key`` names its place in the page."""
+    """A heading and what is below it; ``key`` names its place in the page."""
 
     key: str
     title: str
@@ -40,7 +40,7 @@ class Leaderboard:
 def leaderboard(
     rows: Sequence[Row], out: Path, published: Published, sure: Uncertainty = UNKNOWN
 ) -> Leaderboard:
-    """Make all sections that there is something to say in; links are relative to the folder ``out``."""
+    """Make all sections that have content; links are relative to the folder ``out``."""
     tables = {
         ("models", "Models"): model_table(rows, out, sure),
         ("generations", "Previous against current"): generation_table(rows, sure),

@@ -1,4 +1,4 @@
-"""The leaderboard as Markdown, aligned so that it reads well as plain text too."""
+"""The leaderboard as Markdown, aligned so that it also reads well as plain text."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 "use strict";
 
-// Tables: a button in each column header sorts, three presses go round: best or first on top, reversed, as it was.
+// Tables: a button in each column header sorts; three presses cycle: best or first on top, reversed, original.
 const words = new Intl.Collator("en", { numeric: true });
 
-/** What a cell is sorted by: a number, in columns of words a text, and null where it is empty. */
+/** The sort key of a cell: a number, a text in columns of words, or null if it is empty. */
 function sortValue(cell, isWord) {
   const text = cell.textContent.trim();
   if (text === "" || text === "–") return null;
@@ -48,7 +48,7 @@ function makeSortable(table) {
 
 document.querySelectorAll("table.sortable").forEach(makeSortable);
 
-// Gallery: two lists choose which detectors are shown, side by side where there is room.
+// Gallery: two lists choose which detectors are shown, side by side if there is room.
 function makeChoice(form) {
   const panels = [...document.querySelectorAll(".detectors details")];
   const [first, second] = form.querySelectorAll("select");
@@ -68,7 +68,7 @@ function makeChoice(form) {
 
 document.querySelectorAll("form.choice").forEach(makeChoice);
 
-// Paper shows everything, what was folded up as well.
+// Paper shows everything, including what is collapsed.
 window.addEventListener("beforeprint", () => {
   document.querySelectorAll("details").forEach((each) => (each.open = true));
 });

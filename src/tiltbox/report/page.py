@@ -1,6 +1,6 @@
 """The leaderboard as one HTML page that needs nothing else: no script, font or picture from elsewhere.
 
-A small script of its own sorts tables and chooses what the gallery shows; without it, all is there.
+A small script in the page sorts tables and chooses what the gallery shows; without it, everything is shown.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Part:
     """A section of the page: a table with its plots, or the gallery.
 
     Attributes:
-        floor: The share at which shades of the table begin; None where it has none.
+        floor: The share at which shades of the table begin; None if it has none.
     """
 
     key: str
@@ -73,14 +73,14 @@ def _parts(board: Leaderboard, rows: Sequence[Row], sure: Uncertainty) -> list[P
 
 
 def _floor(table: Table) -> float | None:
-    """A tenth at or below the least share, so that shades tell even good ones apart."""
+    """The nearest tenth at or below the least share, so that shades also tell good ones apart."""
     shares = [cell.share for row in table.rows for cell in row if cell.share is not None]
     return min(0.9, math.floor(10 * min(shares)) / 10) if shares else None
 
 
 def _plots(rows: Sequence[Row], sure: Uncertainty) -> dict[str, list[Plot]]:
-    """The plots that there is data for, by the section they belong to."""
-    several = rows if len(rows) > 1 else []  # a single point compares with nothing
+    """The plots for which there are data, by section."""
+    several = rows if len(rows) > 1 else []  # a single point has nothing to be compared with
     curves = {(row.size or "other").upper(): curves_plot(rows, row.size) for row in rows}
     drawn = {
         "models": {
@@ -90,7 +90,7 @@ def _plots(rows: Sequence[Row], sure: Uncertainty) -> dict[str, list[Plot]]:
         "classes": {f"{size}: precision over recall at IoU 0.5": svg for size, svg in curves.items()},
         "training": {
             "Training loss": loss_plot(rows),
-            "AP50 while training, on patches that are not trained on": validation_plot(rows),
+            "AP50 while training, on patches that are not used for training": validation_plot(rows),
         },
     }
     return {

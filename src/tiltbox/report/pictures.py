@@ -19,13 +19,13 @@ from tiltbox.files import whole_file
 from tiltbox.report.examples import varied
 from tiltbox.report.table import counted
 
-# Apart from each other in hue or lightness, and from grass, water and asphalt; then they repeat.
+# Distinct in hue or lightness from each other and from grass, water and asphalt; then they repeat.
 COLOURS = (
     "#e6194b", "#ffe119", "#4363d8", "#3cb44b", "#f58231", "#42d4f4", "#f032e6", "#bfef45", "#fabed4",
     "#469990", "#dcbeff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075",
 )  # fmt: skip
-SMALLEST_SIDE = 640  # small images are enlarged, so that lines and words stay fine
-LARGEST_SIDE = 2048  # and large ones made smaller
+SMALLEST_SIDE = 640  # small images are enlarged to keep lines and words fine
+LARGEST_SIDE = 2048  # large images are reduced
 FAR_OUTSIDE = 1e5  # a barely trained detector can draw boxes too large for OpenCV's integers
 GAP = 12
 LEGEND_LINE = 22
@@ -47,7 +47,7 @@ def example_pictures(
     """Write PNGs of ``count`` images with many kinds of objects: labels left, detections right.
 
     Args:
-        task1, names: Merged detections, as evaluate takes them; those from ``score`` on are drawn.
+        task1, names: Merged detections, as evaluate takes them; those with at least ``score`` are drawn.
         labels, images: The labelTxt and images folders of the split.
     """
     found = read_results(task1, classes, names)
@@ -68,7 +68,7 @@ def draw_boxes(
         image: BGR, uint8, shape (h, w, 3).
         qboxes: Corners in pixels of the image, shape (n, 8).
         names: The class of each box.
-        classes: All classes, which fix the colours.
+        classes: All classes, which determine the colours.
     """
     interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])

@@ -1,4 +1,4 @@
-"""Plots as SVG text to be set into the page; colours and fonts are the page's own, light or dark.
+"""Plots as SVG text for the page, in the page's own colours, light or dark, and fonts.
 
 Matplotlib draws with stand-in colours that are then replaced by the page's CSS variables. The same rows give
 the same bytes.
@@ -28,7 +28,7 @@ from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
 Cost = Literal["flops", "params"]
 Course = Sequence[tuple[int, float]]  # a figure by epoch
-# Stand-in colour: what takes its place in the page.
+# Stand-in colour: its replacement in the page.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = {"previous": "#040404", "current": "#050505", None: MUTED}
 _VARIABLES = {
@@ -41,7 +41,7 @@ _VARIABLES = {
 _MARKERS = {"previous": "o", "current": "D", None: "s"}
 COST_NAMES = {"flops": "multiply-adds (G)", "params": "parameters (M)"}
 PANELS_WIDE = 5  # classes in a row
-PANEL_TOP = 1.05  # so that a precision of 1 is not at the edge
+PANEL_TOP = 1.05  # keeps a precision of 1 off the edge
 PANEL_STEP = np.array((1.22, 1.36 * PANEL_TOP))  # from one panel to the next
 TICKS = (0, 0.5, 1)
 LONGEST_TITLE = 20  # letters that fit above a panel
@@ -74,10 +74,10 @@ _STYLE = {
 
 
 def accuracy_plot(rows: Sequence[Row], cost: Cost = "flops", sure: Uncertainty = UNKNOWN) -> str | None:
-    """AP50 over FLOPs or parameters with its 95 % interval; None where no row has both.
+    """AP50 over FLOPs or parameters with its 95 % interval; None if no row has both.
 
-    A line joins neighbours of a generation that were trained alike; what was trained for fewer epochs than
-    others is hollow.
+    A line joins neighbours of a generation that were trained alike; marks of rows that were trained for fewer
+    epochs than others are hollow.
     """
     rows = [row for row in rows if None not in (row.figure("AP50"), row.figure(cost))]
     if not rows:
@@ -109,7 +109,7 @@ def loss_plot(rows: Sequence[Row]) -> str | None:
 
 
 def validation_plot(rows: Sequence[Row]) -> str | None:
-    """AP50 while training, in percent over epochs, likewise; None where none was validated."""
+    """AP50 during training, in percent over epochs, likewise; None if no row was validated."""
     scored = [[each for each in row.history if each.val_AP50 is not None] for row in rows]
     courses = [[(each.epoch, 100 * each.val_AP50) for each in known] for known in scored]
     return _courses_plot(rows, courses, "validation", "AP50 while training", "AP50 on patches (%)")
@@ -167,7 +167,7 @@ def curves_plot(rows: Sequence[Row], size: str | None) -> str | None:
 
 
 def _corner(number: int) -> np.ndarray:
-    """Lower left corner of a panel, (2,), in the axes, where it is 1 wide and PANEL_TOP high."""
+    """Lower left corner of a panel, (2,), in the axes, where a panel is 1 wide and PANEL_TOP high."""
     return np.array((number % PANELS_WIDE, -(number // PANELS_WIDE))) * PANEL_STEP
 
 
@@ -238,7 +238,7 @@ def _generation_points(
 
 
 def _place(row: Row, cost: Cost) -> tuple[float, float]:
-    """In the plot of accuracy over cost."""
+    """The place of a row in the plot of accuracy over cost."""
     return row.figure(cost) / {"flops": 1e9, "params": 1e6}[cost], 100 * row.figure("AP50")
 
 
@@ -247,7 +247,7 @@ def _longest(rows: Sequence[Row]) -> int | None:
 
 
 def _name_point(axes: Axes, row: Row, rows: Sequence[Row], cost: Cost, sure: Uncertainty) -> None:
-    """Write the row's name above its interval or, where another of its size stands higher, below."""
+    """Write the row's name above its interval or, if another row of its size is higher, below."""
     x, y = _place(row, cost)
     low, high = (100 * bound for bound in sure.ranges(row).get("AP50") or (y / 100, y / 100))
     others = [other for other in rows if other.size == row.size and other is not row]
@@ -277,7 +277,7 @@ def _courses_panel(axes: Axes, size: str | None, courses: Sequence[tuple[Row, Co
 
 
 def _said(course: Course) -> str:
-    """What became of a figure, in words."""
+    """The course of a figure, in words."""
     first, last = course[0][1], course[-1][1]
     ends = f"from {first:.3g} to {last:.3g}" if math.isfinite(first + last) else "diverged"
     return f"{ends} in {counted(course[-1][0], 'epoch')}"
@@ -286,7 +286,7 @@ def _said(course: Course) -> str:
 def _svg(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an ``<svg>`` element that scales with the page; ids begin with ``name``.
 
-    Title and description are what a screen reader says of it.
+    A screen reader reads title and description aloud.
     """
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -296,7 +296,7 @@ def _svg(figure: Figure, name: str, title: str, description: str) -> str:
     svg = re.sub(r'(<svg [^>]*?) width="[^"]*pt" height="[^"]*pt"', r"\1", svg, count=1)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", svg)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", svg)
-    svg = re.sub(r"(\.\d\d)\d+", r"\1", svg)  # hundredths of a point are fine enough
+    svg = re.sub(r"(\.\d\d)\d+", r"\1", svg)  # hundredths of a point are precise enough
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     labels = f"{name}-title", f"{name}-description"

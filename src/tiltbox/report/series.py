@@ -1,6 +1,6 @@
-"""The leaderboard's figures in files of their own, for tools that compare versions of them, such as DVC.
+"""The leaderboard's figures in separate files, for tools that compare versions of them, such as DVC.
 
-A JSON file of scores per detector, and tables of curves in which a column says which detector a line is of.
+A JSON file of scores for each detector, and tables of curves with a column that names the detector.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _validations(rows: list[Row]) -> Iterable[tuple]:
 
 
 def _curves(rows: list[Row]) -> Iterable[tuple]:
-    """Precision at IoU 0.5 as AP takes it, the best at this recall or a higher one; the mean over classes."""
+    """Precision at IoU 0.5 as AP uses it, the best at this recall or a higher one; the mean over classes."""
     for row in rows:
         scored = [name for name in class_names([row]) if row.class_ap50(name) is not None]
         precisions = [_interpolated(row.curve(name)) for name in scored] if row.curves else []
@@ -68,7 +68,7 @@ def _curves(rows: list[Row]) -> Iterable[tuple]:
 
 
 def _interpolated(curve: list[tuple[float, float]]) -> np.ndarray:
-    """Zeros where nothing of a class was found."""
+    """Precision at the points of recall; zeros if no object of a class was found."""
     recalls, precisions = np.array(curve).reshape(-1, 2).T
     best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0.0)
     return best[np.searchsorted(recalls, RECALLS)]

@@ -64,7 +64,7 @@ def sheet(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> str:
 
 
 def _record(row: Row, classes: list[str], out: Path, sure: Uncertainty) -> dict[str, Any]:
-    """None becomes an empty field."""
+    """The fields of a row; None becomes an empty one."""
     metrics, counts, ranges = row.metrics, row.complexity, sure.ranges(row)
     return {
         "variant": row.name,

@@ -14,9 +14,9 @@ class Cell:
 
     Attributes:
         link: A file, relative to the leaderboard.
-        kind: ``best`` of its column; a difference for ``better`` or ``worse``.
+        kind: ``best`` of its column, or for a difference ``better`` or ``worse``.
         share: From 0 to 1, shown as the strength of a shade.
-        sort: What the page sorts by, where the number that the text begins with will not do.
+        sort: What the page sorts by, if not by the number at the start of the text.
     """
 
     text: str
@@ -31,11 +31,11 @@ class Table:
     """A caption, column names and rows of as many cells; the first cell of a row names it.
 
     Attributes:
-        words: The number of leading columns that hold words rather than figures.
-        group: Rows that belong together, where they come in groups.
-        total: Whether the last row sums the others up.
-        notes: Sentences to stand below it.
-        sortable: Whether its rows mean the same in any order.
+        words: The number of leading columns with words rather than figures.
+        group: The size of groups of rows that belong together, if any.
+        total: Whether the last row summarises the others.
+        notes: Sentences to put below the table.
+        sortable: Whether its rows keep their meaning in any order.
     """
 
     caption: str
@@ -79,7 +79,7 @@ def degrees(value: float | None) -> str:
 
 
 def difference(value: float | None, *, better: Literal["more", "less"], decimals: int = 2) -> Cell:
-    """A cell with the value, signed, and whether that is for the better."""
+    """A cell with the signed value, marked as better or worse."""
     text = signed(value, decimals)
     if text[0] not in "+−":
         return Cell(text)
@@ -87,7 +87,7 @@ def difference(value: float | None, *, better: Literal["more", "less"], decimals
 
 
 def interval(bounds: tuple[float | None, float | None] | None, *, signs: bool = False) -> str:
-    """From two fractions, in percent.
+    """An interval between two fractions, in percent.
 
     >>> interval((0.5, 0.625)), interval((-0.01, 0.5), signs=True), interval(None)
     ('50.00 to 62.50', '−1.00 to +50.00', '–')

@@ -51,7 +51,7 @@ def model_table(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> 
         if best := _best(rows, figure, sure):
             cells[rows.index(best)] = mark(cells[rows.index(best)], column)
     scored = sum(row.metrics is not None for row in rows)
-    best = ", in bold where one is better than any other" if scored > 1 else ""
+    best = ", in bold if one is better than all others" if scored > 1 else ""
     return Table(
         f"Accuracy in percent, angle errors in degrees{best}; "
         "parameters in millions, multiply-adds in billions; batch size as processes × images",
@@ -72,7 +72,7 @@ def model_table(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> 
 
 
 def published_table(rows: Sequence[Row], published: Published) -> Table | None:
-    """Published numbers beside ours; None where none of the variants was published."""
+    """Published numbers beside ours; None if none of the variants was published."""
     known = [row for row in rows if row.name in published.variants]
     if not known:
         return None
@@ -86,7 +86,7 @@ def published_table(rows: Sequence[Row], published: Published) -> Table | None:
 
 
 def generation_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
-    """Current minus previous for each size; None where there is no pair."""
+    """Current minus previous for each size; None if there is no pair."""
     found = pairs(rows)
     if not found:
         return None
@@ -118,7 +118,7 @@ def run_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
         lines += [_seed_row(row, run) for run in row.runs] if len(row.runs) > 1 else []
     return Table(
         "Accuracy in percent: mean ± standard deviation over trainings, and the 95 % interval over images"
-        " (and trainings, where there are several)",
+        " (and over trainings, if there is more than one)",
         ("model", "seeds", *(f.label for f in ACCURACIES), *(f"{f.label}, interval" for f in ACCURACIES)),
         tuple(lines),
         words=2,
@@ -127,7 +127,7 @@ def run_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
 
 
 def class_table(rows: Sequence[Row], published: Published) -> Table | None:
-    """AP50 of each class, published columns too where they are comparable; None before any score."""
+    """AP50 of each class, with published columns if they are comparable; None before any score."""
     scored = [row for row in rows if row.metrics]
     if not scored:
         return None
@@ -158,7 +158,7 @@ def angle_table(rows: Sequence[Row]) -> Table | None:
     cells = tuple((Cell(name), *(Cell(degrees(value)) for value in values)) for name, values in lines)
     absent = any(cell.text == MISSING for row in cells for cell in row)
     return Table(
-        "Angle error in degrees, less is better",
+        "Angle error in degrees, lower is better",
         ("class", *(f"{row.name}, {figure}" for row in measured for figure in ("median", "p90"))),
         cells,
         total=True,
@@ -195,7 +195,7 @@ def source_table(rows: Sequence[Row], out: Path) -> Table | None:
 
 
 def terminal_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str:
-    """The figures in plain text: all variants, then current − previous for each pair, and what is chance."""
+    """The figures in plain text: all variants, then current − previous for each pair, and notes on chance."""
     columns = ("model", *(figure.short for figure in FIGURES))
     models = [(row.name, *(_spread(row, figure) for figure in FIGURES)) for row in rows]
     changes = [
@@ -209,7 +209,7 @@ def terminal_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str:
 
 
 def pretraining(training: Training) -> str:
-    """``COCO`` for weights that say so, else the name of their file."""
+    """``COCO`` for weights with that name, else the name of their file."""
     if training.pretrained is None:
         return "none"
     return "COCO" if "coco" in training.pretrained.lower() else Path(training.pretrained).name
@@ -236,7 +236,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-# What a training leaves in its folder, by what it is called here.
+# Files that a training leaves in its folder, by their names in the table.
 FILES = {
     "config": "train/config.py",
     "losses": "train/history.csv",
@@ -346,7 +346,7 @@ def _best(rows: Sequence[Row], figure: Figure, sure: Uncertainty) -> Row | None:
 
 
 def _labelled(rows: Sequence[Row]) -> list[tuple[str, tuple[Row, Row]]]:
-    """Each pair under its size or, where a size has several, under both names."""
+    """Each pair under its size or, if a size has more than one pair, under both names."""
     found = pairs(rows)
     sizes = [previous.size for previous, _ in found]
     return [
@@ -381,7 +381,7 @@ def _spread(row: Row, figure: Figure) -> str:
 def _change(previous: Row, current: Row, figure: Figure, sure: Uncertainty = UNKNOWN) -> Cell:
     """The difference of the figures as they are shown, so that a reader who subtracts them finds the same.
 
-    It has a colour where it is exact, or larger than chance would make it.
+    It has a colour if it is exact, or larger than chance would make it.
     """
     before, after = _shown(previous, figure), _shown(current, figure)
     change = None if MISSING in (before, after) else float(after) - float(before)

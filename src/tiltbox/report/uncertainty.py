@@ -1,7 +1,7 @@
-"""How sure the scores of the rows are, and which differences between them can be seen.
+"""How certain the scores of the rows are, and which differences between them are significant.
 
-Rows are resampled together if they were scored on the same labels, images and classes, and every run of them
-has kept what came of its detections (:mod:`tiltbox.metrics.bootstrap`).
+Rows are resampled together if they were scored on the same labels, images and classes, and if all their runs
+have kept the outcomes of their detections (:mod:`tiltbox.metrics.bootstrap`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEAST_IMAGES = 2
 
 
 class _Ground(NamedTuple):
-    """What rows have to share to be compared."""
+    """What rows must share to be compared."""
 
     labels: str
     images: tuple[str, ...]
@@ -29,7 +29,7 @@ class _Ground(NamedTuple):
 
 @dataclass(frozen=True)
 class _Resampled:
-    """A row's AP in each draw of images of its ground, which others draw likewise."""
+    """A row's AP in each draw of the images of its ground, the same draws as for other rows."""
 
     ground: _Ground
     resampling: Resampling
@@ -38,12 +38,12 @@ class _Resampled:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Intervals of scores and of differences; None of rows that cannot be resampled, or not together."""
+    """Intervals of scores and of differences; None for rows that cannot be resampled, or not together."""
 
     rows: dict[str, _Resampled] = field(default_factory=dict)
 
     def ranges(self, row: Row) -> dict[str, tuple[float, float] | None]:
-        """The 95 % interval of each score, as a fraction; empty where there is none."""
+        """The 95 % interval of each score, as a fraction; empty if there is none."""
         found = self.rows.get(row.name)
         return found.resampling.ranges(found.aps) if found else {}
 
@@ -63,7 +63,7 @@ UNKNOWN = Uncertainty()
 
 
 def uncertainty(rows: Sequence[Row]) -> Uncertainty:
-    """Resample what can be.
+    """Resample the rows that can be resampled.
 
     Raises:
         DataError: A file of outcomes is malformed.
@@ -81,7 +81,7 @@ def uncertainty(rows: Sequence[Row]) -> Uncertainty:
 
 
 def _outcomes(row: Row) -> tuple[_Ground | None, list[dict[str, Outcomes]]]:
-    """The outcomes of all scored runs, and what they have in common; None where that differs."""
+    """The outcomes of all scored runs, and what they have in common; None if that differs."""
     if not row.scored or any(run.outcomes is None for run in row.scored):
         return None, []
     if any(run.metrics.absent_classes == "zero" for run in row.scored):  # means over other classes

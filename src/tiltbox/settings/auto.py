@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from tiltbox.settings.schedules import SMALLEST_IMAGE, Epochs, Schedule, find_schedule
 
 AUTO = "auto"
-LARGE = 4000  # patches with objects, from which on the published recipe pays; DOTA-v1.0 has 12,800
-STEPS = {"small-cpu": 1200, "small-gpu": 6000}  # after which more of them bring little
+LARGE = 4000  # patches with objects; from this number on the published recipe pays off; DOTA-v1.0 has 12,800
+STEPS = {"small-cpu": 1200, "small-gpu": 6000}  # further steps bring little
 EPOCHS = {"small-cpu": (4, 100), "small-gpu": (12, 300)}  # at least and at most
-OBJECT_SIDE = 12  # pixels that the median object keeps on a CPU: one and a half cells of the finest level
+OBJECT_SIDE = 12  # least pixels of the median object on a CPU: one and a half cells of the finest level
 SMALLEST, LARGEST = 128, 1024  # image sizes
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a schedule is chosen by.
+    """The facts by which a schedule is chosen.
 
     Attributes:
         patches: Patches with objects.
-        objects: In all of them.
+        objects: Objects in all patches.
         size: Side of a patch in pixels.
         object_side: Median of the square root of the objects' areas, in pixels of the patches.
     """
@@ -33,10 +33,10 @@ class TrainingData:
 
 
 def choose(data: TrainingData, gpus: int, processes: int = 1) -> tuple[Schedule, str]:
-    """The schedule for these data on so many GPUs, and one line that says what was chosen and why.
+    """The schedule for these data on this many GPUs, and one line that says what was chosen and why.
 
     Args:
-        processes: Those that share the steps on a CPU.
+        processes: Processes that share the steps on a CPU.
 
     >>> schedule, line = choose(TrainingData(480, 1039, 512, 22.0), gpus=0)
     >>> print(line)
@@ -59,24 +59,24 @@ def choose(data: TrainingData, gpus: int, processes: int = 1) -> tuple[Schedule,
 
 
 def base(patches: int, gpus: int) -> str:
-    """The name of the schedule that is fitted to the data: the published one where there are enough."""
+    """The name of the schedule to adapt to the data: the published one if there are enough."""
     if gpus and patches >= LARGE:
         return "dota-2gpu" if gpus > 1 else "dota-1gpu"
     return "small-gpu" if gpus else "small-cpu"
 
 
 def candidates(gpus: int) -> dict[str, Schedule]:
-    """The schedules of which one is chosen, by name: for little data and for much."""
+    """The schedules to choose from, by name: for few data and for many."""
     return {name: find_schedule(name) for name in (base(0, gpus), base(LARGE, gpus))}
 
 
 def before_the_data(gpus: int) -> Schedule:
-    """What can be said of the schedule before there are patches: how many processes, threads and workers."""
+    """What is known of the schedule before there are patches: numbers of processes, threads and workers."""
     return find_schedule(base(0, gpus))
 
 
 def for_prediction() -> Schedule:
-    """For weights that do not say what they were trained with: as published ones, on all threads."""
+    """For weights that do not say how they were trained: as for published ones, on all threads."""
     return before_the_data(0).model_copy(update={"image_size": LARGEST, "threads": None})
 
 
@@ -87,7 +87,7 @@ def _epochs(name: str, schedule: Schedule, patches: int, processes: int) -> int:
 
 
 def _image_size(data: TrainingData, gpus: int) -> int:
-    """Patches as they are on a GPU; on a CPU as small as their objects allow, since time goes by area."""
+    """The size of patches on a GPU; on a CPU as small as the objects allow, since time grows with area."""
     wanted = data.size if gpus or not data.object_side else data.size * OBJECT_SIDE / data.object_side
     largest = min(max(math.floor(data.size / 32) * 32, SMALLEST_IMAGE), LARGEST)
     return min(max(math.ceil(wanted / 32) * 32, SMALLEST), largest)

@@ -27,7 +27,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice: YAML forbids it, and PyYAML would take the last in silence."""
+    """Refuses a key that is given twice: YAML forbids it, and PyYAML would silently take the last."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> Any:
     except FileNotFoundError:
         installed = "run it in tiltbox's own folder, or install it from there with 'pip install --editable'"
         remedy = "check the spelling" if CONFIGS.is_dir() else installed
-        raise SettingsError(path, "there is no such file", remedy) from None
+        raise SettingsError(path, "file not found", remedy) from None
     except OSError as error:
         raise SettingsError(path, f"cannot be read ({error.strerror})", "give a readable file") from None
     except yaml.MarkedYAMLError as error:
@@ -55,13 +55,13 @@ def read_yaml(path: Path) -> Any:
             f"{path}:{line}", f"is not valid YAML ({error.problem})", "correct the line"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise SettingsError(path, "is no text in UTF-8", "save it as UTF-8") from None
+        raise SettingsError(path, "is not valid UTF-8", "save it as UTF-8") from None
 
 
 def validated(model: type[S], content: Any, where: str | Path) -> S:
     """Build ``model`` from plain data; the first thing wrong becomes a SettingsError."""
     if not isinstance(content, dict):
-        raise SettingsError(where, "holds no keys", f"give {', '.join(model.model_fields)}")
+        raise SettingsError(where, "contains no keys", f"give {', '.join(model.model_fields)}")
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -89,7 +89,7 @@ def known_name(name: str, names: Iterable[str], where: str, kind: str) -> str:
 def _readable(
     error: ValidationError, model: type[Settings], content: dict, where: str | Path
 ) -> SettingsError:
-    # A key that is misspelt is missing, too, and the misspelling is what helps.
+    # A misspelt key is missing, too, but the misspelling is the more helpful message.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     if first["type"] == "missing":
         return SettingsError(_place(where, first["loc"]), "is missing", "add it")
@@ -101,7 +101,7 @@ def _readable(
     if first["type"] == "value_error":
         problem, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
         return SettingsError(place, problem, remedy or "correct it")
-    # Each branch of a union has its own complaint.
+    # Each branch of a union has its own message.
     messages = [each["msg"] for each in error.errors() if _path(each["loc"], content) == path]
     problem = f"{first['input']!r} is not accepted ({', or '.join(messages)})"
     return SettingsError(place, problem, "correct the value")
@@ -122,7 +122,7 @@ def _path(location: tuple, content: Any) -> tuple:
 
 
 def _owner(model: type[Settings], location: tuple) -> type[Settings]:
-    """The settings class at ``location``; keys of dicts and places in lists lead to their values' class."""
+    """The settings class at ``location``; keys of dicts and indices of lists lead to the class of values."""
     for part in location:
         if part in model.model_fields:
             model = _settings_in(model.model_fields[part].annotation)

@@ -49,14 +49,14 @@ class Render(Settings):
 
 
 class Archive(Settings):
-    """One archive and where its files belong, whichever folder they lie in inside it."""
+    """One archive and where its files belong, whatever folders it contains."""
 
     file: InnerPath = Field(description="its path in the folder of archives")
     into: Literal[
         "train/images", "train/labelTxt", "val/images", "val/labelTxt", "test/images", "test/labelTxt"
     ]
-    url: str | None = Field(None, description="its address, where that is not base_url/file")
-    by_hand: bool = Field(False, description="only a person can fetch it")
+    url: str | None = Field(None, description="its address, if that is not base_url/file")
+    by_hand: bool = Field(False, description="must be downloaded by hand")
     md5: Annotated[Hex, Field(min_length=32, max_length=32)] | None = None
     sha256: Annotated[Hex, Field(min_length=64, max_length=64)] | None = None
 
@@ -65,7 +65,7 @@ class Archive(Settings):
         if self.md5 and self.sha256:
             raise ValueError("has both md5 and sha256; keep one")
         if self.by_hand and self.url:
-            raise ValueError("has a url although it is fetched by_hand; remove one of them")
+            raise ValueError("has both url and by_hand; remove one of them")
         return self
 
     @property
@@ -74,14 +74,14 @@ class Archive(Settings):
 
     @property
     def checksum(self) -> str | None:
-        """``md5:...`` or ``sha256:...``, where one is known."""
+        """``md5:...`` or ``sha256:...``, if one is known."""
         if self.md5:
             return f"md5:{self.md5}"
         return self.sha256 and f"sha256:{self.sha256}"
 
 
 class Archives(Settings):
-    """Published archives, and the page on which people find those that no program can fetch."""
+    """Published archives, and the page with those that must be downloaded by hand."""
 
     page: str
     base_url: str | None = None
@@ -96,7 +96,7 @@ class Archives(Settings):
         return self
 
     def url(self, archive: Archive) -> str | None:
-        """The full address of an archive, None where a person has to fetch it."""
+        """The full address of an archive, None if it must be downloaded by hand."""
         if archive.by_hand:
             return None
         return archive.url or (self.base_url and f"{self.base_url.rstrip('/')}/{archive.file}")
@@ -123,7 +123,7 @@ class Source(Settings):
 
 
 class SplitFolders(Settings):
-    """The folders of one split, relative to the source folder; ``labels: null`` where there are none."""
+    """The folders of one split, relative to the source folder; ``labels: null`` if there are none."""
 
     images: InnerPath
     labels: InnerPath | None
@@ -135,7 +135,7 @@ class Patch(Settings):
     size: int = Field(1024, ge=32)
     overlap: int = Field(200, ge=0)
     rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
-    iof: float = Field(0.7, gt=0, le=1, description="share of an object that a window must hold to keep it")
+    iof: float = Field(0.7, gt=0, le=1, description="least share of an object in a window that keeps it")
 
     @model_validator(mode="after")
     def _can_be_cut(self) -> Self:
@@ -154,7 +154,7 @@ class Expected(Settings):
 
 
 def _files(root: Path, folder: str | None, extensions: Collection[str]) -> Iterator[Path]:
-    """The files that count in a folder of ``root``; none where it is missing."""
+    """The files that count in a folder of ``root``; none if it is missing."""
     for path in sorted((root / folder).glob("[!.]*")) if folder else ():
         if path.suffix.lower() in extensions and path.is_file():
             yield path
@@ -162,15 +162,15 @@ def _files(root: Path, folder: str | None, extensions: Collection[str]) -> Itera
 
 def _file_name(name: str) -> str:
     if not name.isprintable():
-        raise ValueError(f"{name!r} holds a sign that cannot be printed; give it another name")
+        raise ValueError(f"{name!r} contains a character that cannot be printed; give it another name")
     if "{" in name or "}" in name:
         raise ValueError(
-            f"'{name}' holds a brace, which Snakemake takes for a wildcard; give it another name"
+            f"'{name}' contains a brace, which Snakemake takes for a wildcard; give it another name"
         )
     return plain_name(name)
 
 
-# Names of files are made of them.
+# File names are made from them.
 ClassName = Annotated[str, Field(pattern=r"^[^\s/]{1,60}$"), AfterValidator(_file_name)]
 
 
@@ -184,7 +184,7 @@ class Dataset(Settings):
     )
     train_splits: tuple[Split, ...] = Field(("train",), min_length=1)
     test_split: Split = Field("val", description="the split to predict")
-    test_labelled: bool = Field(True, description="whether the test split has labels, so can be evaluated")
+    test_labelled: bool = Field(True, description="whether the test split has labels to evaluate with")
     classes: tuple[ClassName, ...] = Field(DOTA_V1_CLASSES, min_length=1)
     patch: Patch = Patch()
     schedule: str = Field(
@@ -204,7 +204,7 @@ class Dataset(Settings):
         return self
 
     def folders(self) -> list[str]:
-        """Those of images and labels that a folder source has; none of other sources."""
+        """The folders of images and labels of a folder source; none for other sources."""
         root = self.source.folder
         if root is None:
             return []
@@ -212,9 +212,9 @@ class Dataset(Settings):
         return [folder for folder in named if (root / folder).is_dir()]
 
     def contents(self, splits: Iterable[Split]) -> str | None:
-        """A hash of what these splits of a folder source hold: labels as they are, images by name and size.
+        """A hash of the content of these splits of a folder source: labels, and images by name and size.
 
-        None for other sources. Thousands of images take a fraction of a second: none is opened.
+        None for other sources. Thousands of images take a fraction of a second, since none is opened.
         """
         root = self.source.folder
         if root is None:
@@ -229,14 +229,14 @@ class Dataset(Settings):
         return fingerprint(found)
 
     def _folders(self, split: Split) -> tuple[str | None, str | None]:
-        """Where images and labels of a split may lie in the folder of a folder source."""
+        """Where images and labels of a split may be in the folder of a folder source."""
         if self.splits is None:
             return f"{split}/images", f"{split}/labelTxt"
         given = self.splits.get(split)
         return (given.images, given.labels) if given else (None, None)
 
     def _declared(self) -> dict[str, bool] | None:
-        """Whether each split has labels, as far as the settings tell before there are data."""
+        """Whether each split has labels, as far as the settings say before there are data."""
         if self.source.render:
             return {name: name != "test" for name, count in self.source.render.images.items() if count}
         if self.source.archives:
@@ -276,7 +276,7 @@ def find_dataset(name_or_path: str, configs: Path = CONFIGS) -> Dataset:
         path = Path(name_or_path)
     else:
         names = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != PLACEHOLDER)
-        if name_or_path != PLACEHOLDER:  # which has an error of its own
+        if name_or_path != PLACEHOLDER:  # it has an error of its own
             known_name(name_or_path, names, str(folder), "dataset")
         path = folder / f"{name_or_path}.yaml"
     dataset = _load(path)

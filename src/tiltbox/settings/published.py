@@ -1,4 +1,4 @@
-"""The published numbers that ours are set beside: the typed content of ``configs/published.yaml``."""
+"""The published numbers to compare ours with: the typed content of ``configs/published.yaml``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Conditions(Settings):
-    """How the published numbers came about."""
+    """How the published numbers were obtained."""
 
     title: str
-    dataset: str = Field(description="our name of the set they were measured on")
+    dataset: str = Field(description="our name of the dataset they were measured on")
     split: str
     pretraining: str
     augmentation: str
@@ -47,7 +47,7 @@ class Published(Settings):
     def _classes_are_of_known_variants(self) -> Self:
         for name in self.classes:
             if name not in self.variants:
-                raise ValueError(f"classes has '{name}', variants has not; add its row or remove it")
+                raise ValueError(f"classes has '{name}', but variants does not; add its row or remove it")
         return self
 
 

@@ -11,12 +11,12 @@ from tiltbox.errors import SettingsError
 from tiltbox.settings.base import CONFIGS, Settings, known_name, load
 from tiltbox.settings.variants import Variant, load_variants
 
-# Of 32 px the coarsest features are a single cell, and batch norm cannot train on one value of an image.
+# At 32 px the coarsest features are a single cell, and batch norm cannot train on one value per image.
 SMALLEST_IMAGE = 64
 
 
 class Epochs(Settings):
-    """Epochs by model size: the large detectors may be given fewer where time is short."""
+    """Epochs by model size: large detectors may get fewer if time is short."""
 
     xs: int = Field(ge=1)
     s: int = Field(ge=1)
@@ -24,59 +24,59 @@ class Epochs(Settings):
 
 
 class Objective(Settings):
-    """What a training optimises: which priors learn which object, and how far each loss counts.
+    """What a training optimises: which priors learn which object, and how much each loss counts.
 
     The defaults are the published recipe's.
     """
 
     assigner: Literal["dynamic-soft-label", "task-aligned"] = Field(
         "dynamic-soft-label",
-        description="RTMDet's own, or one that gives each object its priors from the first step on",
+        description="RTMDet's own, or one that gives each object priors from the first step on",
     )
-    topk: int = Field(13, ge=1, description="priors that an object has at most")
+    topk: int = Field(13, ge=1, description="the largest number of priors of an object")
     least_side: float = Field(
-        0, ge=0, description="task-aligned: pixels that an object counts as at least, to find priors in it"
+        0, ge=0, description="task-aligned: least side of an object in pixels, for finding priors in it"
     )
-    focus: float = Field(2.0, ge=0, description="of the quality focal loss; 0 is plain cross-entropy")
-    iou_weight: float = Field(2.0, ge=0, description="of the rotated IoU loss")
-    angle_weight: float = Field(0.0, ge=0, description="of a loss for the angle of elongated objects")
+    focus: float = Field(2.0, ge=0, description="power of the quality focal loss; 0: plain cross-entropy")
+    iou_weight: float = Field(2.0, ge=0, description="weight of the rotated IoU loss")
+    angle_weight: float = Field(0.0, ge=0, description="weight of a loss for the angle of elongated objects")
 
     @model_validator(mode="after")
     def _parts_belong_together(self) -> Self:
         if self.least_side and self.assigner != "task-aligned":
-            raise ValueError("least_side belongs to assigner: task-aligned; set that, or leave it out")
+            raise ValueError("least_side is only for assigner: task-aligned; set that, or remove least_side")
         return self
 
 
 class Validation(Settings):
-    """How a detector is scored while it learns; unless a share is held out, it changes no weights.
+    """How a detector is scored while it learns; without a held-out share, this changes no weights.
 
-    The test images must not decide which weights are scored on them, or the scores come out too high: what
-    decides something needs images of its own.
+    The test images must not decide which weights are scored on them, or the scores come out too high.
+    Deciding needs images of its own.
     """
 
-    every: int = Field(5, ge=0, description="epochs from one to the next, counted from the last; 0 for none")
-    patches: int = Field(200, ge=1, description="to score at most, spread evenly over those there are")
+    every: int = Field(5, ge=0, description="epochs between validations, counted from the last; 0 for none")
+    patches: int = Field(200, ge=1, description="largest number to score, spread evenly over all patches")
     share: float = Field(
-        0, ge=0, lt=1, description="share of the training images held out for it; 0: the test split is used"
+        0, ge=0, lt=1, description="share of the training images to hold out for it; 0: use the test split"
     )
     patience: int | None = Field(
-        None, ge=1, description="the training ends after so many validations without a better AP50"
+        None, ge=1, description="the training ends after this many validations without a better AP50"
     )
     checkpoint: Literal["last", "best"] = Field("last", description="the epoch whose weights are the result")
 
     @property
     def decides(self) -> bool:
-        """Whether scores on the way have a say in which weights are the result."""
+        """Whether scores during training influence which weights are the result."""
         return self.patience is not None or self.checkpoint == "best"
 
     @model_validator(mode="after")
     def _decides_by_its_own_images(self) -> Self:
         for key, decides in (("patience", self.patience), ("checkpoint: best", self.checkpoint == "best")):
             if decides and not self.share:
-                raise ValueError(f"{key} needs images of its own to decide by; set share, to 0.1 say")
+                raise ValueError(f"{key} needs held-out images to decide by; set share, for example to 0.1")
         if self.share and not self.every:
-            raise ValueError("share holds images out that are never used; set every, or share to 0")
+            raise ValueError("share holds out images that are never used; set every, or set share to 0")
         return self
 
 
@@ -90,7 +90,7 @@ class Schedule(Settings):
     processes: int = Field(ge=1, description="GPUs, with a process each; on the CPU there is one process")
     batch: int = Field(ge=1, description="images per process and step")
     epochs: Epochs
-    max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever the epochs say")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps, regardless of epochs")
     image_size: int = Field(
         1024, ge=SMALLEST_IMAGE, multiple_of=32, description="side to which patches are resized"
     )
@@ -98,36 +98,36 @@ class Schedule(Settings):
         1, gt=0, le=1, description="share of that side in the first epochs, rounded to 32 px"
     )
     early_share: float = Field(
-        0.5, ge=0, le=1, description="share of the epochs, from the first on, with such smaller images"
+        0.5, ge=0, le=1, description="share of the epochs, from the first, with these smaller images"
     )
     base_lr: float = Field(gt=0)
     base_batch: int = Field(ge=1)
     muon_lr: float | None = Field(
-        None, gt=0, description="Muon's, for the convolutions; scaled likewise; null: AdamW for all"
+        None, gt=0, description="rate of Muon, for the convolutions; scaled likewise; null: AdamW for all"
     )
     weight_decay: float = Field(0.05, ge=0)
     warmup_steps: int = Field(ge=0)
     warmup_start: float = Field(1e-5, gt=0, le=1, description="share of the learning rate at step 0")
     constant_share: float = Field(ge=0, le=1, description="share of the epochs before the rate falls")
-    decay: Literal["cosine", "linear"] = Field("cosine", description="how it falls")
+    decay: Literal["cosine", "linear"] = Field("cosine", description="how the rate falls")
     final_share: float = Field(0.05, gt=0, le=1, description="share of the learning rate at the end")
     ema_momentum: float | None = Field(
-        0.0002, gt=0, lt=1, description="of the averaged weights; null for none"
+        0.0002, gt=0, lt=1, description="momentum of the averaged weights; null for none"
     )
-    ema_warmup: int = Field(2000, ge=1, description="steps over which that momentum comes down from 1")
+    ema_warmup: int = Field(2000, ge=1, description="steps over which that momentum falls from 1")
     flip: float = Field(0.75, ge=0, le=1, description="probability, shared by three directions")
     rotate: float = Field(0.5, ge=0, le=1, description="probability of a random rotation")
-    mosaic: float = Field(0, ge=0, le=1, description="probability that an image is put together from four")
-    mosaic_share: float = Field(1, ge=0, le=1, description="share of the epochs, from the first on, with it")
-    background: bool = Field(False, description="whether patches without objects are trained on, too")
+    mosaic: float = Field(0, ge=0, le=1, description="probability that an image is composed of four")
+    mosaic_share: float = Field(1, ge=0, le=1, description="share of the epochs, from the first, with it")
+    background: bool = Field(False, description="whether patches without objects are also used for training")
     objective: Objective = Objective()
     validation: Validation = Validation()
     pretrained: bool = Field(True, description="start from the variant's COCO weights")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of a process without a GPU; null for all, with results that vary"
+        None, ge=1, description="CPU threads of a process without a GPU; null: all, and results vary"
     )
     deterministic: bool = Field(
-        False, description="on GPUs of one kind: the same bits each time, for more time; CPUs repeat anyway"
+        False, description="the same bits each time on GPUs of one kind, but slower; CPUs repeat anyway"
     )
     workers: int = Field(4, ge=0, description="data loading processes per training process")
     seed: int = 0
@@ -147,7 +147,7 @@ class Schedule(Settings):
     @model_validator(mode="after")
     def _epochs_are_there_to_decide_by(self) -> Self:
         if self.max_steps is not None and self.validation.decides:
-            raise ValueError("validation goes by epochs, and max_steps knows none; leave one of the two out")
+            raise ValueError("validation needs epochs, which max_steps does not have; remove one of the two")
         return self
 
     @property
@@ -169,14 +169,14 @@ class Schedule(Settings):
 
 
 def gpus_to_use(schedule: Schedule, asked: int | None, here: int, *, option: str, name: str = "") -> int:
-    """GPUs that a training gets: as many as asked for, else as the schedule says, or 0 where there are none.
+    """GPUs that a training gets: as many as asked for, else as the schedule says, or 0 if there are none.
 
     Args:
         option: How the user asks for GPUs, up to the number: ``"gpus="`` or ``"--gpus "``.
         name: The schedule's name, for the error.
 
     Raises:
-        SettingsError: There are fewer, though some; or fewer than asked for.
+        SettingsError: There are some, but fewer than the schedule says; or fewer than asked for.
     """
     if asked is None and here == 0:
         return 0
@@ -184,15 +184,15 @@ def gpus_to_use(schedule: Schedule, asked: int | None, here: int, *, option: str
     if wanted <= here:
         return wanted
     if asked is not None:
-        problem, remedy = f"asks for {asked}, this machine has {here}", f"choose {option}{here}"
+        problem, remedy = f"asks for {asked}, but this machine has {here}", f"choose {option}{here}"
     else:
-        problem = f"schedule {name}".rstrip() + f" wants {wanted} GPUs, this machine has {here}"
-        remedy = f"choose another schedule (as dota-1gpu), {option}{here} or {option}0"
+        problem = f"schedule {name}".rstrip() + f" wants {wanted} GPUs, but this machine has {here}"
+        remedy = f"choose another schedule (such as dota-1gpu), {option}{here} or {option}0"
     raise SettingsError(option.rstrip("= "), problem, remedy)
 
 
 def starting_weights(schedule: Schedule, variant: Variant) -> str | None:
-    """The address of the weights that a training starts from; None where they are random."""
+    """The address of the weights that a training starts from; None if they are random."""
     return load_variants().url(variant.pretrained) if schedule.pretrained else None
 
 

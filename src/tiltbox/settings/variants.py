@@ -13,14 +13,14 @@ from tiltbox.settings.base import CONFIGS, Settings, known_name, load
 
 def _odd(size: int) -> int:
     if size % 2 == 0:
-        raise ValueError(f"a kernel of {size} has no middle; give an odd number")
+        raise ValueError(f"a kernel of {size} has no centre; give an odd number")
     return size
 
 
 OUT_CHANNELS = 240  # of the neck, at width 1
 Kernel = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 Kernels = tuple[tuple[Kernel, Kernel], tuple[Kernel, Kernel]]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # of folders, runs and Snakemake rules
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # for folders, runs and Snakemake rules
 LayerType = Literal["bottleneck", "kxk_1x1"]
 
 
@@ -48,9 +48,9 @@ class Variant(Settings):
         if bool(self.attention) != (self.query_size is not None):
             raise ValueError("attention and query_size go together; give both or neither")
         if (self.head == "unshared") != (self.head_groups is not None):
-            raise ValueError("head_groups belongs to the unshared head; give it there and only there")
+            raise ValueError("head_groups belongs to the unshared head; give it only there, and always there")
         if self.channels < 1:
-            raise ValueError(f"width {self.width} leaves the head no channels; give a larger one")
+            raise ValueError(f"width {self.width} leaves no channels for the head; give a larger one")
         if self.head_groups and self.channels % self.head_groups:
             problem = f"width {self.width} gives the head {self.channels} channels"
             raise ValueError(f"{problem}, which head_groups {self.head_groups} does not divide; change one")
@@ -74,7 +74,7 @@ class VariantTable(Settings):
 
 
 def published_checkpoint(name: str, path: Path = CONFIGS / "variants.yaml") -> str:
-    """The address of the variant's published weights; a SettingsError where none are published."""
+    """The address of the variant's published weights; a SettingsError if none are published."""
     table = load_variants(path)
     address = table.url(table.variants[known_name(name, table.variants, str(path), "variant")].checkpoint)
     if address is None:

@@ -26,7 +26,7 @@ def _one_or_more(names: Any) -> Any:
 
 
 def _whole_numbers(value: Any) -> Any:
-    """Of a number, a list of numbers, or a text such as ``0,1,2``."""
+    """The values of a number, a list of numbers, or a text such as ``0,1,2``."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     return [value] if isinstance(value, int) else value
@@ -34,7 +34,7 @@ def _whole_numbers(value: Any) -> Any:
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError("names a seed twice; remove one")
+        raise ValueError("contains a seed twice; remove one")
     return seeds
 
 
@@ -54,9 +54,9 @@ class Workflow(Settings):
         tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...],
         BeforeValidator(_whole_numbers),
         AfterValidator(_different),
-    ] = Field((0,), min_length=1, description="a training for each; a text is split at its commas")
+    ] = Field((0,), min_length=1, description="one training for each; a text is split at its commas")
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="per training; auto: as the schedule says, or none where there are none"
+        "auto", description="per training; auto: as the schedule says, or 0 on a machine without any"
     )
     track: bool = Field(True, description="whether to log to MLflow")
 
@@ -66,7 +66,7 @@ class Plan:
     """The workflow's settings with every name looked up.
 
     Attributes:
-        schedule: Where its name is ``auto``, what is known of it before there are data.
+        schedule: The schedule; if its name is ``auto``, what is known of it before there are data.
     """
 
     workflow: Workflow
@@ -86,12 +86,12 @@ class Plan:
 
     @property
     def test_rule(self) -> str:
-        """The rule that cuts the patches to test on: the same patches as those to train on are cut once."""
+        """The rule that cuts the test patches; if they are also the training patches, they are cut once."""
         return "split_train" if self.test_patches == self.train_patches else "split_test"
 
     @property
     def validates(self) -> bool:
-        """Whether trainings score themselves on the patches to test on while they run."""
+        """Whether trainings score themselves on the test patches while they run."""
         wanted = [each.validation for each in self._schedules.values() if each.max_steps is None]
         return self.dataset.test_labelled and any(each.every and not each.share for each in wanted)
 
@@ -101,12 +101,12 @@ class Plan:
         return [layout.run(name, seed) for seed in self.workflow.seeds for name in self.variants]
 
     def runs_of(self, name: str) -> list[str]:
-        """Those of one variant."""
+        """The trainings of one variant."""
         return [layout.run(name, seed) for seed in self.workflow.seeds]
 
     @property
     def remarks(self) -> list[str]:
-        """What is allowed but may not be meant, a line each."""
+        """Remarks on settings that are allowed but may be unintended, one line each."""
         remarks = []
         if self.dataset.test_split in self.dataset.train_splits:
             remarks.append(
@@ -115,12 +115,12 @@ class Plan:
             )
         if self.schedule.seed and self.schedule.seed not in self.workflow.seeds:
             unused = f"seed {self.schedule.seed} of schedule {self.schedule_name}"
-            remarks.append(f"{unused} is not used: `seeds` says which are")
+            remarks.append(f"{unused} is not used; `seeds` sets the seeds")
         if self.workflow.gpus == "auto" and self.gpus == 0:
-            remarks.append(f"training on the CPU, with schedule {self.schedule_name}: there is no GPU")
+            remarks.append(f"no GPU found: training on the CPU, with schedule {self.schedule_name}")
         if self.schedule_name == AUTO:
             log = layout.LOGS / self.dataset.name / "VARIANT" / "train.log"
-            return [*remarks, f"schedule auto is settled when there are patches; {log} says how"]
+            return [*remarks, f"schedule auto: one is chosen when there are patches; {log} will name it"]
         size, seen = self.dataset.patch.size, self.schedule.image_size
         if size != seen:
             remarks.append(
@@ -130,18 +130,18 @@ class Plan:
         return remarks
 
     def detector(self, name: str) -> str:
-        """A hash of what a variant and its classes say about the detector itself, not about its weights."""
+        """A hash of what defines the detector of a variant and its classes, apart from its weights."""
         row = self.variants[name].model_dump(mode="json", exclude={"pretrained", "checkpoint"})
         return fingerprint(row, {"classes": self.dataset.classes})
 
     @property
     def needs_weights(self) -> bool:
-        """Whether trainings start from weights or, with ``auto``, may: if the data turn out to be many."""
+        """Whether trainings start from weights or, with ``auto``, may do so if there are many data."""
         return any(schedule.pretrained for schedule in self._schedules.values())
 
     @property
     def _schedules(self) -> dict[str, Schedule]:
-        """What trainings may follow, by name."""
+        """The schedules that trainings may follow, by name."""
         return candidates(self.gpus) if self.schedule_name == AUTO else {self.schedule_name: self.schedule}
 
     def starting_weights(self, name: str) -> str | None:
@@ -149,11 +149,11 @@ class Plan:
         return _first_weights(self._schedules, self.variants[name])
 
     def depends_on(self, name: str, seed: int = 0) -> str:
-        """A hash of all that can change the weights that a training of the variant ends with.
+        """A hash of everything that can change the final weights of a training of the variant.
 
-        GPUs count only by their number, the processes, and only where that is set: what ``auto`` finds is a
-        machine's, and results are right on others, too. How many processes load the data changes nothing that
-        matters, nor do weights to start from where the schedule starts from none, nor validation on the test
+        GPUs count only by their number, that is, of processes, and only if it is set: what ``auto`` finds
+        belongs to a machine, and results are valid on others, too. The number of data loading processes does
+        not matter, nor do weights to start from if the schedule does not use them, nor validation on the test
         split.
         """
         size = self.variants[name].size
@@ -188,7 +188,7 @@ def _first_weights(schedules: Mapping[str, Schedule], variant: Variant) -> str |
 
 
 def _anywhere() -> dict[str, Schedule]:
-    """What ``auto`` may choose on one machine or another."""
+    """The schedules that ``auto`` may choose on any machine."""
     return {name: schedule for gpus in range(3) for name, schedule in candidates(gpus).items()}
 
 
@@ -199,11 +199,11 @@ def resolve(
     overridden: Collection[str] = (),
     gpus: int | None = None,
 ) -> Plan:
-    """Look everything up that the configuration names.
+    """Look up everything that the configuration names.
 
     Args:
         where: The file that the configuration comes from, for errors.
-        overridden: Keys that were given by ``--config`` instead.
+        overridden: Keys that were given with ``--config`` instead.
         gpus: GPUs that trainings may use; by default those of this machine.
 
     Raises:
@@ -240,7 +240,7 @@ def _origin(key: str, where: str, overridden: Collection[str]) -> str:
 
 
 def _require_only_one(dataset: Dataset, name_or_file: str) -> None:
-    """Refuse a second dataset file of one name: its data and results would take the place of the first."""
+    """Refuse a second dataset file with the same name: its data and results would replace the first."""
     place = beside(layout.raw(dataset.name))
     if not (name_or_file.endswith((".yaml", ".yml")) and place.is_file()):
         return
@@ -250,11 +250,11 @@ def _require_only_one(dataset: Dataset, name_or_file: str) -> None:
         if other is None or not other.is_file() or other.samefile(name_or_file):
             return
         again = find_dataset(str(other)).name == dataset.name
-    except TiltboxError:  # a record or another file that is damaged stops nothing
+    except TiltboxError:  # a damaged record or dataset file does not matter here
         return
     if again:
         first = os.path.relpath(other)
-        problem = f"'{dataset.name}' is also that of {first}, whose data and results would be replaced"
+        problem = f"'{dataset.name}' is also the name of {first}, whose data and results would be replaced"
         raise SettingsError(f"{name_or_file}: name", problem, "give one of the two another name")
 
 
@@ -262,4 +262,4 @@ def _require_folder(dataset: Dataset) -> None:
     folder = dataset.source.folder
     if folder is not None and not folder.is_dir():
         where = f"dataset {dataset.name}: source.folder"
-        raise SettingsError(where, f"there is no folder {folder}", "correct it in the dataset file")
+        raise SettingsError(where, f"folder not found: {folder}", "correct it in the dataset file")

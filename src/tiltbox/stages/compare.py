@@ -1,4 +1,4 @@
-"""Say of two detectors which is better, and whether that can be chance."""
+"""Say which of two detectors is better, and whether the difference may be chance."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def compare(
 
     Args:
         first, second: Results of each detector, as :func:`tiltbox.stages.evaluate.evaluate` takes them; one
-            for each seed that it was trained with.
-        labels: A labelTxt folder; there is one file for every image that counts.
+            for each seed that the detector was trained with.
+        labels: A labelTxt folder with one file for every image that counts.
         out: A JSON file to write: the differences are second - first, in fractions.
-        resamples, seed: Of the bootstrap.
-        classes: What to score, in the order of the result.
-        names: The data file that says what the categories of a predictions.json are.
+        resamples, seed: Number of resamples and seed of the bootstrap.
+        classes: The classes to score, in the order of the result.
+        names: The data file with the class names of the categories of a predictions.json.
 
     Raises:
-        DataError: A file is missing or malformed, detections are on an image that has no labels, or there are
+        DataError: A file is missing or malformed, detections are on an image without labels, or there are
             fewer than two images.
         OutputError: ``out`` cannot be written, or is one of the inputs.
     """
     files = label_files(labels)
     if len(files) < 2:
         raise DataError(
-            labels, "has the labels of one image, and one cannot be resampled", "give more images"
+            labels, "has the labels of only one image, which cannot be resampled", "give more images"
         )
     if out is not None:
         _require_place(out, [*first, *second, labels])
@@ -66,7 +66,7 @@ def compare(
 
 
 def _is_json(path: Path) -> bool:
-    """Predictions of Ultralytics, which have categories in place of names."""
+    """Whether a path is a predictions file of Ultralytics, with categories in place of names."""
     return path.suffix.lower() == ".json"
 
 
@@ -93,15 +93,15 @@ def comparison_table(found: Comparison) -> str:
 
 
 def notes(found: Comparison) -> list[str]:
-    """What the intervals are, and what they do not cover."""
+    """How the intervals were made, and what they do not cover."""
     drawn = f"{found.resamples:,} draws of {found.images:,} images, the same for both"
     lines = [f"Intervals come from a paired bootstrap: {drawn} (seed {found.seed})."]
     if max(found.runs) > 1:
         lines[0] = lines[0].replace(f" (seed {found.seed})", f", and of their runs (seed {found.seed})")
     if min(found.runs) == 1:
-        lines.append("Where a detector has a single run, the variation between trainings is not included.")
+        lines.append("If a detector has only one run, the variation between trainings is not included.")
     if found.images < FEW_IMAGES:
-        lines.append(f"With as few as {found.images} images an interval tends to be too narrow.")
+        lines.append(f"With only {found.images} images, intervals tend to be too narrow.")
     return lines
 
 
@@ -133,9 +133,11 @@ def _cells(score: Difference) -> tuple[str, ...]:
 
 
 def _require_place(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse, before any work is done, a file that cannot be or that would spoil another."""
+    """Refuse, before any work is done, a file that cannot be written or would damage another."""
     require_file_place(out)
     for path in inputs:
         if out.resolve() == path.resolve() or out.parent.resolve() == path.resolve():
-            raise OutputError(out, f"lies in {path}, which is compared", "choose another file with --out")
+            raise OutputError(
+                out, f"is in {path}, which is an input of this command", "choose another file with --out"
+            )
     require_writable(out.parent)

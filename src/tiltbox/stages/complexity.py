@@ -14,11 +14,11 @@ def complexity(name: str, variant: Variant, out: Path, *, size: int = 1024, num_
     """Write complexity.json: parameters, and multiply-adds at an input of 1 x 3 x size x size.
 
     Raises:
-        SettingsError: ``size`` is no multiple of 32, the detector's coarsest stride.
+        SettingsError: ``size`` is not a multiple of 32, the detector's coarsest stride.
     """
     if size <= 0 or size % 32:
         raise SettingsError(
-            "--size", f"{size} is no multiple of 32", "the detector halves its input five times"
+            "--size", f"{size} is not a multiple of 32", "the detector halves its input five times"
         )
     begun = Begun("complexity")
     from tiltbox.model import build_detector

@@ -1,4 +1,4 @@
-"""Fetch and verify archives, link a folder of the user's, or render the synthetic mini set."""
+"""Download and verify archives, link a folder of the user, or render the synthetic mini set."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tiltbox.settings.base import fingerprint
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
 
 SPLITS = ("train", "val", "test")
-ARCHIVES = "archives"  # beside the output: the archives that were fetched for it, by dataset
+ARCHIVES = "archives"  # beside the output: the archives that were downloaded for it, by dataset
 
 
 class SplitFolders(NamedTuple):
-    """Where the images and labels of a split lie; ``labels`` is None where there are none."""
+    """Where the images and labels of a split are; ``labels`` is None if there are none."""
 
     images: Path
     labels: Path | None
@@ -34,30 +34,31 @@ class SplitFolders(NamedTuple):
 def download(dataset: Dataset, out: Path, *, archives: Path | None = None, file: Path | None = None) -> dict:
     """Provide ``out/{train,val,test}/{images,labelTxt}`` and ``out/manifest.json``.
 
-    A folder of the user's is linked, never copied or changed. What is there already and complete stays.
+    A folder of the user is linked, never copied or changed. A complete result of the same settings stays.
 
     Args:
-        dataset: What to provide.
+        dataset: The dataset to provide.
         out: The folder to write, whole or not at all.
-        archives: A folder that holds the archives, or some of them, already. The others are fetched to
+        archives: A folder that already contains some or all of the archives. The others are downloaded to
             ``archives/<dataset>`` beside ``out``.
-        file: The dataset's own file, for the record: another of the same name would take its place.
+        file: The dataset file, for the record: another dataset of the same name would replace its data.
 
     Returns:
         The manifest: ``dataset``, ``source`` (its kind), ``fingerprint`` of the settings behind it,
         ``splits`` with the counts of ``images`` and ``objects`` (None without labels), ``archives`` with the
-        checksums that were verified (None where none is known).
+        checksums that were verified (None if none is known).
 
     Raises:
-        DataError: Something is missing, malformed, corrupt or not what it should be.
-        OutputError: ``out`` cannot be written, holds something else or is being written by another process.
+        DataError: Something is missing, malformed, corrupt or not as expected.
+        OutputError: ``out`` cannot be written, contains something else or is being written by another
+            process.
     """
     begun, out = Begun("download"), Path(out)
     manifest = _present(dataset, out)
     if manifest is not None:
         return manifest
     if out.name == ARCHIVES:
-        problem = "is where archives are kept that are fetched for folders beside it"
+        problem = "is reserved for the archives of the folders beside it"
         raise OutputError(out, problem, "choose another folder with --out")
     reads = [path for path in (dataset.source.folder, archives) if path is not None]
     with whole_folder(out, "download", reads=reads) as folder:
@@ -71,9 +72,9 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None, file:
 
 
 def _present(dataset: Dataset, out: Path) -> dict | None:
-    """The manifest of an earlier download of the same settings, if everything it counts is still there."""
+    """The manifest of an earlier download of the same settings, if all that it counts still exists."""
     if dataset.source.folder:
-        return None  # to link anew costs nothing, and renews links that lead nowhere
+        return None  # linking again costs nothing and repairs broken links
     try:
         known = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
         return known if known == _manifest(dataset, _checked(dataset, out, shown_as=out)) else None
@@ -111,7 +112,7 @@ def _render(render: Render, folder: Path) -> None:
 
 
 def _link(splits: dict[str, SplitFolders], folder: Path, place: Path) -> None:
-    """In a folder that is moved to ``place`` afterwards."""
+    """Link the splits in a folder that is moved to ``place`` afterwards."""
     for name, (images, labels) in splits.items():
         (folder / name).mkdir()
         for link, target in (("images", images), ("labelTxt", labels)):
@@ -121,7 +122,7 @@ def _link(splits: dict[str, SplitFolders], folder: Path, place: Path) -> None:
 
 
 def _address(target: Path, start: Path) -> str:
-    """Relative to ``start`` within the current folder, so that a project can be moved; else absolute."""
+    """The path relative to ``start`` if in the current folder, which may be moved; else absolute."""
     inside = target.is_relative_to(Path.cwd()) and start.is_relative_to(Path.cwd())
     return os.path.relpath(target, start) if inside else str(target)
 
@@ -133,44 +134,44 @@ def _unpack(files: list[tuple[Archive, Path]], folder: Path) -> None:
 
 
 def _archive_files(dataset: Dataset, fetched: Path, own: Path | None) -> list[tuple[Archive, Path]]:
-    """Every archive and where it lies, fetched if need be: nothing large before all can be had."""
+    """Every archive and its place, downloaded if necessary, but only once all are known to be available."""
     source = dataset.source.archives
     if source is None:
         return []
     if own is not None and not own.is_dir():
-        raise DataError(own, "there is no such folder", "give the folder of the archives")
+        raise DataError(own, "folder not found", "give the folder of the archives")
     places = {archive: _place(archive.file, fetched, own) for archive in source.files}
     missing = [place for archive, place in places.items() if archive.by_hand and not place.is_file()]
     if missing:
         also = "".join(f", and so is {place.name}" for place in missing[1:])
         remedy = f"get it from {source.page} and put it there"
-        raise DataError(missing[0], f"is missing, and no program can fetch it{also}", remedy)
+        raise DataError(missing[0], f"is missing and must be downloaded by hand{also}", remedy)
     return [
         (archive, _have(place, source.url(archive), archive, fetched)) for archive, place in places.items()
     ]
 
 
 def _place(file: str, fetched: Path, own: Path | None) -> Path:
-    """Where the archive lies or, if it is nowhere, where it should."""
+    """Where the archive is or, if it does not exist, where it should be."""
     if own is not None and ((own / file).is_file() or not (fetched / file).is_file()):
         return own / file
     return fetched / file
 
 
 def _have(place: Path, url: str | None, archive: Archive, fetched: Path) -> Path:
-    # What the user has put there is verified in place; only what lies with the fetched ones may be replaced.
+    # The user's own archives are verified in place; only those in the folder of downloads may be replaced.
     if url is None or (place != fetched / archive.file and place.is_file()):
         return transfer(place, place, checksum=archive.checksum)
     return transfer(url, fetched / archive.file, checksum=archive.checksum, accepts=is_archive)
 
 
 def _checked(dataset: Dataset, folder: Path, *, shown_as: Path) -> dict[str, dict]:
-    """Count images and objects of all splits, and raise DataError for whatever does not fit together."""
+    """Count images and objects of all splits, and raise DataError if anything does not match."""
     splits = _split_folders(dataset, folder)
     try:
         _require_splits(dataset, splits, folder)
         counts = {name: _counts(folders, dataset.classes) for name, folders in splits.items()}
-    except DataError as error:  # name the files by the folder that the user knows
+    except DataError as error:  # name files by the folder that the user knows
         where = error.where.replace(str(folder), str(shown_as))
         raise DataError(where, error.problem.replace(str(folder), str(shown_as)), error.remedy) from None
     for name, expected in dataset.expected.items():
@@ -182,7 +183,7 @@ def _split_folders(dataset: Dataset, folder: Path) -> dict[str, SplitFolders]:
     """The folders of every split: the user's own, or those in ``folder``."""
     root = dataset.source.folder or folder
     if not root.is_dir():
-        raise DataError(root, "there is no such folder", "correct source.folder of the dataset file")
+        raise DataError(root, "folder not found", "correct source.folder of the dataset file")
     if dataset.splits:
         given = dataset.splits.items()
         return {name: SplitFolders(root / s.images, s.labels and root / s.labels) for name, s in given}
@@ -199,10 +200,10 @@ def _require_splits(dataset: Dataset, splits: dict[str, SplitFolders], folder: P
     remedy = "add it, or name it under splits"
     for name in dict.fromkeys([*dataset.train_splits, dataset.test_split]):
         if name not in splits:
-            raise DataError(root / name / "images", "there is no such folder", remedy)
+            raise DataError(root / name / "images", "folder not found", remedy)
         needs_labels = name in dataset.train_splits or dataset.test_labelled
         if needs_labels and splits[name].labels is None:
-            problem = f"there is no such folder, but {name} needs labels"
+            problem = f"folder not found, but {name} needs labels"
             raise DataError(root / name / "labelTxt", problem, remedy)
 
 
@@ -210,11 +211,11 @@ def _counts(folders: SplitFolders, classes: tuple[str, ...]) -> dict:
     images = list_images(folders.images)
     warn_of_passed_over(folders.images)
     if not images:
-        raise DataError(folders.images, "holds no image", "check that it is the right folder")
+        raise DataError(folders.images, "contains no images", "check that it is the right folder")
     if folders.labels is None:
         return {"images": len(images), "objects": None}
     if not folders.labels.is_dir():
-        raise DataError(folders.labels, "there is no such folder", "correct splits of the dataset file")
+        raise DataError(folders.labels, "folder not found", "correct splits of the dataset file")
     files = label_files(folders.images, list(map(image_name, images)), folders.labels)
     return {"images": len(images), "objects": sum(len(read_labels(path, classes)) for path in files.values())}
 
@@ -223,5 +224,5 @@ def _require_expected(found: dict | None, expected: Expected, where: str) -> Non
     for key, number in expected.model_dump(exclude_none=True).items():
         count = found[key] if found else 0
         if count != number:
-            problem = f"there are {count or 'no'} {key} where {number} should be"
-            raise DataError(where, problem, "fetch the missing part, or correct the dataset file")
+            problem = f"{number} {key} expected, but {count or 0} found"
+            raise DataError(where, problem, "get the missing part, or correct the dataset file")

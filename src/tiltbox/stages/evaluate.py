@@ -48,32 +48,33 @@ def evaluate(
     names: Path | None = None,
     images: Path | None = None,
 ) -> dict:
-    """Score detections and write ``out``, and beside it four files with more, or five.
+    """Score detections and write ``out``, with four or five further files beside it.
 
     ``dota.txt`` is the block that the DOTA server prints. ``pr_curves.csv`` has, for each class with objects
     and for IoU thresholds 0.5 and 0.75, at most 200 points of precision over recall. ``confusion.csv`` says
-    for the objects of each class what they were taken for (:mod:`tiltbox.metrics.confusion`), and
-    ``outcomes.parquet`` what came of each detection (:mod:`tiltbox.metrics.outcomes_file`). ``gallery.json``
-    has a few of the ``images`` with their objects and detections (:class:`tiltbox.records.Gallery`).
+    what the objects of each class were taken for (:mod:`tiltbox.metrics.confusion`), and ``outcomes.parquet``
+    has the outcome of each detection (:mod:`tiltbox.metrics.outcomes_file`). ``gallery.json`` contains a few
+    of the ``images`` with their objects and detections (:class:`tiltbox.records.Gallery`).
 
     Args:
         task1: A folder or zip of ``Task1_<class>.txt`` of whole images, or Ultralytics' predictions.json.
         labels: A labelTxt folder; there is one file for every image that counts.
         out: The JSON file to write.
         dataset, split: Names, for the record.
-        absent_classes: ``"null"`` leaves classes without objects out of the means, ``"zero"`` counts 0.
-        classes: What to score, in the order of the result.
+        absent_classes: ``"null"`` leaves classes without objects out of the means, ``"zero"`` counts them as
+            0.
+        classes: The classes to score, in the order of the result.
         names: The data file that says what the categories of a predictions.json are.
-        images: The folder of the images; images that are not there are not in the gallery.
+        images: The folder of the images; missing images are not in the gallery.
 
     Returns:
         The metrics, as they are written: AP as fractions, angle errors in degrees
         (:mod:`tiltbox.metrics.angles`), and the objects that count (difficult ones do not).
 
     Raises:
-        DataError: A file is missing or malformed, or detections are on an image that has no labels.
+        DataError: A file is missing or malformed, or detections are on an image without labels.
         SettingsError: ``absent_classes`` is neither, or ``names`` is given for Task1 files.
-        OutputError: ``out`` cannot be written, or would overwrite or be taken for something else.
+        OutputError: ``out`` cannot be written, or would overwrite or be mistaken for something else.
     """
     begun, task1, labels, out = Begun("evaluate"), Path(task1), Path(labels), Path(out)
     files = label_files(labels)
@@ -88,7 +89,7 @@ def evaluate(
     record = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
     record = record.model_copy(update={"absent_classes": absent_classes})
     metrics = record.model_dump(mode="json")
-    examples = None if images is None else gallery(shown, found, score)  # first of all, since it reads images
+    examples = None if images is None else gallery(shown, found, score)  # first, since it reads images
     write_text(out.with_name(SERVER_BLOCK), server_block(metrics))
     _write_curves(out.with_name(CURVES), score)
     write_outcomes(out.with_name(OUTCOMES), list(truth), outcomes_by_class(score))
@@ -109,7 +110,7 @@ def evaluate(
 
 
 def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels: str) -> Metrics:
-    """The record of a score; ``labels`` is a hash of what was scored against."""
+    """The record of a score; ``labels`` is a hash of the labels that were scored against."""
     return Metrics(
         dataset=dataset,
         split=split,
@@ -137,7 +138,7 @@ def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels:
 
 
 def outcomes_by_class(score: Task1Score) -> dict[str, Outcomes]:
-    """What resampling has to know of each class."""
+    """What resampling needs to know of each class."""
     return {
         name: outcomes_of(each.matches, each.places, score.objects[name])
         for name, each in score.classes.items()
@@ -145,7 +146,7 @@ def outcomes_by_class(score: Task1Score) -> dict[str, Outcomes]:
 
 
 def server_block(metrics: Mapping) -> str:
-    """The text that the DOTA server prints for Task 1; ``nan`` where there is no AP."""
+    """The text that the DOTA server prints for Task 1; ``nan`` if there is no AP."""
     per_class = ", ".join(f"{name}:{_fraction(row['AP50'])}" for name, row in metrics["classes"].items())
     return (
         "This is your evaluation result for task 1 (VOC metrics):\n"
@@ -163,7 +164,7 @@ def server_block(metrics: Mapping) -> str:
 def metrics_table(metrics: Mapping) -> str:
     """The metrics as a text table: AP in percent, median and 90th percentile of the angle error in degrees.
 
-    The last row has the means of AP; all else there is of all objects and detections together.
+    The last row has the means of AP; its other figures are of all objects and detections together.
 
     >>> angle = {"median": 2.25, "p90": 10.0, "objects": 3}
     >>> row = {"AP50": 0.5, "AP75": 0.25, "mAP": 0.3, "angle_error": angle, "objects": 4}
@@ -197,7 +198,7 @@ def _degrees(value: float | None) -> str:
 
 
 def _hash_of(files: Iterable[Path]) -> str:
-    """It tells whether two scores were measured on the same labels."""
+    """A hash that tells whether two scores were measured on the same labels."""
     found = hashlib.md5()
     for path in sorted(files):
         found.update(f"{path.name}\n".encode() + hashlib.md5(path.read_bytes()).digest())
@@ -211,15 +212,15 @@ def _examples(images: Path, truth: Mapping[str, Labels]) -> dict[str, Path]:
 
 
 def _require_place(out: Path, labels: Path, task1: Path) -> None:
-    """Refuse, before any work is done, a file that cannot be or that would spoil another."""
+    """Refuse, before any work is done, a file that cannot be written or would damage another."""
     require_file_place(out)
     inside = out.parent.resolve() == task1.resolve() and out.name.startswith("Task1")
     if inside or out.resolve() == task1.resolve():
-        raise OutputError(out, "is what is to be scored", "choose another file with --out")
+        raise OutputError(out, "is the input of this command", "choose another file with --out")
     if out.name in (SERVER_BLOCK, CURVES, CONFUSION, OUTCOMES, GALLERY):
         raise OutputError(out, "is the name of another result", "choose another with --out")
     if out.parent.resolve() == labels.resolve():
-        problem = f"lies among the labels, where {SERVER_BLOCK} would be taken for one of them"
+        problem = f"is in the folder of labels, where {SERVER_BLOCK} would be mistaken for one of them"
         raise OutputError(out, problem, "choose another folder with --out")
     require_writable(out.parent)
 

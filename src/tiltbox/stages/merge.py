@@ -1,4 +1,4 @@
-"""Put the detections of overlapping patches together to those of whole images."""
+"""Merge the detections of overlapping patches into those of whole images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Boxes:
     """Boxes of one class in whole images: n rows, in the order of the input.
 
     Attributes:
-        names: Of images, each once.
+        names: Names of images, each once.
         image: For each row an index into ``names``, shape (n,).
         scores: Shape (n,), float64.
         qboxes: Shape (n, 8), float64, pixels of the image.
@@ -58,7 +58,7 @@ def merge(
     (:func:`tiltbox.geometry.nms.nms_quads_in_groups`): by falling score, equal scores in input order, dropped
     if the IoU with a kept box is above ``iou``. Lines are in order of image name, then score. Boxes with a
     NaN or infinite number, or beyond 1e7 pixels, are dropped; boxes without area have IoU 0 with everything
-    and stay. ``out`` appears when it is complete, in place of an earlier merge.
+    and stay. ``out`` appears when it is complete, and replaces an earlier merge.
 
     Args:
         detections: A detections.parquet, a folder (or zip) of ``Task1_<class>.txt`` whose first column names
@@ -69,20 +69,20 @@ def merge(
         names: The data file that says what the categories of a predictions.json are.
 
     Returns:
-        ``images`` and ``detections`` that came in, ``not_finite`` of them dropped, ``without_area``, ``kept``
-        in all and for each of ``classes``.
+        Counts: ``images`` and ``detections`` of the input, those that were ``not_finite`` (dropped) or
+            ``without_area``, and those ``kept``, in total and for each of ``classes``.
 
     Raises:
         DataError: The detections are missing or malformed, of an unknown class or not on a patch.
         SettingsError: ``iou`` is not from 0 to 1, or ``names`` is given for anything but a predictions.json.
-        OutputError: ``out`` cannot be written, holds something else than a merge or is being written by
-            another process.
+        OutputError: ``out`` cannot be written, contains anything but a merge or is being written by another
+            process.
     """
     begun, detections, out = Begun("merge"), Path(detections), Path(out)
     if not 0 <= iou <= 1:
         raise SettingsError("iou", f"{iou} is not accepted", "give a number from 0 to 1")
     with whole_folder(out, "merge", reads=[detections]) as folder:
-        if detections.exists():  # or else what reads it says what is missing
+        if detections.exists():  # otherwise its reader says what is missing
             begun.reads(detections, pattern=TASK1_FILES if detections.is_dir() else None)
         counts = Counts()
         parts = progress(_read(detections, classes, names), "merge", len(classes))
@@ -101,7 +101,7 @@ def merge(
 
 @dataclass
 class Counts:
-    """What came in and what was kept."""
+    """Counts of the input and of what was kept."""
 
     images: set[str] = field(default_factory=set)
     detections: int = 0
@@ -113,7 +113,7 @@ class Counts:
 def _merged(
     parts: Iterable[tuple[str, Boxes]], iou: float, counts: Counts
 ) -> Iterator[tuple[str, ClassDetections]]:
-    """Each class merged, one at a time: all boxes as corners at once would take most of the memory."""
+    """Each class merged, one at a time: the corners of all boxes at once would take most of the memory."""
     for name, boxes in parts:
         within = (np.abs(boxes.qboxes) <= MAX_COORDINATE).all(axis=1)  # false for NaN
         finite = boxes[within & np.isfinite(boxes.scores)]
@@ -166,7 +166,7 @@ def _from_patches(found: Mapping[str, ClassDetections]) -> Iterator[tuple[str, B
 
 
 def _patches(parts: Iterable[ClassDetections]) -> dict[str, PatchName]:
-    """What the names of all patches say; most patches have objects of several classes."""
+    """The parsed names of all patches, each once: most patches have objects of more than one class."""
     known = {}
     for part in parts:
         for index, name in enumerate(part.names):
@@ -176,7 +176,7 @@ def _patches(parts: Iterable[ClassDetections]) -> dict[str, PatchName]:
 
 
 def _boxes(names: tuple[str, ...], image: np.ndarray, scores: np.ndarray, qboxes: np.ndarray) -> Boxes:
-    """Boxes with the names of their own images alone."""
+    """Boxes with the names of only their own images."""
     used, image = np.unique(image, return_inverse=True)
     return Boxes(tuple(names[index] for index in used.tolist()), image, scores, qboxes)
 
@@ -185,10 +185,12 @@ def _patch(part: ClassDetections, index: int) -> PatchName:
     name = part.names[index]
     if name.split() != [name]:
         where = part.where(int(np.argmax(part.image == index)))
-        raise DataError(where, f"{name!r} holds a blank, which result files cannot hold", "rename the image")
+        raise DataError(
+            where, f"{name!r} contains whitespace, which result files do not allow", "rename the image"
+        )
     try:
         return parse_patch_name(name)
     except DataError as error:
         where = part.where(int(np.argmax(part.image == index)))
-        remedy = f"{error.remedy}; results of whole images need no merge, only 'tiltbox evaluate'"
+        remedy = f"{error.remedy}; results on whole images need only 'tiltbox evaluate', not merge"
         raise DataError(where, f"'{name}' {error.problem}", remedy) from None

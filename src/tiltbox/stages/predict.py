@@ -34,14 +34,14 @@ def predict(
 ) -> int:
     """Detect on ``patches/images`` and write the detections to a parquet file; returns their number.
 
-    Boxes are in pixels of the patch as it lies in the image, whatever size the detector saw it at.
+    Boxes are in pixels of the patch as it is in the image, at whatever size the detector saw it.
     Scores above 0.05 and at most 2,000 boxes per patch are kept, after rotated NMS at 0.1.
 
     Args:
         checkpoint: tiltbox's own or a published one (file or address), fitting the variant exactly.
-        image_size: Side to which patches are resized for the detector; None for that of its training.
-        unknown_size: The same where the checkpoint does not say what it was trained with.
-        gpus: GPUs to share the patches between; 0 for the CPU; None for all there are.
+        image_size: Side to which patches are resized for the detector; None for the one it was trained with.
+        unknown_size: The same if the checkpoint does not say what it was trained with.
+        gpus: GPUs to share the patches between; 0 for the CPU; None for all.
         threads: CPU threads without a GPU; None for all.
 
     Raises:
@@ -55,11 +55,13 @@ def predict(
     begun = Begun("predict")
 
     if image_size is not None and image_size % 32:
-        problem = f"{image_size} is no multiple of 32"
+        problem = f"{image_size} is not a multiple of 32"
         raise SettingsError("--image-size", problem, "the detector halves its input five times")
     images = list_images(patches / "images")
     if not images:
-        raise DataError(patches / "images", "holds no patches", "cut the images with `tiltbox split` first")
+        raise DataError(
+            patches / "images", "contains no patches", "cut the images with `tiltbox split` first"
+        )
     available = gpu_count()
     gpus = available if gpus is None else gpus
     if gpus > available:
@@ -68,7 +70,7 @@ def predict(
     _require_original_scale(images)
     weights = local_copy(checkpoint)  # once, not in every process
     begun.knows({checkpoint if is_address(checkpoint) else weights: file_hash(weights)})
-    begun.reads(*filter(Path.is_file, [patches / "manifest.json"]))  # which those of other tools may not have
+    begun.reads(*filter(Path.is_file, [patches / "manifest.json"]))  # patches of other tools may not have one
     with leased_gpus(gpus), cpu_threads(None if gpus else threads):
         job = (name, variant, checkpoint, classes, image_size, unknown_size, batch)
         parts = _on_devices(job, images, [f"cuda:{i}" for i in range(gpus)] or ["cpu"])

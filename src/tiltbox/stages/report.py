@@ -24,23 +24,23 @@ from tiltbox.settings.variants import load_variants
 
 
 def report(results: Path, out: Path | None, *, published: Path = CONFIGS / "published.yaml") -> str:
-    """Write ``leaderboard.md``, ``.csv`` and ``.html`` into ``out`` from what lies below ``results``.
+    """Write ``leaderboard.md``, ``.csv`` and ``.html`` into ``out`` from the results in ``results``.
 
-    Each detector also has a page of its own, in the folder ``detectors``. The figures are written a second
-    time, into files for DVC (:mod:`tiltbox.report.series`).
+    Each detector also gets its own page, in the folder ``detectors``. The figures are also written to files
+    for DVC (:mod:`tiltbox.report.series`).
 
-    What a variant lacks so far is shown as a dash. The same results give the same bytes.
+    What a variant does not have yet is shown as a dash. The same results give the same bytes.
 
     Args:
-        results: A folder with one folder per variant, as the other stages leave it.
-        out: The folder to write to; it may be the same. None writes nothing.
-        published: The published numbers to set beside ours.
+        results: A folder with one folder per variant, as the other stages write it.
+        out: The folder to write to, which may be the same. None writes nothing.
+        published: The published numbers to compare ours with.
 
     Returns:
         The table in plain text, variants in the order of ``configs/variants.yaml``, then by name.
 
     Raises:
-        DataError: There are no results, or a file of theirs is malformed.
+        DataError: There are no results, or one of their files is malformed.
         SettingsError: ``published`` is malformed.
         OutputError: ``out`` cannot be written.
     """
@@ -71,23 +71,23 @@ def _write(rows: list[Row], sure: Uncertainty, out: Path, published: Published, 
 
 
 def _detector(row: Row, out: Path, published: Published, sure: Uncertainty) -> str:
-    """The page of a detector alone."""
+    """The page of a single detector."""
     board = leaderboard([row], out / DETECTORS, published, sure)
     return page(replace(board, title=f"{row.name} on {row.dataset}"), [row], sure)
 
 
 def _remove_others(record: Path, written: Collection[Path]) -> None:
-    """What an earlier report wrote of a detector that is there no longer."""
+    """Remove what an earlier report wrote about detectors that no longer exist."""
     try:
         earlier = read_provenance(record).outputs
-    except DataError:  # there is none, or it is damaged
+    except DataError:  # it does not exist or is damaged
         return
     for name in set(map(Path, earlier)) - set(written):
         (record.parent / name).unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:
-    """What the report reads of a variant, and the records of it, by which the chain goes on."""
+    """What the report reads of a variant, including its records, which continue the chain."""
     read = ("train.json", "history.csv", "metrics.json", "pr_curves.csv", OUTCOMES, GALLERY)
     read += ("complexity.json",)
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -96,5 +96,5 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_work(path: Path) -> bool:
-    """Of a training that is not over, or was set aside."""
+    """Whether a path belongs to a training that is unfinished or was set aside."""
     return any(part == "work" or part.startswith("work.") for part in path.parts)

@@ -1,4 +1,4 @@
-"""What is scored, and against what."""
+"""Reads detections to score and the labels to score them against."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def label_files(folder: Path) -> dict[str, Path]:
     """The label file of each image.
 
     Raises:
-        DataError: There is none.
+        DataError: There are none.
     """
     files = {image_name(path): path for path in list_labels(folder)}
     if not files:
-        raise DataError(folder, "holds no label files", "give the labelTxt folder with --labels")
+        raise DataError(folder, "contains no label files", "give the labelTxt folder with --labels")
     return files
 
 
@@ -43,7 +43,7 @@ def read_scored(
         _require_labels(part, labelled)
     if look_normalised(found):
         log.warning(
-            "%s: all coordinates lie between 0 and 1, as if normalised; they are taken as pixels: multiply"
+            "%s: all coordinates are between 0 and 1, as if normalised, but are taken as pixels: multiply"
             " them by the image's width and height first",
             source,
         )
@@ -51,7 +51,7 @@ def read_scored(
 
 
 def look_normalised(found: Mapping[str, ClassDetections]) -> bool:
-    """Whether no corner of any box is a pixel from the origin."""
+    """Whether all corners of all boxes are within a pixel of the origin."""
     largest = [np.abs(part.qboxes).max() for part in found.values() if len(part)]
     return bool(largest) and max(largest) <= 1
 
@@ -60,11 +60,11 @@ def _require_labels(part: ClassDetections, labelled: Container[str]) -> None:
     for index, name in enumerate(part.names):
         if name not in labelled:
             where = part.where(int(np.argmax(part.image == index)))
-            raise DataError(where, f"there are no labels of the image '{name}'", _remedy(name, labelled))
+            raise DataError(where, f"there are no labels for image '{name}'", _remedy(name, labelled))
 
 
 def _remedy(name: str, labelled: Container[str]) -> str:
-    """What may be wrong with the name of an image."""
+    """The remedy for an unknown image name, by what may be wrong with it."""
     if (bare := image_name(Path(name))) in labelled:
         return f"name the image without its extension: {bare}"
     if name.isdecimal() and any(name.zfill(digits) in labelled for digits in range(len(name) + 1, 13)):

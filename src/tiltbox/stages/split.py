@@ -38,12 +38,12 @@ from tiltbox.records import PatchManifest, read_record, write_record
 
 PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
 WITHOUT_AREA, OUTSIDE, CUT_BY_ALL = "without area", "outside the image", "cut by every patch"
-BLACK = 16  # of 255: where no value is as high, there is nothing to be seen
+BLACK = 16  # of 255: if no value is as high, nothing is visible
 
 
 @dataclass(frozen=True)
 class PatchCount:
-    """What one patch holds: objects by class, how many of them are cut, and checksums beside its name."""
+    """What one patch contains: objects by class, how many of them are cut, and its name with checksums."""
 
     classes: Counter[str]
     cut: int
@@ -52,10 +52,10 @@ class PatchCount:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An object that is in no patch, and why.
+    """An object that is not in any patch, and why.
 
     Attributes:
-        number: Of the object among those of its image, from 1.
+        number: The number of the object in its image, from 1.
     """
 
     image: str
@@ -67,7 +67,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ImageCount:
-    """What came of one image: patches, objects that are on none, whether it is nearly black; its hash."""
+    """The result for one image: patches, objects on none of them, whether it is nearly black, its hash."""
 
     patches: list[PatchCount]
     left_out: list[LeftOut]
@@ -89,19 +89,19 @@ def split(
     """Cut the images of ``sources`` and write ``out/{images,annfiles}`` and ``out/manifest.json``.
 
     Patches, their names and the objects they keep follow mmrotate's splitter (:mod:`tiltbox.dota.windows`).
-    Every patch of a labelled set has an annotation file, an empty one where there is nothing on it; an
-    unlabelled set has no ``annfiles`` at all. Every object is on a patch, or counted in the manifest and
-    listed in ``out/left_out.csv`` with the reason why not: it has no area, it lies (mostly) outside its
-    image, or every patch cuts off too much of it. ``out`` appears when it is complete and takes
-    the place of an earlier split. Each worker process holds one image at a time.
+    Every patch of a labelled set has an annotation file, which is empty if the patch has no objects; an
+    unlabelled set has no ``annfiles``. Every object is on a patch, or is counted in the manifest and listed
+    in ``out/left_out.csv`` with the reason: it has no area, it is (mostly) outside its image, or every patch
+    cuts off too much of it. ``out`` appears when it is complete and replaces an earlier split. Each worker
+    process keeps one image at a time in memory.
 
     Args:
-        sources: Folders that hold ``images/`` and, in a labelled set, ``labelTxt/``.
+        sources: Folders that contain ``images/`` and, in a labelled set, ``labelTxt/``.
         out: The folder to write.
         size: Side of a patch in pixels at rate 1.
         overlap: Pixels that neighbouring patches share at rate 1.
         rates: Size and overlap are divided by each of these; patches are never resized.
-        iof: The least share of an object's area that a patch must hold to keep it.
+        iof: The least share of an object's area that a patch must contain to keep it.
         workers: Number of processes; all cores by default.
         classes: The class names that are accepted; by default, all.
 
@@ -110,9 +110,9 @@ def split(
 
     Raises:
         SettingsError: A window size, overlap, rate or iof is impossible.
-        DataError: An image or label file is missing, malformed or there twice.
-        OutputError: ``out`` cannot be written, lacks space, holds something else than a split or is being
-            written by another process.
+        DataError: An image or label file is missing, malformed or occurs twice.
+        OutputError: ``out`` cannot be written, lacks space, contains anything but a split or is being written
+            by another process.
     """
     begun = Begun("split")
     cutting = Cutting(size, overlap, tuple(rates), iof)
@@ -152,12 +152,12 @@ def _cut_all(
 
 
 def _largest_first(images: list[Source]) -> list[Source]:
-    """So that no core is left alone with a large one at the end."""
+    """Images by falling size, so that no core is left alone with a large one at the end."""
     return sorted(images, key=lambda image: -image.width * image.height)
 
 
 def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> ImageCount:
-    """Write the patches of one image, those of ``out`` into ``folder`` as yet, and count what is on them."""
+    """Write the patches of one image to ``folder``, which becomes ``out``, and count what is on them."""
     image = read_image(source.image)
     height, width, _ = image.shape
     try:
@@ -174,12 +174,12 @@ def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> Ima
 def _sorted_out(
     source: Source, windows: list[Window], iof: float, frame: Window
 ) -> tuple[Labels | None, list[LeftOut]]:
-    """The objects that may be on patches, and those that are on none, with the reason."""
+    """The objects that may be on patches, and those that are not on any, with the reason."""
     if source.labels is None:
         return None, []
     qboxes = source.labels.qboxes
     flat, in_frame = without_area(qboxes), window_iofs(qboxes, frame)
-    outside = ~flat & (in_frame == 0)  # of an image smaller than its window, these may be in the padding
+    outside = ~flat & (in_frame == 0)  # if the image is smaller than its window, these may be in the padding
     held = np.zeros(len(qboxes), dtype=bool)
     for window in windows:
         held[rows_in_window(qboxes, window, iof)[0]] = True
@@ -252,14 +252,14 @@ def _write_left_out(path: Path, left_out: list[LeftOut]) -> None:
 
 
 def patch_contents(folder: Path) -> tuple[str, str]:
-    """The checksum of all pixels and labels that a folder's manifest has, and that of what lies there.
+    """The checksum of all pixels and labels in a folder's manifest, and that of the folder's content.
 
     Raises:
-        DataError: The manifest is none, or a patch cannot be read.
+        DataError: The manifest is missing or malformed, or a patch cannot be read.
     """
     manifest = read_record(PatchManifest, folder / "manifest.json")
     if manifest is None:
-        raise DataError(folder / "manifest.json", "there is no such file", "cut the images again")
+        raise DataError(folder / "manifest.json", "file not found", "cut the images again")
     with ThreadPoolExecutor(cores()) as pool:
         lines = list(pool.map(partial(_contents_of, folder), list_images(folder / "images")))
     return manifest.contents, _hash_of(lines)
@@ -272,5 +272,5 @@ def _contents_of(folder: Path, patch: Path) -> str:
 
 
 def _hash_of(lines: Iterable[str]) -> str:
-    """It tells what was made of the patches that a pixel or a label is another, though no count is."""
+    """A hash by which later stages notice a changed pixel or label even if all counts are the same."""
     return hashlib.md5("\n".join(sorted(lines)).encode()).hexdigest()

@@ -45,11 +45,11 @@ from tiltbox.training.validation_patches import images_held_out, patches_to_vali
 
 log = logging.getLogger("tiltbox")
 
-DATA = ("overlap", "rates", "iof", "images", "contents")  # of the manifest, for the report
-# By default glibc gives large blocks back at once, and the system clears them when they are wanted again:
-# most of the system time of a step on a CPU. Older versions take no more than 32 MiB for the first.
+DATA = ("overlap", "rates", "iof", "images", "contents")  # keys of the manifest, for the report
+# By default glibc returns large blocks at once, and the system clears them when they are needed again, which
+# is most of the system time of a step on a CPU. Older versions accept at most 32 MiB for the first value.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
-# Without it the matrix products of CUDA do not repeat, and PyTorch refuses them where they must.
+# Without it, CUDA's matrix products are not deterministic, and PyTorch refuses them if they must be.
 REPEATABLE_PRODUCTS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 FINISHED = "work.finished"  # the work folder while it is removed
 RANDOM = "random"  # in place of weights to start from
@@ -74,31 +74,30 @@ def train(
     """Train ``variant`` on a folder of patches and return the path of the final checkpoint.
 
     ``out`` receives ``checkpoint.pth`` (averaged weights where the schedule averages), ``config.py``,
-    ``history.csv`` and ``train.json``; where it was validated, the weights of the epoch with the best AP50 as
-    ``best.pth``, too, unless that is the last one. Until then epoch checkpoints live in ``out/work``; a
-    training that was killed goes on from the last of them if nothing it depends on has changed, and is kept
-    as ``out/work.<hash>`` if something has.
+    ``history.csv`` and ``train.json``; if it was validated, also the weights of the epoch with the best AP50
+    as ``best.pth``, unless that is the last epoch. Until then epoch checkpoints are in ``out/work``; a killed
+    training resumes from the last of them if nothing that it depends on has changed, and is kept as
+    ``out/work.<hash>`` otherwise.
 
     Args:
         name: The variant's name, kept in the checkpoint.
         schedule: How to train; None chooses by the patches and the GPUs (:mod:`tiltbox.settings.auto`).
-        gpus: Processes, one GPU each; 0 trains on the CPU; None takes the schedule's number, or the
-            CPU where there is no GPU.
+        gpus: Processes, one GPU each; 0 trains on the CPU; None takes the schedule's number, or the CPU if
+            there is no GPU.
         processes: Processes on the CPU, 1 by default.
         start: Weights to start from (file or address) instead of the variant's COCO weights, or ``random``
             for random weights, whatever the schedule says.
-        seed: Instead of the schedule's.
-        resume: Whether to go on from ``out/work``; if not, it is dropped with all that was kept beside it.
+        seed: Seed to use instead of the schedule's.
+        resume: Whether to resume from ``out/work``; if not, it is deleted with all that was kept beside it.
         track: MLflow experiment and run to log to, as ``experiment/run``; None logs nothing.
         validate: Labelled patches to score the detector on while it learns, as often as the schedule says;
-            None for none, or those of the images that the schedule holds out.
+            None for none, or for those of the images that the schedule holds out.
 
     Raises:
         DataError: The patches have no labels or no objects.
-        SettingsError: More GPUs are wanted than there are, though there are some; or the schedule holds
-            images out, and ``validate`` names others.
-        OutputError: ``out`` cannot be written, holds files of somebody else, or another process is training
-            there.
+        SettingsError: There are some GPUs, but fewer than wanted; or the schedule holds out images, and
+            ``validate`` is given, too.
+        OutputError: ``out`` cannot be written, contains other files, or another process is training there.
         CheckpointError: The weights to start from cannot be downloaded or read, or belong to another model.
     """
     begun = Begun("train")
@@ -130,10 +129,10 @@ def train(
         config.pretrained = _start(start, schedule, variant)
         config.fingerprint = fingerprint(essence(config), manifest.model_dump(mode="json"))
         if config.pretrained and not (resume and has_epochs(work, config.fingerprint)):
-            # Before anything is dropped or a GPU is waited for; and once, not in every process.
+            # Before anything is deleted and before waiting for a GPU; and once, not in every process.
             require_weights(config.pretrained, "give a file with --start FILE")
         begun.reads(patches / "manifest.json")
-        if config.pretrained and (weights := copy_at_hand(config.pretrained)):  # one that goes on needs none
+        if config.pretrained and (weights := copy_at_hand(config.pretrained)):  # a resumed one needs none
             begun.knows({config.pretrained if is_address(config.pretrained) else weights: file_hash(weights)})
         shutil.rmtree(out / FINISHED, ignore_errors=True)
         with leased_gpus(gpus):
@@ -147,26 +146,26 @@ def train(
                 _write_config(config, work)
                 _launch(work / "config.py", schedule.processes, on_cpu=gpus == 0)
                 _record(begun, out, publish(work, out, facts, classes), schedule, variant, facts)
-                os.replace(work, out / FINISHED)  # so that none is resumed whose removal was cut off
+                os.replace(work, out / FINISHED)  # a half-removed folder must not be resumed
                 shutil.rmtree(out / FINISHED)
     return out / "checkpoint.pth"
 
 
 def _require_own(out: Path) -> None:
-    """Refuse a folder with files of these names that no training left there."""
+    """Refuse a folder with files of these names that no training wrote."""
     ours = (
         (out / TRAINING_LOCK).exists() or (out / "train.json").exists() or mark_of(out / "work") is not None
     )
     for name in (CHECKPOINT, BEST, LAST, "config.py", "history.csv", "work"):
         if (out / name).exists() and not ours:
-            problem = f"holds a '{name}' that no training left there"
+            problem = f"contains '{name}', which 'tiltbox train' did not write"
             raise OutputError(out, problem, "choose another folder with --out, or remove it")
 
 
 def _chosen(
     patches: Path, manifest: PatchManifest, classes: tuple[str, ...], gpus: int | None, processes: int | None
 ) -> tuple[Schedule, str]:
-    """The schedule that fits the patches, and what to say of it."""
+    """The schedule that fits the patches, and a line about it."""
     full = manifest.patches - manifest.empty_patches
     if gpus is None:
         gpus = min(gpu_count(), 2 if full >= LARGE else 1)
@@ -193,16 +192,18 @@ def _patch_manifest(patches: Path) -> PatchManifest:
         manifest = read_record(PatchManifest, path)
     except DataError:
         remedy = "cut the images with `tiltbox split` again"
-        raise DataError(path, "is no manifest of a split", remedy) from None
+        raise DataError(path, "is not the manifest of a split", remedy) from None
     if manifest is None:
-        raise DataError(path, "there is no manifest", "cut the images with `tiltbox split` first")
+        raise DataError(path, "file not found", "cut the images with `tiltbox split` first")
     if not manifest.labelled:
         raise DataError(patches, "has no labels to learn from", "train on a split with labelTxt")
     if not manifest.objects_in_patches:
         if manifest.objects:
-            problem = f"holds no object, though its images have {manifest.objects:,} ({LEFT_OUT} says why)"
+            problem = (
+                f"contains no objects, though its images have {manifest.objects:,} ({LEFT_OUT} says why)"
+            )
             raise DataError(patches, problem, "cut larger patches, or add a rate below 1")
-        raise DataError(patches, "holds no objects", "train on images with labelled objects")
+        raise DataError(patches, "contains no objects", "train on images with labelled objects")
     return manifest
 
 
@@ -220,8 +221,8 @@ def _held_out(schedule: Schedule, patches: Path, validate: Path | None) -> list[
     share = schedule.validation.share
     if validate is not None and schedule.validation.every:
         if share:
-            problem = "is for schedules that hold no images out, and this one does (validation: share)"
-            raise SettingsError("--validate", problem, "leave it out, or set that to 0")
+            problem = "is for schedules without held-out images, and this one has some (validation: share)"
+            raise SettingsError("--validate", problem, "leave it out, or set share to 0")
         patches_to_validate(validate, 1)
     return images_held_out(patches, share)
 
@@ -234,8 +235,8 @@ def _say_what_is_left_out(schedule: Schedule, manifest: PatchManifest) -> None:
     empty = manifest.empty_patches
     if empty and not schedule.background:
         log.info(
-            "%s of %s patches hold no object and are not trained on; with background: true in the schedule"
-            " they would be",
+            "%s of %s patches contain no objects and are not trained on; to use them, set background: true"
+            " in the schedule",
             *(f"{empty:,}", f"{manifest.patches:,}"),
         )
 
@@ -250,7 +251,7 @@ def _steps(schedule: Schedule, variant: Variant, manifest: PatchManifest) -> int
 def _warn_of_warmup(schedule: Schedule, steps: int) -> None:
     if schedule.warmup_steps > 1 and schedule.warmup_steps >= steps:
         log.warning(
-            "schedule: warmup_steps: %d is no less than all %d steps of this training, so the full learning"
+            "schedule: warmup_steps: %d is not less than the %d steps of this training, so the full learning"
             " rate is not reached before its end; lower it (to %d, say) or train longer",
             *(schedule.warmup_steps, steps, steps // 10),
         )
@@ -262,8 +263,8 @@ def _write_config(config, work: Path) -> None:
 
 
 def _launch(config: Path, processes: int, *, on_cpu: bool) -> None:
-    """Train in processes of their own: once CUDA has looked around in a process, no lease changes what it
-    sees, and importing mmengine makes it look.
+    """Train in separate processes: once CUDA has been initialised in a process, a lease no longer changes
+    which GPUs it sees, and importing mmengine initialises it.
     """
     command = [sys.executable, "-m", "tiltbox.training.worker", str(config)]
     if processes > 1:
@@ -273,7 +274,7 @@ def _launch(config: Path, processes: int, *, on_cpu: bool) -> None:
     code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})
     if code:
         problem = f"training ended with exit code {code}"
-        remedy = "see the messages above; started again, it resumes from the last epoch"
+        remedy = "see the messages above; it resumes from the last epoch when started again"
         raise read_failure(config) or TiltboxError(config, problem, remedy)
 
 
@@ -302,7 +303,7 @@ def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -
 
 
 def _augmentation(schedule: Schedule) -> list[str]:
-    """In the words of the published table."""
+    """The augmentation, in the words of the published table."""
     shares = {"flip": schedule.flip, "RR": schedule.rotate, "mosaic": schedule.mosaic}
     return [name for name, share in shares.items() if share > 0]
 
@@ -334,7 +335,7 @@ def _record(
 def _only_trainer(out: Path):
     lock = FileLock(out / TRAINING_LOCK, fallback_to_soft=False)
     try:
-        acquired(lock, patience=1)  # `tiltbox track` holds it for a moment, to see whether somebody trains
+        acquired(lock, patience=1)  # `tiltbox track` holds it for a moment, to see whether a training runs
     except Timeout:
         raise OutputError(out, "another process is training here", WAIT_FOR_IT) from None
     try:

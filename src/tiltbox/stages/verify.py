@@ -1,4 +1,4 @@
-"""Check that what lies in a results folder is what the records of its stages say."""
+"""Check the content of a results folder against the records of its stages."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ NEEDS_RECORD = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was looked at, and what does not fit, a line each.
+    """What was checked, and what does not match, one line each.
 
     Attributes:
-        absent: Folders that stages read and that are not here at all, such as the patches where results
-            come from another machine.
+        absent: Folders that stages read and that do not exist here, such as the patches if results come from
+            another machine.
     """
 
     records: int
@@ -48,9 +48,9 @@ class Verdict:
 def verify(results: Path) -> Verdict:
     """Follow the records below ``results`` back to the images, and compare every file with its hash.
 
-    Named are: files that changed, or are gone, since a stage wrote or read them; files that a stage would
-    have read, had they been there; records that were edited; results without a record; and patches whose
-    pixels or labels are not those that were cut.
+    It names files that changed or disappeared since a stage wrote or read them, files that a stage would have
+    read if they had existed, records that were edited, results without a record, and patches whose pixels or
+    labels differ from those that were cut.
 
     Args:
         results: A results folder of a dataset, of a variant, or of a stage.
@@ -60,7 +60,7 @@ def verify(results: Path) -> Verdict:
     """
     results = Path(results)
     if not results.is_dir():
-        raise DataError(results, "there is no such folder", "give results/DATASET")
+        raise DataError(results, "folder not found", "give results/DATASET")
     records = _chain(sorted(results.rglob(f"*{SUFFIX}")))
     if not records:
         raise DataError(results, f"contains no *{SUFFIX}", "run the stages again: each writes one")
@@ -74,7 +74,7 @@ def verify(results: Path) -> Verdict:
 
 
 def _chain(places: list[Path]) -> dict[Path, Provenance]:
-    """The records at these places, and those of what they were made from; sources first."""
+    """The records at these places, and those of their sources; sources first."""
     found: dict[Path, Provenance] = {}
     folders: set[Path] = set()
     todo = list(places)
@@ -90,7 +90,7 @@ def _chain(places: list[Path]) -> dict[Path, Provenance]:
 
 
 def _records_near(folder: Path) -> Iterator[Path]:
-    """The records that may be of the stage that wrote a folder's files: in it, or beside it."""
+    """The records, in a folder or beside it, that may be of the stage that wrote its files."""
     yield from folder.glob(f"*{SUFFIX}")
     if beside(folder).is_file():
         yield beside(folder)
@@ -118,7 +118,7 @@ class _Checker:
             self._require_patches(place, record)
 
     def check_inputs(self, place: Path, record: Provenance) -> None:
-        """To be called when all outputs were: who wrote a file says best that it changed."""
+        """To be called after all outputs: the record of the stage that wrote a file names the change best."""
         for path, expected in _files(place, record.inputs):
             if not (path in self._written or path.parent.exists() or path.is_relative_to(self._results)):
                 self.absent.add(_shown(path.parent))
@@ -128,7 +128,7 @@ class _Checker:
             self._require_nothing_new(place, record, located(place, folder.path), folder.pattern)
 
     def require_records(self, results: Path) -> None:
-        """Name results that no record speaks of."""
+        """Name results that are not in any record."""
         for path in sorted(results.rglob("*")):
             if path.name in NEEDS_RECORD and _plain(path) not in self._written:
                 self._name(_plain(path), "has no record of the stage that wrote it")
@@ -152,7 +152,7 @@ class _Checker:
                 self._name(_plain(path), f"is new since 'tiltbox {record.stage}' read the folder")
 
     def _require_patches(self, place: Path, record: Provenance) -> None:
-        """By the checksum of all pixels and labels in the manifest, which is an output itself."""
+        """Check patches by the checksum of all pixels and labels in the manifest, itself an output."""
         for path, _ in _files(place, record.outputs):
             if path.name == "manifest.json" and path.is_file() and path not in self._named:
                 try:
@@ -161,7 +161,9 @@ class _Checker:
                     self._name(Path(error.where), error.problem)
                     continue
                 if found != expected:
-                    self._name(path.parent, "holds patches with other pixels or labels than were cut")
+                    self._name(
+                        path.parent, "contains patches whose pixels or labels differ from those that were cut"
+                    )
 
     def _name(self, path: Path, problem: str) -> None:
         if path not in self._named:
@@ -170,15 +172,15 @@ class _Checker:
 
 
 def _files(place: Path, entries: dict[str, str]) -> list[tuple[Path, str]]:
-    """Addresses apart."""
+    """The files of a record, without addresses."""
     return [(located(place, name), found) for name, found in entries.items() if "://" not in name]
 
 
 def _plain(path: Path) -> Path:
-    """Absolute and without ``..``, links as they are."""
+    """The path, absolute and without ``..``; links stay."""
     return Path(os.path.abspath(path))
 
 
 def _shown(path: Path) -> str:
-    """As seen from the current folder."""
+    """The path as seen from the current folder."""
     return os.path.relpath(path)

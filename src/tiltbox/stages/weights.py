@@ -1,4 +1,4 @@
-"""Fetch the weights that a training starts from, where there is an internet connection."""
+"""Download the weights that a training starts from, on a machine with an internet connection."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _RANDOM = (
 
 
 def weights(variant: Variant, schedule: Schedule) -> Path | None:
-    """Fetch them into PyTorch's download cache and see that they can be read.
+    """Download them to PyTorch's download cache and check that they can be read.
 
-    A training fetches what is not there yet. On a cluster whose nodes have no internet this has to be done
+    A training downloads missing weights itself. If the nodes of a cluster have no internet, this must be done
     before, on a machine that shares the cache with them (``TORCH_HOME``, by default in the home folder).
 
     Returns:
-        The copy; None where the schedule or the variant starts from random weights.
+        The copy; None if the schedule or the variant starts from random weights.
 
     Raises:
         CheckpointError: They cannot be downloaded or read.
@@ -38,25 +38,25 @@ def weights(variant: Variant, schedule: Schedule) -> Path | None:
 
 
 def weights_at_hand(variant: Variant) -> Path | None:
-    """Fetch the variant's COCO weights where that can be done, for a training that may not need them.
+    """Download the variant's COCO weights, if possible, for a training that may not need them.
 
     Returns:
-        The copy; None, with a warning, where they cannot be fetched, and where there are none.
+        The copy; None if there are none or, with a warning, if they cannot be downloaded.
     """
     address = load_variants().url(variant.pretrained)
     try:
         return address and local_copy(address)
     except CheckpointError as error:
-        log.warning("%s: %s; a training that needs them will say how to go on", error.where, error.problem)
+        log.warning("%s: %s; a training that needs them will say what to do", error.where, error.problem)
         return None
 
 
 def require_weights(source: str, *others: str) -> None:
-    """Fetch the weights to start from, unless they are in the cache, and check that they can be read.
+    """Download the weights to start from, unless they are in the cache, and check that they can be read.
 
     Args:
         source: File or address.
-        others: What else can be done where an address gives no weights.
+        others: Other remedies if an address gives no weights.
 
     Raises:
         CheckpointError: They cannot be downloaded or read.

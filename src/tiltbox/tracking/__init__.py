@@ -1,9 +1,9 @@
-"""MLflow: what was trained, how, on what, and how well it detects, to be looked at and compared in a browser.
+"""MLflow: what was trained, how, on what, and how well it detects, to view and compare in a browser.
 
-One experiment for each dataset, one run for each training, which evaluation adds its scores to. MLflow shows;
-it decides nothing. A training only writes files, and all that MLflow is told comes from them: from a thread
-beside the training (:mod:`.following`), at its end, or later (:mod:`.catching_up`). No server can stop or
-slow a training.
+One experiment for each dataset, one run for each training, to which evaluation adds its scores. MLflow only
+shows; it decides nothing. A training only writes files. Everything that MLflow gets comes from them: from a
+thread beside the training (:mod:`.following`), at its end, or later (:mod:`.catching_up`). No server can stop
+or slow down a training.
 """
 
 from tiltbox.tracking.catching_up import catch_up, catch_up_all

@@ -1,7 +1,7 @@
-"""Brings MLflow up to date with results: what trainings and evaluations left, once, however often.
+"""Brings MLflow up to date with the results of trainings and evaluations; repeating it changes nothing.
 
-For a server that was down or slow, that began after the trainings, or that somebody else's results are to be
-shown by.
+It is for a server that was down or slow, that was started after the trainings, or that is to show results
+from elsewhere.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _SHOWN = ("dota.txt", "pr_curves.csv", "confusion.csv")  # beside the metrics
 
 
 def catch_up_all(results: Path, experiment: str | None = None) -> dict[str, str]:
-    """Tell MLflow of all trainings under ``results``.
+    """Tell MLflow about all trainings in ``results``.
 
     Args:
         results: The results of a dataset, such as ``results/mini``, or of one of its detectors.
-        experiment: None for that which each training was begun with, else the dataset that it was scored on,
-            else the name of the folder.
+        experiment: None for the one that each training was started with, else the dataset that it was scored
+            on, else the name of the folder.
 
     Returns:
         The states of the runs, by the names of the folders.
@@ -53,7 +53,9 @@ def catch_up_all(results: Path, experiment: str | None = None) -> dict[str, str]
     """
     found = list(_trainings(results))
     if not found:
-        raise DataError(results, "holds no training", "give the results of a dataset, such as results/mini")
+        raise DataError(
+            results, "contains no training", "give the results of a dataset, such as results/mini"
+        )
     states = {}
     for train in found:
         run_id = catch_up(train, experiment=experiment, unnamed=results.resolve().name)
@@ -62,7 +64,7 @@ def catch_up_all(results: Path, experiment: str | None = None) -> dict[str, str]
 
 
 def catch_up(train: Path, *, experiment: str | None = None, unnamed: str = "unnamed") -> str:
-    """Tell MLflow of one training, by its folder, and of its evaluation; returns the run's id."""
+    """Tell MLflow about one training, by its folder, and about its evaluation; returns the run's id."""
     journal = _journal(train, experiment, unnamed)
     run_id = begin_training(
         journal.track,
@@ -99,7 +101,7 @@ def _trainings(results: Path) -> Iterator[Path]:
 
 
 def _journal(train: Path, experiment: str | None, unnamed: str) -> Journal:
-    """That of the training, as it is to be taken, or one that says the same from its results."""
+    """The settled journal of the training, or an equivalent one from its results."""
     journal = read_journal(train)
     if journal is None or _is_of_other_results(journal, train):
         journal = _from_results(train, unnamed)
@@ -110,7 +112,7 @@ def _journal(train: Path, experiment: str | None, unnamed: str) -> Journal:
 
 
 def _is_of_other_results(journal: Journal, train: Path) -> bool:
-    """As after a checkout of earlier ones, which leaves the journal alone."""
+    """Whether the journal is of other results, as after a checkout of earlier ones, which keeps it."""
     facts = read_record(Training, train / "train.json") if journal.state == "FINISHED" else None
     return facts is not None and facts.config_hash != journal.facts["config_hash"]
 
@@ -136,13 +138,13 @@ def _from_results(train: Path, unnamed: str) -> Journal:
 
 
 def _work(train: Path, config_hash: str) -> Path:
-    """Where its history is: with the results, in the work folder, or where that was put aside."""
+    """Where its history is: with the results, in the work folder, or where that was set aside."""
     aside = train / f"work.{config_hash}"
     return next((folder for folder in (train / "work", aside) if folder.exists()), train)
 
 
 def _counts(train: Path, journal: Journal) -> dict[str, int]:
-    """Parameters and multiply-adds, as they were counted, or counted now."""
+    """Parameters and multiply-adds, as counted before, or counted now."""
     name = variant_and_seed(journal.track.partition("/")[2])[0]
     for folder in (train.parent, train.parent.parent):
         counted = read_record(Complexity, folder / "complexity" / "complexity.json")

@@ -6,7 +6,7 @@ import subprocess
 
 
 def git_commit() -> str:
-    """The current folder's commit, short, ``-dirty`` where files were changed since; or ``unknown``."""
+    """The current folder's commit, short, with ``-dirty`` if files were changed since; or ``unknown``."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Tells MLflow of a training while it runs, from a thread of the process that waits for the training's end.
+"""Tells MLflow about a training while it runs, from a thread of the process that waits for its end.
 
 The training itself writes files and knows nothing of MLflow.
 """
@@ -20,10 +20,10 @@ from tiltbox.tracking.store import in_a_line
 from tiltbox.tracking.usage import Usage
 
 LOOK_EVERY = 2.0  # seconds between looks for a new epoch
-TELL_EVERY = 120.0  # seconds after which MLflow is told what the machine does, epoch or not
+TELL_EVERY = 120.0  # seconds after which MLflow gets the machine's usage, even without a new epoch
 TRY_AGAIN = 30.0  # seconds after which a server that did not answer is asked again
 LAST_TRIES = 3  # at the end
-# Seconds that the end of a training waits for MLflow; less where it was told to end, and may soon be killed.
+# Seconds that the end of a training waits for MLflow; less if it was told to end and may soon be killed.
 LAST_WORD, SHORT_WORD = 60.0, 10.0
 
 log = logging.getLogger("tiltbox")
@@ -40,10 +40,10 @@ def followed(
     *,
     resumes: bool,
 ) -> Iterator[None]:
-    """Tell MLflow of the training in ``out`` that the block does: that it runs, its epochs, and how it ended.
+    """Tell MLflow about the training in ``out`` that the block does: that it runs, its epochs, how it ended.
 
-    Nothing here raises or waits for MLflow, save at the end, a minute at most. What MLflow did not take, or
-    what the end of this process cut off, it can be told later (:mod:`.catching_up`).
+    Nothing here raises or waits for MLflow, except at the end, for a minute at most. What MLflow did not
+    accept, or what the end of this process cut off, can be logged later (:mod:`.catching_up`).
 
     Args:
         out, work: Where results go, and where history.csv grows.
@@ -96,7 +96,7 @@ class _Follower(threading.Thread):
             time.sleep(1)
 
     def finish(self, patience: float) -> None:
-        """Tell the end, within so many seconds."""
+        """Tell MLflow about the end, within this many seconds."""
         self._over.set()
         self.join(patience)
         self._given_up = True
@@ -104,14 +104,15 @@ class _Follower(threading.Thread):
             self._warn("no answer")
         if self._said:
             log.warning(
-                "MLflow has not all of this training: `tiltbox track %s` tells it later", self._out.parent
+                "MLflow does not have all of this training yet: `tiltbox track %s` updates it",
+                self._out.parent,
             )
 
     def _tell(self, what: Callable[[], object]) -> bool:
         try:
             what()
         except Exception as error:
-            self._run = None  # it may be gone, with the server's memory
+            self._run = None  # the run may be gone, with the server's memory
             self._warn(in_a_line(error))
             return False
         if self._said:
@@ -126,9 +127,9 @@ class _Follower(threading.Thread):
             log_progress(self._run, self._out, self._history.parent)
 
     def _warn(self, why: str) -> None:
-        """Once, until it answers again."""
+        """Warn once, until MLflow answers again."""
         if self._said is None:
-            log.warning("MLflow does not answer, and will be told later; the training goes on: %s", why)
+            log.warning("MLflow does not answer and will be updated later; the training continues: %s", why)
         self._said = why
 
     def _size(self) -> int:

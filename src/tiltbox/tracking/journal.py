@@ -1,7 +1,7 @@
-"""What MLflow has to know of a training, kept beside it in ``.mlflow.json`` until and after MLflow knows it.
+"""What MLflow needs to know about a training, kept beside it in ``.mlflow.json``, also once MLflow knows it.
 
-It is written when a training begins and when it ends, whether MLflow answers or not. One that says that its
-training runs, though no process holds the training's lock, is of a training that was killed.
+It is written when a training begins and when it ends, whether MLflow answers or not. If it says that its
+training runs, but no process holds the training's lock, the training was killed.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Journal(Record):
     """A training, for MLflow.
 
     Attributes:
-        training: Its mark: the hash of its configuration, and when it was begun first.
+        training: Its mark: the hash of its configuration, and when it was first started.
         track: ``experiment/run``.
-        variant, schedule, facts, command: What :func:`tiltbox.tracking.begin_training` takes.
-        started, ended: When it was started last, and when it ended, UTC.
-        state, reason: Of MLflow's run; why it ended before its end.
-        earlier: Marks of trainings that were begun in the same folder before, and did not finish.
+        variant, schedule, facts, command: The arguments of :func:`tiltbox.tracking.begin_training`.
+        started, ended: When it was last started, and when it ended, UTC.
+        state, reason: The state of MLflow's run; why it ended early.
+        earlier: Marks of trainings that were started in the same folder before and did not finish.
     """
 
     training: str
@@ -57,7 +57,7 @@ class Journal(Record):
 def begin_journal(
     out: Path, track: str, variant: Variant, schedule: Schedule, facts: Mapping, *, resumes: bool
 ) -> Journal:
-    """Begin the journal of a training in ``out``, or go on with that of the one that it resumes."""
+    """Begin the journal of a training in ``out``, or continue that of the training that it resumes."""
     now = datetime.now(UTC)
     left = _unfinished(_earlier(out))
     prefix = f"{facts['config_hash']}-"
@@ -79,7 +79,7 @@ def begin_journal(
 
 
 def end_journal(out: Path, state: State, reason: str | None) -> Journal | None:
-    """Note how the training ended; None where it has no journal."""
+    """Note how the training ended; None if it has no journal."""
     journal = read_journal(out)
     if journal is not None:
         journal = journal.model_copy(update={"state": state, "reason": reason, "ended": datetime.now(UTC)})
@@ -97,10 +97,10 @@ def read_journal(out: Path) -> Journal | None:
 
 
 def settled(out: Path, journal: Journal) -> Journal:
-    """The journal as it is to be taken: that of a training that was killed does not say so itself."""
+    """The journal with its true state: that of a killed training does not say that it was killed."""
     if journal.state != "RUNNING" or is_training(out):
         return journal
-    reason = "was killed, as by the system where memory runs out; started again, it resumes"
+    reason = "was killed, perhaps because memory ran out; it resumes when started again"
     return journal.model_copy(update={"state": "KILLED", "reason": reason})
 
 
@@ -114,16 +114,16 @@ def is_training(out: Path) -> bool:
     except Timeout:
         return True
     lock.release()
-    return not held  # on a drive without locks nobody knows: what the journal says stands
+    return not held  # on a drive without locks the journal is believed
 
 
 def usage_file(out: Path) -> Path:
-    """The samples of :mod:`.usage`."""
+    """The file with the samples of :mod:`.usage`."""
     return out / _USAGE
 
 
 def _earlier(out: Path) -> Journal | None:
-    """One that another version wrote may not be readable, which stops no training."""
+    """The previous journal; one from another version may be unreadable, which must not stop a training."""
     try:
         return read_journal(out)
     except DataError as error:
@@ -132,7 +132,7 @@ def _earlier(out: Path) -> Journal | None:
 
 
 def _unfinished(journal: Journal | None) -> tuple[str, ...]:
-    """Marks, the latest first."""
+    """Marks of unfinished trainings, the latest first."""
     if journal is None:
         return ()
     return (*(() if journal.state == "FINISHED" else (journal.training,)), *journal.earlier)

@@ -40,7 +40,7 @@ def log_model(run_id: str, train: Path, journal: Journal) -> None:
     _register(run, model, journal)
     from mlflow.entities import LoggedModelOutput
 
-    mlflow.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])  # last: the mark that all is done
+    mlflow.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])  # last, to mark that all is done
 
 
 def registered_name(track: str) -> str:
@@ -53,7 +53,7 @@ def registered_name(track: str) -> str:
 
 
 def _begun(run: Run, journal: Journal) -> LoggedModel:
-    """The model that was begun for this run, or a new one."""
+    """The model that was created for this run before, or a new one."""
     mlflow, experiment = client(), run.info.experiment_id
     found = mlflow.search_logged_models([experiment], f"source_run_id = '{run.info.run_id}'", max_results=1)
     if found:
@@ -67,7 +67,7 @@ def _begun(run: Run, journal: Journal) -> LoggedModel:
 
 
 def _write(folder: Path, run_id: str, model_id: str, train: Path, journal: Journal) -> None:
-    """MLmodel and what :mod:`.serving` reads, all but the checkpoint."""
+    """Write MLmodel and what :mod:`.serving` reads, except for the checkpoint."""
     import numpy as np
     from mlflow import pyfunc
     from mlflow.models import Model, ModelSignature
@@ -97,7 +97,8 @@ def _facts(journal: Journal) -> dict:
 
 
 def _put(folder: Path, checkpoint: Path, model: LoggedModel) -> None:
-    """Through the server, or into the folder that it will look in, there as a link if that is possible."""
+    """Store the files through the server, or in the folder where it will look, there as a link if
+    possible."""
     if is_remote() or urlsplit(model.artifact_location).scheme != "mlflow-artifacts":
         shutil.copyfile(checkpoint, folder / serving.DATA / serving.CHECKPOINT)
         client().log_model_artifacts(model.model_id, str(folder))
@@ -108,7 +109,7 @@ def _put(folder: Path, checkpoint: Path, model: LoggedModel) -> None:
     to.unlink(missing_ok=True)
     try:
         os.link(checkpoint.resolve(), to)
-    except OSError:  # it is on another drive
+    except OSError:  # on another drive
         shutil.copyfile(checkpoint, to)
 
 

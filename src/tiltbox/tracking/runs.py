@@ -1,7 +1,7 @@
-"""MLflow's run of a training: begun, followed by epochs, ended, scored.
+"""MLflow's run of a training: started, followed by epochs, ended, scored.
 
-A run is found by its tags, so stages need not pass it on. Everything here may be done again: what MLflow
-knows already is left as it is.
+A run is found by its tags, so stages need not pass it on. Everything here can be repeated: what MLflow
+already knows stays as it is.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Run
 
 SCORES = ("mAP", "AP50", "AP75")
-TRAINING, FAILURE = "training", "failure"  # tags: a training's own mark; why it ended before its end
-_CONFIG_HASH, _VARIANT, _BEGUN = "config_hash", "variant", "training_begun"  # tags that runs are found by
+TRAINING, FAILURE = "training", "failure"  # tags: a training's own mark; why it ended early
+_CONFIG_HASH, _VARIANT, _BEGUN = "config_hash", "variant", "training_begun"  # tags by which runs are found
 _NOTE = "mlflow.note.content"
-_BATCH = 1000  # metrics that MLflow takes at once
+_BATCH = 1000  # metrics that MLflow accepts at once
 _COUNTED = ("epoch", "step")
 
 
@@ -48,18 +48,18 @@ def begin_training(
     running: bool = True,
     command: str | None = None,
 ) -> str:
-    """Have a run say that its training is running, and with what.
+    """Make a run show that its training is running, and with what settings.
 
-    It is the run of that ``training``, if there is one; else the one to go on with, if training ``resumes``;
-    else a new one, save that a run of these settings without any epoch is used first.
+    It is the run of that ``training``, if there is one; else the one to continue, if training ``resumes``;
+    else a run of these settings without any epoch, if there is one; else a new one.
 
     Args:
         track: ``experiment/run``, as in all functions here.
-        facts: What train.json holds from the start: ``config_hash``, ``device``, ``data``, …
-        training: The training's mark (:mod:`.journal`), which no other has.
-        begun: When it was started last; None for now.
+        facts: What train.json contains from the start: ``config_hash``, ``device``, ``data``, …
+        training: The training's mark (:mod:`.journal`), which is unique.
+        begun: When it was last started; None for now.
         running: Whether it runs; one that has ended is only described.
-        command: By which it was started, as it was typed.
+        command: The command that started it, as typed.
 
     Returns:
         The run's id, for the other functions.
@@ -86,7 +86,7 @@ def begin_training(
 
 
 def log_history(run_id: str, history: Path) -> None:
-    """Log those epochs of a history.csv that are not logged yet.
+    """Log the epochs of a history.csv that are not logged yet.
 
     Columns that begin with ``val_`` are logged as ``val/…``, the others as ``train/…``.
     """
@@ -110,7 +110,7 @@ def log_history(run_id: str, history: Path) -> None:
 
 
 def log_usage(run_id: str, samples: Iterable[Mapping[str, float]]) -> None:
-    """Log those samples of :mod:`.usage` that are not logged yet."""
+    """Log the samples of :mod:`.usage` that are not logged yet."""
     samples = list(samples)
     if not samples:
         return
@@ -130,7 +130,7 @@ def log_usage(run_id: str, samples: Iterable[Mapping[str, float]]) -> None:
 
 
 def log_training(run_id: str, out: Path, counts: Mapping, *, ended: datetime | None = None) -> None:
-    """Log what a finished training left: its resolved configuration, history and facts, and its size."""
+    """Log the results of a finished training: its resolved configuration, history and facts, and its size."""
     log_history(run_id, out / "history.csv")
     names = ("config.py", "history.csv", "train.json", "provenance.json")
     _log(run_id, _metrics(_size_metrics(counts)))
@@ -141,7 +141,7 @@ def log_training(run_id: str, out: Path, counts: Mapping, *, ended: datetime | N
 def end_training(
     run_id: str, state: str = "FAILED", reason: str | None = None, *, ended: datetime | None = None
 ) -> None:
-    """Have the run say how its training ended: FINISHED, FAILED or KILLED, and why."""
+    """Make the run show how its training ended: FINISHED, FAILED or KILLED, and why."""
     mlflow = client()
     if reason:
         mlflow.set_tag(run_id, FAILURE, reason)
@@ -151,13 +151,13 @@ def end_training(
 
 
 def kill_runs(track: str, trainings: Iterable[str]) -> None:
-    """Have the runs of trainings that were killed, and not taken up again, say so."""
+    """Make the runs of trainings that were killed and not resumed show it."""
     mlflow = client()
     place = experiment_id(mlflow, target(track)[0])
     for training in trainings:
         run = _run_of(mlflow, place, training)
         if run is not None and run.info.status == "RUNNING":
-            end_training(run.info.run_id, "KILLED", "was killed, and another training took its place")
+            end_training(run.info.run_id, "KILLED", "was killed and replaced by another training")
 
 
 def log_evaluation(track: str, metrics: Mapping, artifacts: Iterable[Path]) -> None:
@@ -166,7 +166,7 @@ def log_evaluation(track: str, metrics: Mapping, artifacts: Iterable[Path]) -> N
 
 
 def log_scores(run: Run, metrics: Mapping, artifacts: Iterable[Path]) -> None:
-    """The same of a run that is known."""
+    """The same for a known run."""
     figures = {key: value for key, value in _figures(metrics).items() if value is not None}
     for name, row in metrics["classes"].items():
         figures |= {f"{key}/{name}": value for key, value in _figures(row).items() if value is not None}
@@ -199,7 +199,7 @@ def _run_of(mlflow: MlflowClient, place: str, training: str) -> Run | None:
 def _left(
     mlflow: MlflowClient, place: str, name: str, facts: Mapping, resumes: bool, training: str
 ) -> Run | None:
-    """The latest run of these settings, if the training may go on in it."""
+    """The latest run of these settings, if the training may continue in it."""
     run = _latest(mlflow, place, name, facts["config_hash"])
     if run is None or (training and run.data.tags.get(TRAINING, training) != training):
         return None
@@ -207,7 +207,7 @@ def _left(
 
 
 def _evaluated_run(track: str) -> Run:
-    """The run of the variant's latest training; one of its own where it was not trained here."""
+    """The run of the variant's latest training; a new one if it was not trained here."""
     experiment, name = target(track)
     mlflow = client()
     with only_writer(TRACKING_DATABASE):  # two evaluations may come at the same time
@@ -234,7 +234,7 @@ def _has_epochs(run: Run) -> bool:
 
 def _describe(run: Run, parameters: Mapping[str, str], marks: Mapping[str, str]) -> None:
     known = run.data.params  # set before a resume; MLflow refuses to change a parameter
-    # Pages open on the metric that was logged first: the score, though it is not known yet.
+    # Pages open on the metric that was logged first: so log the score, though it is not known yet.
     first = {} if "AP50" in run.data.metrics else {"AP50": math.nan}
     client().log_batch(
         run.info.run_id,
@@ -248,7 +248,7 @@ def _describe(run: Run, parameters: Mapping[str, str], marks: Mapping[str, str])
 
 
 def _log_data(run: Run, name: str, digest: str | None, context: str) -> None:
-    """Name the images that a run has used, once for each content."""
+    """Name the images that a run used, once for each content."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     known = (
@@ -263,19 +263,19 @@ def _log_data(run: Run, name: str, digest: str | None, context: str) -> None:
 
 
 def _log_inputs(run_id: str, inputs: list[DatasetInput]) -> None:
-    """One process at a time: MLflow fails where two runs name the same images at the same moment."""
+    """One process at a time: MLflow fails if two runs name the same images at the same moment."""
     from mlflow.exceptions import MlflowException
 
     mlflow = client()
     with only_writer(TRACKING_DATABASE):
         try:
             mlflow.log_inputs(run_id, datasets=inputs)
-        except MlflowException:  # the other one is on another machine; it has named them by now
+        except MlflowException:  # the other one is on another machine and has named them by now
             mlflow.log_inputs(run_id, datasets=inputs)
 
 
 def _note(metrics: Mapping) -> str:
-    """What stands at the top of a run's page."""
+    """The text at the top of a run's page."""
     rows = {"all": metrics, **metrics["classes"]}
     known = {name: row for name, row in rows.items() if row["AP50"] is not None}
     lines = [
@@ -298,7 +298,7 @@ def _size_metrics(counts: Mapping) -> dict[str, float]:
 
 
 def _log_files(run: Run, paths: Iterable[Path]) -> None:
-    """Those that the run has not, or has in another size."""
+    """Log the files that the run does not have, or has in another size."""
     paths = list(paths)
     if paths:
         known = {file.path: file.file_size for file in client().list_artifacts(run.info.run_id)}
@@ -308,7 +308,7 @@ def _log_files(run: Run, paths: Iterable[Path]) -> None:
 
 
 def _log_file(run: Run, path: Path) -> None:
-    """Through the server, or whole into the folder that a server will look in."""
+    """Log a file through the server, or as a whole into the folder where a server will look."""
     address = run.info.artifact_uri
     if is_remote() or urlsplit(address).scheme != "mlflow-artifacts":
         client().log_artifact(run.info.run_id, str(path))
@@ -318,14 +318,14 @@ def _log_file(run: Run, path: Path) -> None:
 
 
 def _log(run_id: str, metrics: Iterable[Metric]) -> None:
-    """Many at once: a hundred times faster than value by value."""
+    """Log many metrics at once, which is a hundred times faster than value by value."""
     metrics = list(metrics)
     for start in range(0, len(metrics), _BATCH):
         client().log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
 def _metrics(values: Mapping[str, float], step: int = 0, time: int | None = None, **on: str) -> list[Metric]:
-    """Entries; ``on`` says of which model on which data they are."""
+    """Entries; ``on`` says which model on which data they are from."""
     from mlflow.entities import Metric
     from mlflow.utils.time import get_current_time_millis
 
@@ -346,7 +346,7 @@ def _tags(values: Mapping[str, str]) -> list:
 
 
 def _metric_name(name: str) -> str:
-    """MLflow takes letters, digits and ``_-. :/``; classes may have other signs in their names.
+    """MLflow accepts letters, digits and ``_-. :/``; names of classes may have other characters.
 
     >>> _metric_name("AP50/car (parked)")
     'AP50/car _parked_'
@@ -363,7 +363,7 @@ def _curve(column: str) -> str:
 
 
 def _is_whole(row: Mapping[str, str | None]) -> bool:
-    """Not the beginning of one that is being written."""
+    """Whether a row is complete, not the beginning of one that is being written."""
     return None not in row.values()
 
 
@@ -389,7 +389,7 @@ def _marks(
 
 
 def _parameters(variant: Variant, schedule: Schedule, facts: Mapping) -> dict[str, str]:
-    """What two runs may differ in; the weights that training starts from as they are, not as they are set."""
+    """What runs may differ in; the weights that training starts from are the actual ones, not the setting."""
     rows = {
         "": variant.model_dump(mode="json", exclude={"pretrained", "checkpoint"}),
         "schedule.": schedule.model_dump(mode="json", exclude={"pretrained"}),

@@ -24,7 +24,7 @@ MERGE_IOU = 0.1  # as of `tiltbox merge`
 
 
 class Detector:
-    """From the folder of a logged model; on the GPU where there is one."""
+    """A detector from the folder of a logged model; on the GPU if there is one."""
 
     def __init__(self, folder: Path) -> None:
         import torch
@@ -50,7 +50,7 @@ class Detector:
         """Detections on one image.
 
         Args:
-            image: uint8, height × width × 3, RGB (as Pillow and matplotlib have it; OpenCV has BGR).
+            image: uint8, height × width × 3, RGB (as in Pillow and matplotlib; OpenCV has BGR).
 
         Returns:
             A row for each detection, the best first: ``class``, ``score`` and the corners ``x1`` to ``y4`` in

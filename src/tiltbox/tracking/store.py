@@ -1,7 +1,7 @@
 """Where MLflow keeps its records: ``mlflow.db`` and ``mlartifacts/`` of the current folder, or a server.
 
 ``mlflow ui`` without arguments looks in the current folder, too. Processes that create the database at the
-same time break it, so all of them open it one at a time.
+same time break it, so they open it one at a time.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from tiltbox.tracking.local_files import artifact_repository
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# MLflow would wait for two minutes, and try that seven times. Values that the user has set are kept.
+# MLflow would wait for two minutes and retry seven times. Values set by the user are kept.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-# Seconds that a training waits, before it starts, to hear whether its experiment was deleted. A silent server
-# is asked later; the database of the folder is created first, which takes a while on a busy machine.
+# Seconds that a training waits, before it starts, to learn whether its experiment was deleted. A silent
+# server is asked later. The database of the folder is created first, which takes a while on a busy machine.
 FIRST_WORD, FIRST_WORD_HERE = 5.0, 60.0
 
 log = logging.getLogger("tiltbox")
 
 
 def server() -> str | None:
-    """The address of a server or of another database, where one is set."""
+    """The address of a server or of another database, if one is set."""
     return os.environ.get("MLFLOW_TRACKING_URI")
 
 
@@ -42,7 +42,7 @@ def is_remote() -> bool:
 
 
 def client() -> MlflowClient:
-    """Alone, since the first client of a process creates the database or brings it up to date."""
+    """A client, opened by one process at a time, since the first one creates or upgrades the database."""
     from mlflow import MlflowClient
     from mlflow.store.artifact import artifact_repository_registry
 
@@ -56,7 +56,7 @@ def client() -> MlflowClient:
 
 
 def prepare(experiment: str) -> str:
-    """Create the database and the experiment where they are missing; returns the experiment's id.
+    """Create the database and the experiment if they are missing; returns the experiment's id.
 
     Raises:
         SettingsError: The experiment was deleted in MLflow.
@@ -67,7 +67,7 @@ def prepare(experiment: str) -> str:
 
 
 def experiment_id(mlflow: MlflowClient, name: str) -> str:
-    """Of the experiment, which is made where it is missing; to be called by one process at a time."""
+    """The id of the experiment, which is created if missing; to be called by one process at a time."""
     found = mlflow.get_experiment_by_name(name)
     if found is None:
         place = None if server() else f"mlflow-artifacts:/{quote(name)}"
@@ -84,12 +84,12 @@ def experiment_id(mlflow: MlflowClient, name: str) -> str:
 
 
 def require_target(track: str) -> None:
-    """Raise SettingsError where ``track`` names no run."""
+    """Raise SettingsError if ``track`` does not name a run."""
     target(track)
 
 
 def require_experiment(track: str) -> None:
-    """Raise SettingsError where the experiment of ``track`` was deleted, if MLflow says so in time."""
+    """Raise SettingsError if the experiment of ``track`` was deleted and MLflow says so in time."""
     patience = FIRST_WORD if is_remote() else FIRST_WORD_HERE
     within(patience, "the start of this training", lambda: prepare(target(track)[0]))
 
@@ -99,7 +99,7 @@ def target(track: str) -> tuple[str, str]:
     experiment, slash, name = track.partition("/")
     if not (experiment and slash and name) or "'" in name:
         raise SettingsError(
-            "--track", f"'{track}' names no run", "give EXPERIMENT/RUN, such as mini/yoloms-xs-current"
+            "--track", f"'{track}' does not name a run", "give EXPERIMENT/RUN, such as mini/yoloms-xs-current"
         )
     return experiment, name
 
@@ -109,10 +109,10 @@ def in_a_line(error: BaseException) -> str:
 
 
 def within(seconds: float, what: str, job: Callable[[], object]) -> None:
-    """Do the job, and warn where it fails or takes longer, in which case it is left to itself.
+    """Do the job, and warn if it fails or takes longer; then it is left running.
 
     Raises:
-        SettingsError: The job did, in time: it is the user's.
+        SettingsError: The job raised it in time: the user must know.
     """
     raised: list[BaseException] = []
 
@@ -122,11 +122,11 @@ def within(seconds: float, what: str, job: Callable[[], object]) -> None:
         except Exception as error:
             raised.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)  # which does not keep the process from ending
+    thread = threading.Thread(target=run, daemon=True)  # a daemon does not keep the process from ending
     thread.start()
     thread.join(seconds)
     if raised and isinstance(raised[0], SettingsError):
         raise raised[0]
     if raised or thread.is_alive():
         why = in_a_line(raised[0]) if raised else f"no answer for {seconds:.0f} s"
-        log.warning("MLflow did not take %s: %s", what, why)
+        log.warning("MLflow did not accept %s: %s", what, why)

@@ -1,6 +1,6 @@
-"""What a training uses of its machine: samples of processor, memory and GPUs, one a line of a file.
+"""What a training uses of its machine: samples of processor, memory and GPUs, one per line of a file.
 
-MLflow's own monitor stops for good when its server does not answer; its sensors are used here.
+MLflow's own monitor stops for good if its server does not answer; only its sensors are used here.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _WANTED = ("cpu_utilization", "system_memory", "gpu_")  # beginnings of the sens
 
 
 class Usage:
-    """Samples into a file, which those of a training that is resumed are added to."""
+    """Writes samples to a file; a resumed training appends to it."""
 
     def __init__(self, path: Path) -> None:
         from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 
         self._path, self._sensors, self._last = path, [CPUMonitor()], 0.0
-        with suppress(Exception):  # there is no GPU, or nothing to ask it with
+        with suppress(Exception):  # no GPU, or no way to query it
             self._sensors.append(_gpu_sensor())
 
     def sample(self) -> None:
-        """Append what is used now, unless the last time was a moment ago."""
+        """Append a sample of current usage, unless the last one was a moment ago."""
         if time.monotonic() - self._last < EVERY:
             return
         self._last = time.monotonic()
@@ -42,7 +42,7 @@ class Usage:
 
 
 def _gpu_sensor():
-    """Of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, numbered from 0."""
+    """A sensor of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES, numbered from 0."""
     import pynvml
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
@@ -54,7 +54,7 @@ def _gpu_sensor():
 
 
 def read_samples(path: Path) -> list[dict[str, float]]:
-    """All samples that are whole: a process may have been killed while it wrote one."""
+    """All complete samples: a process may have been killed while it wrote one."""
     samples = []
     for line in path.read_text().splitlines() if path.exists() else ():
         with suppress(json.JSONDecodeError):

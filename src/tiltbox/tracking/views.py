@@ -1,8 +1,8 @@
 """How MLflow's pages show an experiment: as saved views, which the experiment carries as tags.
 
-MLflow 3.17 shows neither scores nor tags in a list of runs before somebody has picked the columns, and keeps
-what was picked in the browser. A saved view keeps it with the experiment: it is in the menu "Views" of the
-list, and has an address of its own. What follows is the form in which MLflow's page writes such views itself.
+MLflow 3.17 shows neither scores nor tags in a list of runs until somebody picks the columns, and it keeps the
+choice in the browser. A saved view keeps it with the experiment: the view is in the menu "Views" of the list
+and has its own address. The format below is the one in which MLflow's page writes such views.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 
-# For servers that go by it. MLflow 3.17 itself goes by a switch of the browser, or by the address.
+# For servers that use it. MLflow 3.17 itself uses a switch in the browser, or the address.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _FIRST_CHART = {"mlflow.experiment.primaryMetric.name": "AP50"}
 _NOTE, _VIEW = "mlflow.note.content", "mlflow.sharedViewState."
@@ -32,7 +32,7 @@ _WIDTHS = {
 
 
 def tags(experiment: str) -> dict[str, str]:
-    """What an experiment carries, by its id."""
+    """The tags of an experiment, by its id."""
     note = (
         f"**[Scores of all runs]({_page(experiment, SCORES)})** ·"
         f" [means over seeds]({_page(experiment, MEANS)})"
@@ -47,7 +47,7 @@ def tags(experiment: str) -> dict[str, str]:
 
 
 def address(experiment: str) -> str:
-    """Where the scores of an experiment, given by its id, are to be seen."""
+    """The address of the scores of an experiment, given by its id."""
     place = os.environ.get("MLFLOW_TRACKING_URI", "")
     served = place if place.startswith("http") else "http://127.0.0.1:5000"
     return f"{served.rstrip('/')}/{_page(experiment, SCORES)}"

@@ -1,4 +1,4 @@
-"""Which epoch was the best one, by the scores in history.csv, and where its weights are until the end."""
+"""The best epoch, by the scores in history.csv, and the place of its weights until the end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ log = logging.getLogger("tiltbox")
 
 
 def scores_by_epoch(rows: Iterable[Mapping[str, str]]) -> dict[int, float]:
-    """AP50 of those rows of a history.csv that have one."""
+    """AP50 of the rows of a history.csv that have one."""
     return {int(row["epoch"]): float(row["val_AP50"]) for row in rows if row.get("val_AP50")}
 
 
 def best_epoch(scores: Mapping[int, float]) -> int | None:
-    """The first of those with the highest AP50.
+    """The first epoch with the highest AP50.
 
     >>> best_epoch({2: 0.4, 4: 0.6, 6: 0.6})
     4
@@ -30,9 +30,9 @@ def best_epoch(scores: Mapping[int, float]) -> int | None:
 
 
 def forget_scores(work: Path) -> None:
-    """Remove scores from history.csv, and the best weights, of a training that goes on with other patches.
+    """Remove scores from history.csv, and the best weights, if a training resumes with other patches.
 
-    Scores on different patches must not be compared, neither for the best epoch nor by whoever looks at them.
+    Scores on different patches must not be compared, neither to find the best epoch nor by a reader.
     """
     history = work / "history.csv"
     text = history.read_text() if history.exists() else ""
@@ -46,14 +46,14 @@ def forget_scores(work: Path) -> None:
     write_text(history, cleared.getvalue())
     for path in kept_weights(work):
         path.unlink()
-    log.warning("other patches to validate on than before: the scores of the epochs so far are dropped")
+    log.warning("the patches to validate on have changed: the scores of earlier epochs are dropped")
 
 
 def weights_of(work: Path, epoch: int) -> Path:
-    """Where the weights of an epoch are kept while it is the best one."""
+    """Where the weights of an epoch are kept while it is the best."""
     return work / f"best_{epoch}.pth"
 
 
 def kept_weights(work: Path) -> list[Path]:
-    """All of them, by their epochs."""
+    """All kept weights, sorted by epoch."""
     return sorted(work.glob("best_*.pth"), key=lambda path: int(path.stem.removeprefix("best_")))

@@ -29,7 +29,7 @@ def runner_config(
     held_out: Sequence[str] = (),
     validate: Path | None = None,
 ) -> Config:
-    """Everything that one training run depends on, in the form that mmengine's Runner takes.
+    """Everything that a training run depends on, in the form that mmengine's Runner takes.
 
     Args:
         held_out: Images of ``patches`` to validate on instead of training on them.
@@ -56,7 +56,7 @@ def runner_config(
                 schedule, schedule.max_steps or epochs, by_epoch=not steps_known
             ),
             "default_hooks": {
-                "logger": None,  # HistoryHook says what there is to say
+                "logger": None,  # HistoryHook logs everything
                 "checkpoint": {
                     "type": "CheckpointHook",
                     "interval": schedule.max_steps or 1,
@@ -78,7 +78,7 @@ def runner_config(
             },
             "visualizer": {"type": "Visualizer", "vis_backends": []},
             "log_processor": {"window_size": 50, "by_epoch": not steps_known},
-            "log_level": "ERROR",  # mmengine reports the whole configuration and environment otherwise
+            "log_level": "ERROR",  # otherwise mmengine reports the whole configuration and environment
             "cpu_threads": None if cuda else schedule.threads,
             "randomness": {"seed": schedule.seed, "deterministic": cuda and schedule.deterministic},
             "validation": _validation(schedule, patches, classes, held_out, validate),
@@ -92,9 +92,9 @@ def runner_config(
 
 
 def read_config(path: Path) -> Config:
-    """A configuration as it was written, whose text is not laid out anew each time mmengine asks for it.
+    """A configuration as it was written; its text is not formatted again each time mmengine asks for it.
 
-    mmengine puts the text into every checkpoint, and laying it out takes longer than to write the weights.
+    mmengine puts the text into every checkpoint, and formatting it takes longer than writing the weights.
     """
     return Config(Config.fromfile(path).to_dict(), format_python_code=False)
 
@@ -126,7 +126,7 @@ def _validation(
     held_out: Sequence[str],
     validate: Path | None,
 ) -> dict | None:
-    """For :class:`tiltbox.training.validation.Validation`; None for none."""
+    """The settings of :class:`tiltbox.training.validation.Validation`; None for no validation."""
     wanted = schedule.validation
     if not wanted.every or schedule.max_steps is not None or not (held_out or validate):
         return None
@@ -164,7 +164,7 @@ def _optimizer(schedule: Schedule) -> dict:
 
 
 def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[dict]:
-    """Linear warm-up over steps, a constant part, then a fall to the end of training."""
+    """Linear warm-up over steps, a constant part, then a decay to the end of training."""
     warmup = {
         "type": "LinearLR",
         "start_factor": schedule.warmup_start,
@@ -177,9 +177,9 @@ def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[d
     if schedule.decay == "linear":
         fall |= {"type": "LinearLR", "start_factor": 1.0, "end_factor": schedule.final_share}
     else:
-        lowest = {"eta_min_ratio": schedule.final_share}  # of each group's own rate, Muon's included
+        lowest = {"eta_min_ratio": schedule.final_share}  # of each group's own rate, including Muon's
         fall |= {"type": "CosineAnnealingLR", **lowest, "T_max": length - begin}
-    # A warm-up of one step would never end: mmengine reaches the full rate at the last of its steps.
+    # A warm-up of one step would never end: mmengine reaches the full rate at the last warm-up step.
     return [*([warmup] if schedule.warmup_steps > 1 else []), *([fall] if begin < length else [])]
 
 
@@ -199,8 +199,8 @@ def _averaging(schedule: Schedule) -> list[dict]:
 
 
 def _pipelines(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> dict[int, list[dict]]:
-    """How images are shown, by the epoch it begins with: small at first, and as they are at the end."""
-    if schedule.max_steps is not None:  # there are no epochs by which to change it
+    """Image pipelines by the epoch in which they begin: small images at first, full size at the end."""
+    if schedule.max_steps is not None:  # there are no epochs at which to change it
         return {0: train_pipeline(schedule, classes)}
     grown = round(epochs * schedule.early_share) if schedule.early_size < schedule.image_size else 0
     plain = _first_plain_epoch(schedule, epochs) if schedule.mosaic else 0
@@ -220,7 +220,7 @@ def _pipelines(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> dic
 
 
 def _first_plain_epoch(schedule: Schedule, epochs: int) -> int:
-    """Of images without mosaic; where there shall be any, the last epoch at least is."""
+    """The first epoch without mosaics; if there are to be any such epochs, at least the last one is."""
     return epochs if schedule.mosaic_share == 1 else min(round(epochs * schedule.mosaic_share), epochs - 1)
 
 

@@ -19,7 +19,7 @@ from tiltbox.training import mosaic  # noqa: F401  (registers)
 class PatchDataset(BaseDataset):
     """Patches and annfiles as the split stage writes them, in the order of their names.
 
-    Those of the images ``held_out`` are passed over, and those without objects unless ``background`` is set.
+    Patches of the images ``held_out`` are skipped, and those without objects unless ``background`` is set.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PatchDataset(BaseDataset):
         return [patch for patch in self.data_list if patch["instances"] or self.background]
 
     def prepare_data(self, idx: int) -> dict:
-        """A patch through the pipeline, with what :class:`Mosaic` needs to put others beside it."""
+        """A patch through the pipeline, with what :class:`Mosaic` needs to add others."""
         return self.pipeline(self.get_data_info(idx) | {"draw": self._draw})
 
     def _draw(self) -> dict:
@@ -60,5 +60,5 @@ class PatchDataset(BaseDataset):
         image = self.patches / "images" / f"{annfile.stem}.png"
         if not image.exists():
             remedy = "cut the images again: `tiltbox split`, or `snakemake --forcerun split_train`"
-            raise DataError(image, "there is no such patch", remedy)
+            raise DataError(image, "patch not found", remedy)
         return {"img_id": annfile.stem, "img_path": str(image), "instances": instances}

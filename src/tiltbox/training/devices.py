@@ -1,9 +1,9 @@
-"""What a training or a prediction computes on: leased GPUs, or a set number of CPU threads.
+"""The devices of a training or prediction: leased GPUs, or a fixed number of CPU threads.
 
-Snakemake counts GPUs but does not say which; so each training holds a lock file per device while it
-runs, and two of one user on one machine never share a device by accident. The lock goes with the process,
-however that ends. SLURM gives each job devices of its own, and may number them from 0 in every job: those
-of different jobs, or steps of a job, do not wait for each other.
+Snakemake counts GPUs but does not say which; so each training holds a lock file for each device while it
+runs, and two trainings of one user on one machine never share a device by accident. The lock ends with the
+process, however it ends. SLURM gives each job its own devices and may number them from 0 in every job, so
+different jobs, or steps of a job, do not wait for each other.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ POLL_SECONDS = 2.0
 
 @contextmanager
 def leased_gpus(count: int) -> Iterator[list[str]]:
-    """Hold ``count`` of the visible GPUs and make them, alone, visible to this process and its children.
+    """Hold ``count`` of the visible GPUs and make only them visible to this process and its children.
 
-    Waits while too few are free. With a count of 0 no GPU is visible.
+    Waits while too few are free. With a count of 0, no GPU is visible.
     """
     visible = _visible_gpus()
     if count > len(visible):
@@ -50,10 +50,10 @@ def leased_gpus(count: int) -> Iterator[list[str]]:
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Have torch compute with ``count`` threads; None leaves their number as it is.
+    """Make torch compute with ``count`` threads; None leaves the number unchanged.
 
-    The number decides how sums are split and which kernels run, so results depend on it in their last
-    digits, and a training amplifies these.
+    The number decides how sums are split and which kernels run, so the last digits of results depend on it,
+    and a training amplifies them.
     """
     import torch
 
@@ -71,7 +71,7 @@ def gpu_count() -> int:
 
 
 def gpu_name() -> str:
-    """The name of the first visible GPU, asked for in a process of its own, which alone starts CUDA."""
+    """The name of the first visible GPU, queried in a separate process, so that CUDA starts only there."""
     program = "import torch; print(torch.cuda.get_device_name())"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip()
 
@@ -103,7 +103,7 @@ def _lock_folder() -> Path:
 
 
 def _locked(count: int, devices: list[str], folder: Path) -> dict[str, FileLock]:
-    """The locks of so many devices, or none: two waiting trainings must not block each other."""
+    """The locks of this many devices, or none: two waiting trainings must not block each other."""
     held: dict[str, FileLock] = {}
     for device in devices:
         if len(held) == count:

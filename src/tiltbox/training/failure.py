@@ -1,4 +1,4 @@
-"""Errors that a user can mend, from a training process to the one that started it."""
+"""Passes errors that a user can fix from a training process to the one that started it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tiltbox.files import write_json
 
 
 def write_failure(config: Path, error: TiltboxError) -> None:
-    """Leave the error beside the configuration of the training that it ended."""
+    """Write the error beside the configuration of the training that it ended."""
     parts = {"where": error.where, "problem": error.problem, "remedy": error.remedy}
     write_json(_path(config), {"kind": type(error).__name__, **parts})
 
 
 def read_failure(config: Path) -> TiltboxError | None:
-    """The error that ended the training, if it was one of ours; it is read once."""
+    """The error that ended the training, if it was one of ours; it can be read once."""
     path = _path(config)
     if not path.exists():
         return None

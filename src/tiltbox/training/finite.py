@@ -1,4 +1,4 @@
-"""Ends a training that has diverged, at once and with a word, rather than hours later with empty weights."""
+"""Ends a diverged training at once with a message, rather than hours later with useless weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ REMEDY = "lower base_lr (and muon_lr, if there is one) or raise warmup_steps in 
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """Looks at each loss, and at all weights before they are saved: averaged ones, too, may have gone wrong.
+    """Checks each loss, and all weights before they are saved: averaged weights may have diverged, too.
 
-    What was saved before stays, so the last epoch that ended well is kept.
+    Earlier checkpoints stay, so the last good epoch is kept.
     """
 
-    priority = "ABOVE_NORMAL"  # before the loss gets into a history
+    priority = "ABOVE_NORMAL"  # before the loss is added to a history
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         loss = outputs["loss"].item()
@@ -31,7 +31,7 @@ class FiniteHook(Hook):
         for state in ("state_dict", "ema_state_dict"):
             for name, value in checkpoint.get(state, {}).items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
-                    problem = f"{name} holds numbers that are not finite, so the training diverged"
+                    problem = f"{name} contains numbers that are not finite, so the training diverged"
                     raise TrainingError(self._where(runner), problem, REMEDY)
 
     @staticmethod

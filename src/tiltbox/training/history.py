@@ -1,6 +1,6 @@
-"""Per-epoch history of a training run: a CSV file that grows row by row, a line on the terminal.
+"""Per-epoch history of a training run: a CSV file that grows row by row, and lines on the terminal.
 
-Where it is validated, its scores stand in the row of their epoch.
+Validation scores are in the row of their epoch.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ log = logging.getLogger("tiltbox")
 class HistoryHook(Hook):
     """Appends one row per epoch to ``history.csv`` in the work folder; losses are means over the epoch.
 
-    Where the configuration says how, the detector is validated first, and a training whose scores do not rise
-    any more is ended.
+    If the configuration says so, the detector is validated first, and a training with scores that no longer
+    rise ends.
 
-    MLflow is told of its rows by the process that started the training (:mod:`tiltbox.tracking.following`).
+    The process that started the training passes its rows to MLflow (:mod:`tiltbox.tracking.following`).
     """
 
     def before_train(self, runner) -> None:
         self._file = Path(runner.work_dir) / "history.csv"
         rows = self._rows_until(runner.iter)
-        barrier()  # all have read before one writes
+        barrier()  # all must have read before one writes
         if runner.rank == 0:
             self._write_again(rows)
         self._validate_with(runner, rows)
@@ -76,7 +76,7 @@ class HistoryHook(Hook):
         if scores is not None and self._validation.gives_up:
             runner.train_loop.stop_training = True
             if runner.rank == 0:
-                log.info("training ends after epoch %d: the scores do not rise any more", epoch)
+                log.info("training ends after epoch %d: the scores no longer rise", epoch)
         self._start()
 
     def _start(self) -> None:
@@ -90,7 +90,7 @@ class HistoryHook(Hook):
         return dict(zip(LOSSES, means.tolist(), strict=True))
 
     def _say(self, runner) -> None:
-        """Of this process alone: the others may be at another step."""
+        """Log the progress of this process alone: the others may be at another step."""
         self._said = time.monotonic()
         loss, classes, boxes = (f"{self._sums[name] / self._steps:.3f}" for name in LOSSES)
         step, steps = runner.iter + 1, runner.max_iters
@@ -104,14 +104,14 @@ class HistoryHook(Hook):
         )
 
     def _row(self, runner) -> list:
-        """Without scores; to be called in all processes."""
+        """A row without scores; to be called in all processes."""
         means = [f"{value:.6f}" for value in self._means().values()]
         lr = runner.optim_wrapper.get_lr()["lr"][0]
         seconds = f"{time.monotonic() - self._since:.1f}"
         return [runner.epoch + 1, runner.iter, f"{lr:.3e}", *means, seconds]
 
     def _rows_until(self, last: int) -> list[dict[str, str]]:
-        """Without those of epochs that ended without a checkpoint and so come again, and one cut off."""
+        """The complete rows up to step ``last``; later epochs left no checkpoint and will be repeated."""
         if last == 0 or not self._file.exists():
             return []
         header, *lines = self._file.read_text().splitlines(keepends=True)
@@ -121,7 +121,7 @@ class HistoryHook(Hook):
         return [row for row in rows if int(row["step"]) <= last]
 
     def _write_again(self, rows: list[dict[str, str]]) -> None:
-        """With today's columns, if an earlier version began the training."""
+        """Write rows with the current columns, in case an earlier version began the training."""
         if not rows:
             self._file.unlink(missing_ok=True)
             return

@@ -1,4 +1,4 @@
-"""Training images put together from four: more objects, and more kinds of them, for each pixel computed."""
+"""Training images composed of four: more objects, and more kinds of them, per computed pixel."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from mmrotate.structures import RotatedBoxes
 from tiltbox.model.detector import PAD_VALUE
 
 CENTRE = (0.35, 0.65)  # where the four tiles meet, as shares of the side
-AT_AN_OBJECT = 0.8  # share of the tiles that show an object for certain
-STRAY = 0.3  # how far from a tile's middle that object may be, as a share of its sides
-REMEMBERED = 1 << 29  # bytes of images that a process keeps, since each is read in four mosaics an epoch
+AT_AN_OBJECT = 0.8  # share of the tiles that are certain to show an object
+STRAY = 0.3  # how far from the centre of a tile that object may be, as a share of its sides
+REMEMBERED = 1 << 29  # bytes of images that a process keeps, since each image is in four mosaics per epoch
 
 
 @TRANSFORMS.register_module()
 class Mosaic(BaseTransform):
-    """Four tiles, each a piece of another image at its own scale, most of them cut around an object.
+    """Four tiles, each a piece of a different image at its own scale, most of them cut around an object.
 
     Aerial images are mostly empty; a tile around an object is not. An object belongs to a tile if its centre
-    is inside; its box keeps the part that the tile's border cuts off, as boxes of cut patches do.
+    is inside; its box keeps the part that the border of the tile cuts off, as in cut patches.
 
     Args:
         size: Side of the square result in pixels.
-        prob: Probability; other images stay as they are.
-        read: The transforms that read an image and its rboxes, the same each time.
+        prob: Probability of a mosaic; other images stay as they are.
+        read: The transforms that read an image and its rboxes, without randomness.
     """
 
     def __init__(self, size: int, prob: float, read: list[dict]) -> None:
@@ -59,7 +59,7 @@ class Mosaic(BaseTransform):
         return [(rows, columns) for rows in sides[0] for columns in sides[1]]
 
     def _read(self, record: dict) -> dict:
-        """The image of a record, remembered where there is room; what is returned may be changed."""
+        """The image of a record, remembered if there is room; the result may be modified."""
         known = self._known.get(record["img_path"])
         if known is None:
             known = self._steps(record)
@@ -75,7 +75,7 @@ def _paste(canvas: np.ndarray, rows: slice, columns: slice, image: dict) -> tupl
     tile = np.array([columns.stop - columns.start, rows.stop - rows.start])
     extent = np.array(image["img"].shape[1::-1])
     low = _corner(boxes[:, :2], tile, extent)
-    high = np.minimum(low + tile, extent)  # of an image smaller than the tile, the canvas shows the rest
+    high = np.minimum(low + tile, extent)  # if the image is smaller than the tile, the canvas shows the rest
     start = np.array([columns.start, rows.start])
     (x0, y0), (x1, y1) = start, start + high - low
     canvas[y0:y1, x0:x1] = image["img"][low[1] : high[1], low[0] : high[0]]
@@ -85,7 +85,7 @@ def _paste(canvas: np.ndarray, rows: slice, columns: slice, image: dict) -> tupl
 
 
 def _corner(centres: np.ndarray, tile: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """The upper left corner, in the image, of a piece of the size ``tile`` (x, y); no border is crossed."""
+    """The upper left corner, in the image, of a piece of size ``tile`` (x, y); it crosses no border."""
     if len(centres) and np.random.rand() < AT_AN_OBJECT:
         middle = centres[np.random.randint(len(centres))] + np.random.uniform(-STRAY, STRAY, 2) * tile
     else:

@@ -1,12 +1,12 @@
 """Muon for the convolutions, AdamW for all else: far fewer steps from random weights than AdamW alone.
 
 Muon (Keller Jordan, 2024, https://kellerjordan.github.io/posts/muon) averages gradients as momentum does, and
-steps along the nearest matrix whose singular values all are about 1, so that directions which few images ask
-for are learned as fast as those that all do. The nearest matrix comes from polynomials of the averaged one.
+steps along the nearest matrix with all singular values about 1. So directions that few images ask for are
+learned as fast as those that all ask for. The nearest matrix comes from polynomials of the averaged one.
 
-They cost as much as the detector itself where images are small. Three things make them cheap: large matrices
-are made orthogonal in blocks of rows, the polynomials are taken of the small Gram matrix of a block, which is
-multiplied to the block once, at the end, and they are the best ones for their number.
+With small images they cost as much as the detector itself. Three things make them cheap: large matrices are
+made orthogonal in blocks of rows; the polynomials are of the small Gram matrix of a block, and the block is
+multiplied by the result once, at the end; and they are the best ones for their number.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMI
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-BLOCK = 96  # rows made orthogonal together, at most
-# Singular values from 0.002 to 1 become 1, give or take 0.32, as Jordan's five polynomials make them. Each is
-# the best odd one of degree 5 for the range that the one before leaves (Amsel et al., arXiv:2505.16932).
-POLYNOMIALS = (  # the last digit counts
+BLOCK = 96  # the largest number of rows made orthogonal together
+# Singular values from 0.002 to 1 become 1 ± 0.32, as with Jordan's five polynomials. Each is the best odd one
+# of degree 5 for the range that the previous one leaves (Amsel et al., arXiv:2505.16932).
+POLYNOMIALS = (  # every digit matters
     (8.42679, -24.93614, 18.49250),
     (4.11165, -3.05913, 0.57495),
     (3.71457, -2.77812, 0.54294),
@@ -36,17 +36,17 @@ POLYNOMIALS = (  # the last digit counts
 class MuonAdamW(torch.optim.AdamW):
     """Muon for the groups whose ``orthogonal`` is true, AdamW for the others.
 
-    Muon steps by the learning rate times an orthogonal matrix, times the square root of rows over columns
-    where there are more rows; it does not decay weights.
+    Muon steps by the learning rate times an orthogonal matrix, times the square root of rows over columns if
+    there are more rows; it does not decay weights.
     """
 
     @torch.no_grad()
     def step(self, closure=None):
-        """Update all parameters; the gradients that Muon used are gone afterwards."""
+        """Update all parameters; the gradients that Muon used are deleted."""
         for group in self.param_groups:
             if group.get("orthogonal"):
                 self._muon(group["lr"], [each for each in group["params"] if each.grad is not None])
-        return super().step(closure)  # which passes over parameters without a gradient
+        return super().step(closure)  # skips parameters without a gradient
 
     def _muon(self, rate: float, parameters: list[nn.Parameter]) -> None:
         updates = orthogonal([self._smoothed(each) for each in parameters])
@@ -59,16 +59,16 @@ class MuonAdamW(torch.optim.AdamW):
         """Nesterov's momentum of the gradient, as a matrix of one row per output channel."""
         gradient, state = parameter.grad.flatten(1), self.state[parameter]
         if not state:
-            state["step"] = torch.zeros(())  # without which AdamW takes no state back from a checkpoint
+            state["step"] = torch.zeros(())  # without it, AdamW does not load the state of a checkpoint
             state["exp_avg"] = torch.zeros_like(gradient)
         state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
         return gradient.lerp(state["exp_avg"], MOMENTUM)
 
 
 def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """The nearest (semi-)orthogonal matrix of each, roughly; of large ones, of each block of rows.
+    """The nearest (semi-)orthogonal matrix to each, roughly; for large ones, to each block of rows.
 
-    Blocks are cut from the shorter side, at most 96 rows or columns each. Blocks of one shape go together.
+    Blocks are cut along the shorter side, with at most 96 rows or columns. Blocks of one shape are batched.
 
     >>> (found,) = orthogonal([torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.2, 0.0]])])
     >>> bool(((found.diagonal() > 0.65) & (found.diagonal() < 1.33)).all())
@@ -96,8 +96,8 @@ def _blocks(matrix: Tensor) -> list[Tensor]:
 
 
 def _factors(grams: Tensor) -> Tensor:
-    """(b, m, m) to (b, m, m): what makes blocks orthogonal, of their Gram matrices."""
-    # By the root of the trace no singular value is above 1; the polynomials bear no more, so a little below.
+    """(b, m, m) to (b, m, m): the factors that make blocks orthogonal, from their Gram matrices."""
+    # Divided by the root of the trace, no singular value is above 1; the polynomials need slightly less.
     scales = 1.01 * grams.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + 1e-7
     grams = grams / scales**2
     factor = product = _polynomial(grams, *POLYNOMIALS[0])
@@ -109,7 +109,7 @@ def _factors(grams: Tensor) -> Tensor:
 
 
 def _polynomial(grams: Tensor, first: float, third: float, fifth: float) -> Tensor:
-    """``first + third * grams + fifth * grams @ grams``: odd in the blocks, once multiplied to them."""
+    """``first + third * grams + fifth * grams @ grams``: odd in the blocks that it multiplies."""
     factor = torch.baddbmm(grams, grams, grams, beta=third, alpha=fifth)
     factor.diagonal(dim1=1, dim2=2).add_(first)
     return factor
@@ -119,8 +119,8 @@ def _polynomial(grams: Tensor, first: float, third: float, fifth: float) -> Tens
 class MuonConstructor(DefaultOptimWrapperConstructor):
     """Sorts parameters into three groups; ``paramwise_cfg`` gives ``muon_lr``, the rate of the convolutions.
 
-    The layers that predict, depthwise convolutions and all that is no convolution are left to AdamW; norms
-    and biases do not decay.
+    The layers that predict, depthwise convolutions and everything that is not a convolution are left to
+    AdamW; norms and biases do not decay.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from tiltbox.model.detector import PAD_VALUE
 from tiltbox.settings.schedules import Schedule
 
-UPRIGHT = ("storage-tank", "roundabout")  # their boxes are always axis-parallel, whatever the image's turn
+UPRIGHT = ("storage-tank", "roundabout")  # their boxes stay axis-parallel when the image is rotated
 
 
 def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
-    """Read, resize, put together, flip, rotate, pad and pack; all but Mosaic is mmdet's and mmrotate's."""
+    """Read, resize, compose, flip, rotate, pad and pack; all except Mosaic is from mmdet and mmrotate."""
     size = (schedule.image_size, schedule.image_size)
     upright = [index for index, name in enumerate(classes) if name in UPRIGHT]
     read = [

@@ -1,4 +1,4 @@
-"""Labels as they are written, to the rotated boxes that a training learns."""
+"""Converts labels as they are written to the rotated boxes that a training learns."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tiltbox.geometry.boxes import qbox_to_rbox
 
 @TRANSFORMS.register_module()
 class QuadsToRboxes(ConvertBoxType):
-    """mmrotate's conversion of labels; by our own where OpenCV's smallest rectangle fails.
+    """mmrotate's conversion of labels, or our own if OpenCV's smallest rectangle fails.
 
-    It does for quads as thin as a hair, with an error that names neither file nor line.
+    OpenCV fails for extremely thin quads, with an error that names neither file nor line.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a finished training leaves: out of its work folder, into the folder of its results."""
+"""Moves what a finished training leaves from its work folder to the folder of its results."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CHECKPOINT, BEST, LAST = "checkpoint.pth", "best.pth", "last.pth"
 def publish(work: Path, out: Path, facts: Mapping, classes: tuple[str, ...]) -> list[Path]:
     """Copy the results; optimiser states and older epochs stay behind. Returns the files.
 
-    checkpoint.pth holds the weights of the last epoch or, where the schedule says so, of the best one. The
-    other of the two stands beside it, unless they are the same.
+    checkpoint.pth contains the weights of the last epoch or, if the schedule says so, of the best one. The
+    other of the two is beside it, unless they are the same.
     """
     config = read_config(work / "config.py")
     rows = _rows(work / "history.csv")
@@ -31,7 +31,7 @@ def publish(work: Path, out: Path, facts: Mapping, classes: tuple[str, ...]) -> 
     weights = _weights(work, validated, int(rows[-1]["epoch"]))
     for name in {BEST, LAST} - weights.keys():
         (out / name).unlink(missing_ok=True)
-    config.update(resume=False, load_from=None)  # of this run of it alone
+    config.update(resume=False, load_from=None)  # they are of this run only
     write_text(out / "config.py", config.pretty_text)
     write_text(out / "history.csv", (work / "history.csv").read_text())
     write_record(out / "train.json", _facts(facts, rows, validated))
@@ -50,7 +50,7 @@ def _validated(config, rows: list[dict[str, str]]) -> Validated | None:
     scores = scores_by_epoch(rows)
     if not scores:
         return None
-    best, settings = best_epoch(scores), config.get("validation") or {}  # gone, if resumed without
+    best, settings = best_epoch(scores), config.get("validation") or {}  # missing if resumed without it
     return Validated(
         held_out_images=len(settings.get("images") or ()),
         best_epoch=best,
@@ -66,9 +66,10 @@ def _weights(work: Path, validated: Validated | None, last_epoch: int) -> dict[s
     if validated is None or validated.best_epoch == last_epoch:
         return {CHECKPOINT: last}
     best = weights_of(work, validated.best_epoch)
-    if not best.exists():  # as where a removal of the work folder was cut off
+    if not best.exists():  # for example if the removal of the work folder was cut off
         log.warning(
-            "the weights of the best epoch, %d, are gone: the last ones are taken", validated.best_epoch
+            "the weights of the best epoch, %d, are missing: those of the last epoch are used",
+            validated.best_epoch,
         )
         return {CHECKPOINT: last}
     if validated.checkpoint == "best":
@@ -77,7 +78,7 @@ def _weights(work: Path, validated: Validated | None, last_epoch: int) -> dict[s
 
 
 def _facts(facts: Mapping, rows: list[dict[str, str]], validated: Validated | None) -> Training:
-    seconds = round(sum(float(row["seconds"]) for row in rows), 1)  # over resumes, too
+    seconds = round(sum(float(row["seconds"]) for row in rows), 1)  # including runs before a resume
     epochs = min(facts["epochs"], int(rows[-1]["epoch"])) if validated else facts["epochs"]
     steps = int(rows[-1]["step"])
     return Training(**{**facts, "epochs": epochs}, steps=steps, seconds=seconds, validation=validated)

@@ -1,4 +1,4 @@
-"""Going on with a training that was cut off, and losing nothing of one that another took the place of."""
+"""Resumes a training that was cut off, and keeps everything of one that another training replaces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ log = logging.getLogger("tiltbox")
 
 
 def essence(config) -> dict:
-    """What a training goes on with only if it is the same: neither places nor how the work is shared out.
+    """The settings that must be unchanged for a training to resume: neither paths nor how work is shared.
 
-    What is in the patches, to the pixel, says their manifest.
+    The manifest covers the content of the patches, to the pixel.
     """
     plain = config.to_dict()
     if _decides(plain["validation"]):
-        del plain["validation"]["patches"], plain["validation"]["contents"]  # the manifest says what they are
+        del plain["validation"]["patches"], plain["validation"]["contents"]  # the manifest covers them
     else:
         del plain["validation"]
     loader = plain["train_dataloader"]
@@ -37,15 +37,15 @@ def essence(config) -> dict:
 
 
 def _decides(validation: dict | None) -> bool:
-    """Whether the scores on the way have a say in which weights are the result."""
+    """Whether scores during training influence which weights are the result."""
     return validation is not None and bool(validation["patience"] or validation["checkpoint"] == "best")
 
 
 def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
-    """Make ``work`` the folder of the training ``mark``; returns whether it holds finished epochs of it.
+    """Make ``work`` the folder of the training ``mark``; returns whether it has finished epochs.
 
-    Finished epochs of another training are kept beside it, as ``work.<its mark>``, and taken up when
-    that one is asked for again. Where resuming is not ``wanted``, everything unfinished is dropped.
+    Finished epochs of another training are kept beside it, as ``work.<its mark>``, and resumed when that
+    training is asked for again. If resuming is not ``wanted``, everything unfinished is deleted.
     """
     if not wanted:
         _drop_all(work)
@@ -57,7 +57,7 @@ def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
         return False
     _drop_damaged(work)
     finished = last_checkpoint(work) is not None
-    log.info("%s", "resuming from the last epoch" if finished else "starting over: no epoch was finished")
+    log.info("%s", "resuming from the last epoch" if finished else "starting over: no epoch had finished")
     return finished
 
 
@@ -74,21 +74,19 @@ def has_epochs(work: Path, mark: str) -> bool:
 
 
 def last_checkpoint(work: Path) -> Path | None:
-    """The newest epoch's checkpoint that is whole: one that was being written when its process was killed, or
-    the machine went down, is not.
-    """
+    """The newest complete checkpoint; one that a killed process or a crashed machine was writing is not."""
     return next(filter(_is_whole, _checkpoints(work)), None)
 
 
 def _checkpoints(work: Path) -> list[Path]:
-    """All that lie there, newest first."""
+    """All checkpoints in a work folder, newest first."""
     found = {path: re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name) for path in work.glob("*.pth")}
     numbers = {path: int(match[1]) for path, match in found.items() if match}
     return sorted(numbers, key=numbers.get, reverse=True)
 
 
 def _is_whole(path: Path) -> bool:
-    """PyTorch writes a zip, whose index comes last, with a checksum of each part."""
+    """Whether a checkpoint is complete: PyTorch writes a zip, with a checksum of each part, index last."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -97,7 +95,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _drop_damaged(work: Path) -> None:
-    """Those newer than the last whole one, with a word of it."""
+    """Delete checkpoints newer than the last complete one, with a warning."""
     last = last_checkpoint(work)
     for path in _checkpoints(work):
         if path == last:
@@ -109,7 +107,7 @@ def _drop_damaged(work: Path) -> None:
 def _drop_all(work: Path) -> None:
     for folder in (work, *work.parent.glob(_aside(work, "*").name)):
         if folder.exists():
-            log.info("not resuming, as asked: %s is dropped", folder)
+            log.info("not resuming, as asked: %s is deleted", folder)
             shutil.rmtree(folder)
 
 
@@ -118,11 +116,11 @@ def _set_aside(work: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
         return
     kept = _aside(work, mark_of(work) or "unknown")
-    shutil.rmtree(kept, ignore_errors=True)  # an older stand of the same training
+    shutil.rmtree(kept, ignore_errors=True)  # an older state of the same training
     os.replace(work, kept)
     log.warning(
-        "not resuming: the configuration changed; the finished epochs are kept in %s,"
-        " and go on with the former settings (--no-resume drops them)",
+        "not resuming: the configuration changed; the finished epochs are kept in %s"
+        " and are resumed with the former settings (--no-resume drops them)",
         kept,
     )
 
@@ -132,6 +130,6 @@ def _aside(work: Path, mark: str) -> Path:
 
 
 def mark_of(work: Path) -> str | None:
-    """The fingerprint that the training in ``work`` was begun with."""
+    """The fingerprint with which the training in ``work`` was started."""
     path = work / "config.py"
     return read_config(path).get("fingerprint") if path.exists() else None

@@ -13,7 +13,7 @@ log = logging.getLogger("tiltbox")
 
 
 class StartFromHook(Hook):
-    """Loads weights when training begins: the runner initialises the model anew just before that."""
+    """Loads weights when training begins, after the runner has initialised the model."""
 
     priority = "VERY_HIGH"
 

@@ -1,8 +1,8 @@
 """Scores while a detector learns: the project's own evaluation, on patches that it does not learn from.
 
-Patches are scored as they are, neither merged nor all of them, so the scores are near those of the finished
-detector and not the same. Nothing is drawn at random, and the weights that learn are not touched: with the
-last epoch's weights as the result, a training gives the same bits with validation and without.
+Only some patches are scored, and without merging, so the scores are close to those of the finished detector
+but not the same. Nothing is random, and the weights being trained are not changed: with the last epoch's
+weights as the result, a training gives the same bits with and without validation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tiltbox.training.best import best_epoch, kept_weights, scores_by_epoch, wei
 from tiltbox.training.finite import REMEDY
 from tiltbox.training.validation_patches import patches_to_validate
 
-DECIMALS = 6  # of scores in history.csv, by which the best epoch is found
+DECIMALS = 6  # of scores in history.csv, from which the best epoch is found
 
 log = logging.getLogger("tiltbox")
 
@@ -49,10 +49,10 @@ def score_patches(
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one validation; AP as fractions, None without objects.
+    """The scores of one validation; AP as fractions, None without objects.
 
     Attributes:
-        seconds: That it took.
+        seconds: The time that it took.
     """
 
     AP50: float | None
@@ -62,7 +62,7 @@ class Scores:
 
     @property
     def row(self) -> list[str]:
-        """In the order of :data:`tiltbox.training.best.SCORES`."""
+        """The values in the order of :data:`tiltbox.training.best.SCORES`."""
         values = ["" if value is None else f"{value:.{DECIMALS}f}" for value in (self.AP50, self.mAP)]
         return [*values, f"{self.seconds:.1f}"]
 
@@ -73,9 +73,9 @@ class Scores:
 
 
 class Validation:
-    """Validates after those epochs that are due, and keeps the best weights.
+    """Validates after the epochs that are due, and keeps the best weights.
 
-    To be used in all processes alike: each detects on its share of the patches.
+    It must be used in all processes: each detects on its share of the patches.
 
     Args:
         settings: ``validation`` of the resolved configuration (:mod:`tiltbox.training.config`).
@@ -88,15 +88,15 @@ class Validation:
         self._scores: dict[int, float] = {}  # AP50 by epoch
 
     def remember(self, rows: Iterable[Mapping[str, str]]) -> None:
-        """Take up the rows of history.csv that a resumed training has."""
+        """Use the rows of history.csv from before a resume."""
         self._scores = scores_by_epoch(rows)
 
     def is_due(self, epoch: int, epochs: int) -> bool:
-        """Every few epochs, counted from the last, so that the curve has its end."""
+        """Whether to validate after an epoch: every few epochs, counted from the last, which is included."""
         return (epochs - epoch) % self._settings["every"] == 0
 
     def after_epoch(self, runner, epoch: int) -> Scores | None:
-        """Validate the weights that the training would end with; None where that failed.
+        """Validate the weights that the training would end with; None if that failed.
 
         Raises:
             TrainingError: The detector's outputs are not finite.
@@ -119,12 +119,12 @@ class Validation:
 
     @property
     def gives_up(self) -> bool:
-        """Whether the last few validations were no better than one before."""
+        """Whether none of the last few validations was better than an earlier one."""
         patience, best = self._settings["patience"], best_epoch(self._scores)
         return bool(patience and best) and sum(epoch > best for epoch in self._scores) >= patience
 
     def _detected(self, model) -> dict[str, np.ndarray] | TiltboxError:
-        """On this process's share of the patches; what went wrong all processes have to know."""
+        """Detections on this process's share of the patches, or the error, which all processes must know."""
         mine = self._labels[get_rank() :: get_world_size()]
         images = [path.parents[1] / "images" / f"{path.stem}.png" for path in mine]
         was_training = model.training
@@ -133,13 +133,13 @@ class Validation:
             return detect_patches(model.eval(), images, image_size=size, batch=batch, label="validation")
         except TiltboxError as error:
             return error
-        except (RuntimeError, OSError) as error:  # as where a GPU's memory does not suffice
+        except (RuntimeError, OSError) as error:  # for example if the memory of a GPU is too small
             return _unforeseen(error)
         finally:
             model.train(was_training)
 
     def _agreed(self, mine: dict[str, np.ndarray] | TiltboxError) -> tuple | TiltboxError:
-        """AP50 and mAP of what all processes found, computed by the first."""
+        """AP50 and mAP of the detections of all processes, computed by the first one."""
         parts = all_gather_object(mine)
         result = [next((part for part in parts if isinstance(part, TiltboxError)), None)]
         if result[0] is None and get_rank() == 0:
@@ -160,7 +160,7 @@ class Validation:
         return found.ap(0.5), found.mean_ap
 
     def _failed(self, error: TiltboxError, epoch: int) -> None:
-        """A training goes on without scores, unless they decide how it ends."""
+        """Continue the training without scores, unless they decide how it ends."""
         if isinstance(error, CheckpointError):
             problem = "the detector gives scores or boxes that are not finite, so the training diverged"
             raise TrainingError(f"epoch {epoch}", problem, REMEDY)
@@ -170,7 +170,8 @@ class Validation:
             log.warning("no validation after epoch %d: %s", epoch, error)
 
     def _keep(self, model, epoch: int, before: int | None) -> None:
-        """Those of the best epoch before stay: a training that is killed now repeats this one."""
+        """Keep the weights of a new best epoch, and the previous best, in case this epoch must be
+        repeated."""
         for path in kept_weights(self._work):
             if before is None or path != weights_of(self._work, before):
                 path.unlink()

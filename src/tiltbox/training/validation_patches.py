@@ -1,6 +1,6 @@
 """Which patches a detector is validated on.
 
-Of the training set whole images are held out, since patches of one image overlap.
+Whole images of the training set are held out, since patches of one image overlap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tiltbox.records import PatchManifest
 
 
 def patches_to_validate(folder: Path, most: int, images: Collection[str] | None = None) -> list[Path]:
-    """Label files of at most ``most`` patches, spread evenly over those of ``images``; None: over all.
+    """Label files of at most ``most`` patches, spread evenly over those of ``images``, or over all if None.
 
     Raises:
         DataError: There are none.
@@ -27,13 +27,15 @@ def patches_to_validate(folder: Path, most: int, images: Collection[str] | None 
     if images is not None:
         found = [path for path in found if parse_patch_name(path.stem).image in images]
     if not found:
-        raise DataError(folder, "holds no labelled patches to validate on", "cut them with `tiltbox split`")
+        raise DataError(
+            folder, "contains no labelled patches to validate on", "cut them with `tiltbox split`"
+        )
     chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
     return [found[index] for index in chosen]
 
 
 def contents_of(labels: Iterable[Path]) -> str:
-    """A hash of the patches' names, which say where they were cut, and of their labels."""
+    """A hash of the names of patches, which say where they were cut, and of their labels."""
     found = hashlib.blake2b(digest_size=16)
     for path in labels:
         content = path.read_bytes()
@@ -44,22 +46,22 @@ def contents_of(labels: Iterable[Path]) -> str:
 def images_held_out(patches: Path, share: float) -> list[str]:
     """The names of the images to hold out of a folder of patches, sorted; none where ``share`` is 0.
 
-    The same images give the same ones, whatever the seed of the training.
+    The choice depends only on the images, not on the seed of the training.
 
     Raises:
-        DataError: There is one image alone.
+        DataError: There is only one image.
     """
     if not share:
         return []
     names = {parse_patch_name(path.stem).image for path in list_labels(patches / "annfiles")}
     if len(names) < 2:
-        problem = "holds patches of one image alone, so none can be held out"
+        problem = "contains patches of one image only, so none can be held out"
         raise DataError(patches, problem, "set validation: share to 0 in the schedule")
     return chosen(names, share)
 
 
 def chosen(names: Iterable[str], share: float) -> list[str]:
-    """About that share of the names, at least one, and not all.
+    """About this share of the names, at least one and not all.
 
     >>> chosen(["P1", "P2", "P3", "P4"], 0.5)
     ['P2', 'P3']
@@ -72,10 +74,10 @@ def chosen(names: Iterable[str], share: float) -> list[str]:
 def without(
     manifest: PatchManifest, patches: Path, images: Collection[str], classes: tuple[str, ...]
 ) -> PatchManifest:
-    """The manifest with the counts of what is left to train on.
+    """The manifest with the counts of what remains for training.
 
     Raises:
-        DataError: No object is left, or none is held out.
+        DataError: No objects are left, or none are held out.
     """
     if not images:
         return manifest
@@ -84,12 +86,11 @@ def without(
     objects = [len(read_labels(path, classes)) for path in left]
     held_out = (read_labels(path, classes) for path in set(found) - set(left))
     if all(labels.difficult.all() for labels in held_out):
-        problem = (
-            f"the images held out of it to validate on ({', '.join(sorted(images)[:3])}, …) show no objects"
-        )
+        names = ", ".join(sorted(images)[:3])
+        problem = f"the images held out of it for validation ({names}, …) contain no objects"
         raise DataError(patches, problem, "raise validation: share in the schedule, or set it to 0")
     if not any(objects):
-        problem = "holds no objects but in the images held out to validate on"
+        problem = "contains objects only in the images held out for validation"
         raise DataError(patches, problem, "lower validation: share in the schedule, or train on more images")
     counts = {
         "images": manifest.images - len(images),

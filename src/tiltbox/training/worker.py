@@ -31,7 +31,7 @@ def run(config: Path) -> None:
         torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
     runner = Runner.from_cfg(settings)
     if on_cpu:
-        runner.model.to(memory_format=torch.channels_last)  # which its convolutions compute in faster
+        runner.model.to(memory_format=torch.channels_last)  # in which convolutions are faster
     if settings.pretrained and not settings.resume:
         runner.register_hook(StartFromHook(settings.pretrained))
     with cpu_threads(settings.cpu_threads):
@@ -45,7 +45,7 @@ def main(config: Path) -> int:
     except TiltboxError as error:
         write_failure(config, error)
         return 1
-    except KeyboardInterrupt:  # which the command that started this one tells
+    except KeyboardInterrupt:  # the command that started this one reports it
         return 128 + signal.SIGINT
     return 0
 

@@ -1,4 +1,4 @@
-"""Painting that comes out the same, bit for bit, on every machine.
+"""Painting that gives the same bits on every machine.
 
 Floating-point work is kept to sums and products of rounded numbers (no BLAS, no trigonometry beyond six
 decimals), outlines are filled by integer arithmetic at four times the size, and smooth edges come from
@@ -28,7 +28,7 @@ def cos_sin(degrees: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object lies: centre and sides in image pixels, heading in whole degrees (0 right, 90 down)."""
+    """Where an object is: centre and sides in image pixels, heading in whole degrees (0 right, 90 down)."""
 
     x: float
     y: float
@@ -62,7 +62,7 @@ class Canvas:
     """A picture in the making, ``SCALE`` times as large as the image it becomes.
 
     Args:
-        ground: What is painted over, uint8 BGR (height, width, 3) at the size of the image.
+        ground: The background to paint over, uint8 BGR (height, width, 3) at the size of the image.
     """
 
     def __init__(self, ground: np.ndarray) -> None:
@@ -84,12 +84,12 @@ class Canvas:
         cv2.copyTo(enlarged(ground), mask, self.pixels)
 
     def shade(self, outlines: list[np.ndarray]) -> None:
-        """Darken what lies inside any of the outlines, once."""
+        """Darken everything inside any of the outlines, once."""
         window, mask = self._touched(outlines)
         window[mask] = window[mask] // 8 * 5
 
     def _touched(self, outlines: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The window of the painted pixels around the outlines, and which of it lies inside any of them."""
+        """The window of painted pixels around the outlines, and a mask of those inside any of them."""
         polygons = [_painted(points) for points in outlines]
         points = np.concatenate(polygons) >> SHIFT
         left, top = np.maximum(points.min(0) - 1, 0)

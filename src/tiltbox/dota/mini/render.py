@@ -23,7 +23,7 @@ def render_mini(out: Path, *, seed: int = 0, images: Mapping[str, int], size: in
 
     Args:
         out: The folder to write, whole or not at all.
-        seed: Another seed gives other images of the same kind.
+        seed: A different seed gives different images of the same kind.
         images: Number of images per split; a split without images gets no folder.
         size: Side of the square images in pixels.
     """

@@ -1,4 +1,4 @@
-"""Scenes with a theme: what ground there is, which objects stand on it, and where.
+"""Scenes with a theme, which decides the ground, the objects on it, and their places.
 
 Objects keep clear of each other and of the borders; some stand in rows, as vehicles and ships do.
 """
@@ -18,7 +18,7 @@ ATTEMPTS = 60
 MARGIN = 2.0  # pixels between an object and the border
 GAP = 3.0  # pixels between two objects
 SUN = np.array([0.8, 0.6])  # where a shadow falls, per pixel of height
-FULL, SPARSE, EMPTY = 1000, 5, 0  # how many objects a scene has at most
+FULL, SPARSE, EMPTY = 1000, 5, 0  # the largest number of objects in a scene
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Site:
     """An image while it is being laid out.
 
     Args:
-        rng: The only source of chance.
+        rng: The only source of randomness.
         size: Side of the image in pixels.
         kind: The ground that covers all of it.
-        room: How many objects it holds at most.
+        room: The largest number of objects in it.
     """
 
     def __init__(self, rng: np.random.Generator, size: int, kind: str, room: int) -> None:
@@ -58,7 +58,7 @@ class Site:
         return int(self.rng.integers(0, 360))
 
     def number(self, low: int, high: int) -> int:
-        """How many of something there are: few where there is little room, but never no object at all."""
+        """A random number of objects: few if there is little room, but at least one."""
         if self.room == FULL:
             return int(self.rng.integers(low, high + 1))
         return int(self.rng.integers(0, 2)) if self.things else 1
@@ -69,7 +69,7 @@ class Site:
         return Pose(x, y, -90 if shape.upright else angle, length, round(length * shape.aspect, 1))
 
     def scatter(self, name: str, count: int) -> None:
-        """Put ``count`` objects anywhere, at any angle, as far as there is room."""
+        """Put up to ``count`` objects anywhere, at any angle, as long as there is room."""
         for _ in range(count):
             for _ in range(ATTEMPTS):
                 if self.put(Thing(name, self.pose(name, *self.somewhere(), self.angle()))):
@@ -86,12 +86,12 @@ class Site:
                 return
 
     def tiny_vehicles(self, count: int) -> None:
-        """Put vehicles too small to be made out, which makes them difficult."""
+        """Put vehicles that are too small to make out and therefore difficult."""
         for _ in range(count):
             self.put(Thing("small-vehicle", Pose(*self.somewhere(), self.angle(), 9.0, 4.5), difficult=1))
 
     def trees(self, count: int) -> None:
-        """Plant trees where nothing stands."""
+        """Plant trees where there are no objects."""
         for _ in range(count):
             width = int(self.rng.integers(60, 131)) / 10
             pose = Pose(*self.somewhere(), 0, width, width)
@@ -113,7 +113,7 @@ class Site:
 
 
 def apart(a: Pose, b: Pose, gap: float = GAP) -> bool:
-    """Whether two rectangles keep ``gap`` pixels clear: some side of one separates them.
+    """Whether two rectangles are at least ``gap`` pixels apart: some side of one separates them.
 
     >>> apart(Pose(0, 0, 0, 10, 4), Pose(0, 8, 0, 10, 4)), apart(Pose(0, 0, 0, 10, 4), Pose(0, 6, 0, 10, 4))
     (True, False)
@@ -220,7 +220,8 @@ THEMES: tuple[tuple[Callable[[Site], None], str], ...] = (
 def scene(rng: np.random.Generator, size: int, number: int) -> tuple[np.ndarray, list[Thing]]:
     """Lay out and paint the ``number``-th image of a split.
 
-    Every eighth scene has few objects, and the second of those (number 15) and every fourth after it none.
+    Every eighth scene has few objects, and the second of those (number 15) and every fourth after it have
+    none.
 
     Returns:
         The image, uint8 BGR (size, size, 3), and its objects.

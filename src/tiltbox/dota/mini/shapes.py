@@ -21,10 +21,10 @@ class Pen:
     """Paints in the frame of one object.
 
     Args:
-        canvas: What to paint on.
-        pose: Where the object lies.
+        canvas: The canvas to paint on.
+        pose: Where the object is.
         tint: Added to every colour, so that no two objects look quite alike.
-        variant: A number from which a shape may choose between several liveries.
+        variant: A number by which a shape may choose one of its liveries.
     """
 
     canvas: Canvas
@@ -276,7 +276,7 @@ class Shape:
         paint: The function that paints it.
         length: Least and greatest length in pixels.
         aspect: Width over length.
-        height: How far its shadow falls, in pixels; 0 for what lies flat.
+        height: How far its shadow falls, in pixels; 0 for flat objects.
         upright: Whether its boxes stay parallel to the image, as DOTA's do for round things.
     """
 
