@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -85,3 +86,18 @@ def test_the_bounds_of_the_angle_error(capsys):
 def test_python():
     (code,) = blocks("other-tools.md", "python")
     exec(compile(code, "other-tools.md", "exec"), {})
+
+
+# the site ------------------------------------------------------------------------------------------------
+
+
+def test_every_page_is_on_the_site():
+    pages = re.findall(r"^  - [^:]+: (\S+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE)
+    from_the_root = {"index.md", "contributing.md"}
+    assert set(pages) == {path.name for path in DOCS.glob("*.md")} | from_the_root
+
+
+@pytest.mark.parametrize("name", re.findall(r"^::: (\S+)$", (DOCS / "python.md").read_text(), re.MULTILINE))
+def test_what_the_site_documents_exists(name):
+    module, _, member = name.rpartition(".")
+    assert getattr(importlib.import_module(module), member).__doc__
