@@ -32,7 +32,7 @@ def gpus_here() -> int:
 
 
 def _listed_gpus() -> int:
-    """The number of GPUs that ``nvidia-smi`` lists: under WSL2 there are no device files."""
+    """The number of GPUs that ``nvidia-smi`` lists, for WSL2, which has no device files."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return 0

@@ -189,7 +189,7 @@ def read_provenance(path: Path) -> Provenance:
 def images_behind(record: Path) -> set[str] | None:
     """The hashes of the images from which the patches that a stage read were cut; None if not known.
 
-    They are no longer known if other patches were cut since.
+    If other patches were cut since, they are unknown.
     """
     if not record.is_file():
         return None

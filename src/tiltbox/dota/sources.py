@@ -38,7 +38,7 @@ def read_sources(folders: Sequence[Path], classes: Collection[str] | None = None
     All possible errors in them, except in the pixels, are found here.
 
     Raises:
-        DataError: There are no images, a file is missing, malformed or occurs twice, or a class is not one of
+        DataError: A folder has no images, a file is missing, malformed or occurs twice, or a class is not in
             ``classes``.
     """
     sources = [source for folder in folders for source in _read_folder(Path(folder), classes)]

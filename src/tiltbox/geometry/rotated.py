@@ -95,7 +95,7 @@ def _survivors(better: Tensor, worse: Tensor, count: int) -> Tensor:
     """Greedy outcome of "``better[i]`` suppresses ``worse[i]`` if it stays", as a mask of ``count`` boxes.
 
     Repeats the rule for all boxes at once until nothing changes. After k rounds every box whose chain of
-    better boxes is no longer than k is settled, so the loop ends with the sequential result.
+    better boxes has at most k entries is settled, so the loop ends with the sequential result.
     """
     stays = torch.ones(count, dtype=torch.bool, device=better.device)
     while True:

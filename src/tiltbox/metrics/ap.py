@@ -25,7 +25,7 @@ def voc07_ap(recall: np.ndarray, precision: np.ndarray) -> float:
     >>> round(voc07_ap(np.array([0.5, 1.0]), np.array([1.0, 0.5])), 4)
     0.7727
     """
-    if np.isnan(recall[-1:]).any():  # there are no objects
+    if np.isnan(recall[-1:]).any():  # without objects
         return 0.0
     best_from = np.maximum.accumulate(precision[::-1])[::-1]
     ap = 0.0

@@ -34,7 +34,7 @@ IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 class Curve:
     """Precision over recall at one threshold, one point for each detection, best first; all of shape (n,).
 
-    The recall is NaN if there are no objects to find.
+    The recall is NaN without objects to find.
     """
 
     recall: np.ndarray

@@ -91,7 +91,7 @@ class Site:
             self.put(Thing("small-vehicle", Pose(*self.somewhere(), self.angle(), 9.0, 4.5), difficult=1))
 
     def trees(self, count: int) -> None:
-        """Plant trees where there are no objects."""
+        """Plant trees away from the objects."""
         for _ in range(count):
             width = int(self.rng.integers(60, 131)) / 10
             pose = Pose(*self.somewhere(), 0, width, width)
