@@ -10,7 +10,7 @@ from measure import machine, table
 
 from tiltbox.model import build_detector
 from tiltbox.model.complexity import count_complexity
-from tiltbox.settings.variants import load_variants
+from tiltbox.model.variants import load_variants
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from measure import machine, table
 
 from tiltbox.dota.mini import render_mini
-from tiltbox.settings.schedules import Epochs, find_schedule
-from tiltbox.settings.variants import find_variant
+from tiltbox.model.variants import find_variant
+from tiltbox.settings.schedules import OTHERS, find_schedule
 from tiltbox.stages.split import split
 from tiltbox.stages.train import train
 from tiltbox.tracking import catching_up, following, store, usage
@@ -60,9 +60,7 @@ def measured(variant: str, images: int, epochs: int, folder: Path) -> tuple[Spen
     spent.watch(catching_up, "log_model", "the model, once, after")
     row = find_variant(variant)
     patches = patches_of(images, folder)
-    schedule = find_schedule("mini").model_copy(
-        update={"epochs": Epochs(**{row.size: epochs}, **dict.fromkeys({"xs", "s", "l"} - {row.size}, 1))}
-    )
+    schedule = find_schedule("mini").model_copy(update={"epochs": {OTHERS: epochs}})
     before = children()
     train(variant, row, schedule, patches, folder / "out", gpus=0, track=f"benchmark/{variant}")
     with (folder / "out/history.csv").open(newline="") as file:

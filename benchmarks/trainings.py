@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import yaml
 
-from tiltbox.settings.base import validated
+from tiltbox.configs import validated
 from tiltbox.settings.datasets import Patch, find_dataset
 from tiltbox.settings.schedules import Schedule
 
@@ -154,7 +154,7 @@ def changed(schedule: Schedule, changes: Mapping) -> Schedule:
 
 def lasting(schedule: Schedule, epochs: int) -> Schedule:
     """The schedule with this many epochs, whatever the size of the variant."""
-    return changed(schedule, {"epochs": dict.fromkeys(("xs", "s", "l"), epochs), "max_steps": None})
+    return changed(schedule, {"epochs": epochs, "max_steps": None})
 
 
 def stopped(schedule: Schedule, steps: int) -> Schedule:

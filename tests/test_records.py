@@ -15,7 +15,7 @@ COUNTS = {"variant": "x", "input": [1, 3, 1024, 1024], "params": 4, "flops": 22,
 TRAINING = {
     **{
         "size": "xs",
-        "generation": "current",
+        "series": "YOLO-MS current",
         "pretrained": None,
         "augmentation": [],
         "epochs": 1,

@@ -201,7 +201,7 @@ def _train(verbs) -> None:
 
 
 def _run_train(options: Namespace) -> None:
-    from tiltbox.settings.variants import find_variant
+    from tiltbox.model.variants import find_variant
     from tiltbox.stages.train import train
 
     train(
@@ -257,8 +257,8 @@ def _predict(verbs) -> None:
 
 
 def _run_predict(options: Namespace) -> None:
+    from tiltbox.model.variants import find_variant, published_checkpoint
     from tiltbox.settings.auto import for_prediction
-    from tiltbox.settings.variants import find_variant, published_checkpoint
     from tiltbox.stages.predict import predict
 
     schedule = _schedule(options) or for_prediction()
@@ -455,7 +455,7 @@ def _complexity(verbs) -> None:
 
 
 def _run_complexity(options: Namespace) -> None:
-    from tiltbox.settings.variants import find_variant
+    from tiltbox.model.variants import find_variant
     from tiltbox.stages.complexity import complexity
 
     counts = complexity(
@@ -573,7 +573,7 @@ def _weights(verbs) -> None:
 
 
 def _run_weights(options: Namespace) -> None:
-    from tiltbox.settings.variants import find_variant
+    from tiltbox.model.variants import find_variant
     from tiltbox.stages.weights import weights, weights_at_hand
 
     variant, schedule = find_variant(options.variant), _schedule(options)

@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 
 from tiltbox import layout
+from tiltbox.configs import CONFIGS, fingerprint, read_yaml
 from tiltbox.errors import DataError
 from tiltbox.files import write_json
 from tiltbox.provenance import SUFFIX, Provenance, beside, file_hash, located, matching, read_provenance
 from tiltbox.settings.auto import AUTO
-from tiltbox.settings.base import CONFIGS, fingerprint, read_yaml
 from tiltbox.settings.workflow import Plan
 
 LARGE = 1 << 20  # bytes; the hashes of files at least this large are kept for the next run

@@ -77,7 +77,7 @@ class Training(Record):
 
     variant: str = ""
     size: str
-    generation: Literal["previous", "current"]
+    series: str = ""
     pretrained: str | None
     augmentation: tuple[str, ...]
     epochs: Count

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from tiltbox.configs import CONFIGS, read_yaml
 from tiltbox.errors import TiltboxError
 from tiltbox.files import write_text
 from tiltbox.freshness import Freshness
-from tiltbox.settings.base import CONFIGS, read_yaml
 from tiltbox.settings.datasets import Dataset
 from tiltbox.settings.workflow import Plan, resolve
 

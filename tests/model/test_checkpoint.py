@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import pickle
 import re
 import struct
@@ -18,6 +19,8 @@ from tiltbox.dota.transfer import Patience
 from tiltbox.errors import CheckpointError, OutputError
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import load_exactly, local_copy, read_checkpoint, save_checkpoint, start_from
+from tiltbox.model.rtmdet.row import RTMDet
+from tiltbox.model.yolov8.row import YOLOv8
 
 XS = "yoloms-xs-current"
 
@@ -47,9 +50,40 @@ def test_80_classes_start_a_15_class_training(tmp_path, coco_weights):
     report = start_from(model, tmp_path / "coco.pth")
     assert [key for key in report.left_out if "rtm_cls" not in key] == []
     assert len(report.left_out) == 6 and len(report.random) == 6
-    assert "left out for their shape: bbox_head.rtm_cls.0.bias" in str(report)
+    assert "left out, since they do not fit: bbox_head.rtm_cls.0.bias" in str(report)
     assert "left at random: bbox_head.rtm_ang.0.bias" in str(report)
     assert torch.equal(model.state_dict()["backbone.query"], coco_weights["backbone.query"])
+
+
+def test_a_classifier_starts_the_backbone(tmp_path):
+    """Public RTMDet trainings start from weights of an image classifier: of its backbone alone."""
+    classifier = {k: v for k, v in build_detector("rtmdet-r-tiny").state_dict().items() if "backbone." in k}
+    torch.save({"state_dict": classifier | {"head.fc.weight": torch.ones(1000, 384)}}, tmp_path / "in1k.pth")
+    model = build_detector("rtmdet-r-tiny")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = start_from(model, tmp_path / "in1k.pth", RTMDet.STARTED)
+    after = model.state_dict()
+    assert report.loaded == len(classifier) and same(after, classifier)
+    assert all(torch.equal(after[key], before[key]) for key in report.random)
+    assert "left out, since they do not fit: head.fc.weight" in str(report)
+    assert re.search(r"left at random: \d+ entries of bbox_head, \d+ entries of neck$", str(report))
+    with pytest.raises(CheckpointError, match="is of another model"):
+        start_from(build_detector(XS), tmp_path / "in1k.pth")
+
+
+@pytest.mark.parametrize("missing", ["backbone", "neck"])
+def test_upright_yolov8_starts_backbone_and_neck(tmp_path, missing):
+    """Its head is another one; backbone and neck must be there in full."""
+    upstream = json.loads((Path(__file__).parent / "yolov8.json").read_text())["yolov8-n-ms"]["state_dict"]
+    weights = {key: torch.full(shape, 0.5) for key, shape in upstream.items()}
+    head = {"bbox_head.head_module.cls_preds.0.2.weight": torch.ones(80, 80, 1, 1)}
+    torch.save({"state_dict": weights | head}, tmp_path / "coco.pth")
+    model = build_detector("yolov8-n-ms")
+    report = start_from(model, tmp_path / "coco.pth", YOLOv8.STARTED)
+    assert report.loaded == len(weights)
+    torch.save({"state_dict": {k: v for k, v in weights.items() if missing not in k}}, tmp_path / "part.pth")
+    with pytest.raises(CheckpointError, match=f"is of another model.*such as {missing}"):
+        start_from(model, tmp_path / "part.pth", YOLOv8.STARTED)
 
 
 def test_mmyolo_names_are_understood(tmp_path, coco_weights):

@@ -1,4 +1,8 @@
-"""The six detectors against the facts of the public ones: keys, shapes, parameters, forward outputs."""
+"""The detectors against the facts of the public ones: keys, shapes, parameters, forward outputs.
+
+``yoloms.json`` states the facts of the public rotated YOLO-MS, ``yolov8.json`` those of backbone and neck of
+mmyolo 0.6's YOLOv8-N and of the YOLO-MS authors' ``yolov8-ms_n``. RTMDet-R is built from mmrotate's configs.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,14 @@ import torch
 from tiltbox.errors import SettingsError
 from tiltbox.geometry.rotated import pairwise_iou
 from tiltbox.model import build_detector
-from tiltbox.settings.variants import load_variants
+from tiltbox.model.compat import import_openmmlab
+from tiltbox.model.complexity import count_complexity
+from tiltbox.model.variants import load_variants
 
 REFERENCE = json.loads((Path(__file__).parent / "yoloms.json").read_text())
+YOLOV8 = json.loads((Path(__file__).parent / "yolov8.json").read_text())
+IMAGE = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+RTMDET = ["rtmdet-r-tiny", "rtmdet-r-s", "rtmdet-r-m", "rtmdet-r-l"]
 
 
 def fixed_value(key: str, like: torch.Tensor) -> torch.Tensor:
@@ -33,8 +42,8 @@ def fixed_value(key: str, like: torch.Tensor) -> torch.Tensor:
     return ((r - 0.5) * 0.2).float()
 
 
-def test_the_reference_covers_all_variants():
-    assert set(load_variants().variants) == set(REFERENCE)
+def test_the_references_cover_all_variants():
+    assert set(load_variants().variants) == REFERENCE.keys() | YOLOV8.keys() | set(RTMDET)
 
 
 @pytest.mark.parametrize("name", REFERENCE)
@@ -49,17 +58,69 @@ def test_keys_shapes_and_parameters(name):
 def test_forward_outputs(name):
     model = build_detector(name).eval()
     model.load_state_dict({key: fixed_value(key, value) for key, value in model.state_dict().items()})
-    x = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        outputs = model(x, mode="tensor")
+        outputs = model(IMAGE, mode="tensor")
     for kind, maps in zip(("cls_score", "bbox_pred", "angle_pred"), outputs, strict=True):
         for level, values in enumerate(maps):
             expected = REFERENCE[name]["forward"][f"{kind}.{level}"]
-            assert list(values.shape) == expected["shape"]
-            picked = values.flatten()[torch.linspace(0, values.numel() - 1, 12).long()]
-            torch.testing.assert_close(picked, torch.tensor(expected["samples"]), atol=1e-4, rtol=0)
-            assert values.mean().item() == pytest.approx(expected["mean"], abs=1e-4)
-            assert values.std().item() == pytest.approx(expected["std"], abs=1e-4)
+            assert_like(values, expected)
+
+
+def assert_like(values: torch.Tensor, expected: dict) -> None:
+    """Compare with the shape, twelve values, the mean and the standard deviation of a reference."""
+    assert list(values.shape) == expected["shape"]
+    picked = values.flatten()[torch.linspace(0, values.numel() - 1, 12).long()]
+    torch.testing.assert_close(picked, torch.tensor(expected["samples"]), atol=1e-4, rtol=0)
+    assert values.mean().item() == pytest.approx(expected["mean"], abs=1e-4)
+    assert values.std().item() == pytest.approx(expected["std"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", YOLOV8)
+def test_backbone_and_neck_of_yolov8(name):
+    model, expected = build_detector(name).eval(), YOLOV8[name]
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    of_head = {key for key in shapes if key.startswith("bbox_head.")}
+    assert {key: shape for key, shape in shapes.items() if key not in of_head} == expected["state_dict"]
+    assert (
+        sum(p.numel() for part in (model.backbone, model.neck) for p in part.parameters())
+        == expected["params"]
+    )
+    model.load_state_dict({key: fixed_value(key, value) for key, value in model.state_dict().items()})
+    with torch.no_grad():
+        maps = model.neck(model.backbone(IMAGE))
+    for values, of_level in zip(maps, expected["maps"], strict=True):
+        assert_like(values, of_level)
+
+
+def mmrotates(name: str) -> torch.nn.Module:
+    """RTMDet-R as mmrotate's public config builds it, without synchronised batch norm."""
+    import_openmmlab()
+    import mmrotate
+    from mmengine.config import Config
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import DefaultScope
+    from mmrotate.registry import MODELS
+
+    size = name.removeprefix("rtmdet-r-")
+    configs = Path(mmrotate.__file__).parent / ".mim" / "configs" / "rotated_rtmdet"
+    config = Config.fromfile(configs / f"rotated_rtmdet_{size}-3x-dota.py").model
+    config.backbone.init_cfg = None  # would download the weights to start from
+    with DefaultScope.overwrite_default_scope("mmrotate"):
+        return revert_sync_batchnorm(MODELS.build(config))
+
+
+@pytest.mark.parametrize("name", RTMDET)
+def test_rtmdet_is_mmrotates(name):
+    theirs, ours = mmrotates(name).eval(), build_detector(name).eval()
+    weights = {key: fixed_value(key, value) for key, value in theirs.state_dict().items()}
+    assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in ours.state_dict().items()}
+    theirs.load_state_dict(weights)
+    ours.load_state_dict(weights)
+    with torch.no_grad():
+        pairs = zip(ours(IMAGE, mode="tensor"), theirs(IMAGE, mode="tensor"), strict=True)
+    assert all(torch.equal(one, other) for maps in pairs for one, other in zip(*maps, strict=True))
+    counts = [count_complexity(model, 256, 256) for model in (ours, theirs)]
+    assert counts[0] == counts[1]
 
 
 def test_another_number_of_classes():

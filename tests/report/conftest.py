@@ -27,7 +27,7 @@ from tiltbox.settings.published import Published, load_published
 
 TRAINING = {
     "size": "xs",
-    "generation": "previous",
+    "series": "YOLO-MS previous",
     "pretrained": None,
     "augmentation": ("flip", "RR"),
     "epochs": 6,
@@ -56,6 +56,8 @@ def curve(name: str, *points: tuple[float, float], threshold: float = 0.5) -> tu
 def make_row() -> Callable[..., Row]:
     """A finished variant, named like ``yoloms-xs-previous``; a stage given as None has not run yet.
 
+    A current one is compared with the previous one of its size.
+
     ``angle`` is the median and the 90th percentile; None gives the record of an older version.
     """
 
@@ -63,7 +65,8 @@ def make_row() -> Callable[..., Row]:
         name: str, ap50: float | None = 0.5, angle: tuple[float, float] | None = (4.25, 20), **changes
     ) -> Row:
         _, size, generation = name.split("-")[:3]
-        recipe = {**TRAINING, "size": size, "generation": generation, **changes.pop("recipe", {})}
+        series = f"YOLO-MS {generation}"
+        recipe = {**TRAINING, "size": size, "series": series, **changes.pop("recipe", {})}
         errors = angle and AngleErrors(median=angle[0], p90=angle[1], objects=2)
         no_errors = angle and AngleErrors(median=None, p90=None, objects=0)
         scored = ClassMetrics(AP50=ap50, AP75=0.1, mAP=0.2, angle_error=errors, objects=4, detections=9)
@@ -71,7 +74,8 @@ def make_row() -> Callable[..., Row]:
         parts = {
             "dataset": "mini",
             "size": size,
-            "generation": generation,
+            "series": series,
+            "compared_with": (f"yoloms-{size}-previous",) if generation == "current" else (),
             "training": Training(**recipe),
             "history": (Epoch(epoch=1, loss=1.5), Epoch(epoch=2, loss=1.25)),
             "metrics": Metrics(

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from tiltbox.errors import DataError
+from tiltbox.model.variants import load_variants
 from tiltbox.report.collect import Row, class_names, collect
 from tiltbox.report.comparison import left_out_note
-from tiltbox.settings.variants import load_variants
 
 COUNTS = {"input": [1, 3, 64, 64], "params": 7, "flops": 9}
 
@@ -40,10 +40,10 @@ def test_the_table_gives_the_order_and_the_design(tmp_path):
     add(tmp_path, "zebra", "yoloms-xs-current", "yoloms-l-previous", "antelope")
     rows = collect(tmp_path, load_variants().variants)
     assert [row.name for row in rows] == ["yoloms-l-previous", "yoloms-xs-current", "antelope", "zebra"]
-    assert [(row.size, row.generation) for row in rows[:3]] == [
-        ("l", "previous"),
-        ("xs", "current"),
-        (None, None),
+    assert [(row.size, row.series, row.compared_with) for row in rows[:3]] == [
+        ("l", "YOLO-MS previous", ()),
+        ("xs", "YOLO-MS current", ("yoloms-xs-previous", "rtmdet-r-tiny")),
+        (None, None, ()),
     ]
 
 

@@ -15,6 +15,7 @@ from tiltbox.report.comparison import (
     chance_note,
     effort_note,
     grounds,
+    groups,
     input_note,
     label_note,
     pair_notes,
@@ -24,7 +25,8 @@ from tiltbox.report.comparison import (
     same_test_set,
     seen_note,
 )
-from tiltbox.report.tables import generation_table, model_table
+from tiltbox.report.plots import group_title
+from tiltbox.report.tables import model_table, pair_table, terminal_table
 from tiltbox.report.uncertainty import uncertainty
 
 PUBLISHED_RECIPE = {
@@ -43,13 +45,39 @@ def on(row: Row, dataset: str, split: str) -> dict:
     }
 
 
-def test_pairs_are_of_one_size(make_row):
+def test_pairs_are_what_rows_say(make_row):
     names = ["yoloms-xs-previous", "yoloms-s-previous", "yoloms-s-current", "yoloms-s-current-wide"]
     found = pairs([*map(make_row, names), Row("unknown", "mini"), Row("other", "mini")])
     assert [(p.name, c.name) for p, c in found] == [
         ("yoloms-s-previous", "yoloms-s-current"),
         ("yoloms-s-previous", "yoloms-s-current-wide"),
     ]
+
+
+def test_a_row_may_be_compared_with_several(make_row):
+    rival = make_row("rtmdet-r-tiny", compared_with=())
+    new = make_row("yoloms-xs-current", compared_with=("yoloms-xs-previous", "rtmdet-r-tiny", "absent"))
+    rows = [make_row("yoloms-xs-previous"), new, rival]
+    found = pairs(rows)
+    assert [(p.name, c.name) for p, c in found] == [
+        ("yoloms-xs-previous", "yoloms-xs-current"),
+        ("rtmdet-r-tiny", "yoloms-xs-current"),
+    ]
+    labels = terminal_table(rows).splitlines()[-2:]
+    assert [label.split("  ")[0] for label in labels] == [
+        "yoloms-xs: current − previous",
+        "yoloms-xs-current − rtmdet-r-tiny",
+    ]
+
+
+def test_groups_join_sizes_and_comparisons(make_row):
+    """The middle one is of the first one's size, and compared with the last one."""
+    first, last = make_row("yoloms-s-previous"), make_row("rtmdet-r-m", size="m", compared_with=())
+    alone = make_row("yoloms-l-previous")
+    middle = make_row("yoloms-s-current", compared_with=("rtmdet-r-m",))
+    found = groups([first, last, alone, middle])
+    assert found == [[first, last, middle], [alone]]
+    assert [group_title(group) for group in found] == ["S · M", "L"]
 
 
 def test_without_scores_the_note_says_what_to_do(make_row):
@@ -205,4 +233,4 @@ def test_pairs_without_any_object_have_nothing_to_say(make_row, with_outcomes):
         )
         write_outcomes(row.outcomes, images, {"plane": bare})
     assert chance_note(*rows, uncertainty(rows)) is None
-    assert generation_table(rows, uncertainty(rows)).rows[3][1].text == "–"
+    assert pair_table(rows, uncertainty(rows)).rows[3][1].text == "–"

@@ -63,7 +63,7 @@ def test_large_pictures_are_shown_large(make_row, make_gallery, width, large):
     assert exhibition([row]).large is large
 
 
-def test_the_other_generation_stands_beside(make_row, make_gallery):
+def test_what_it_is_compared_with_stands_beside(make_row, make_gallery):
     names = ("xs-previous", "s-previous", "s-current")
     shown = exhibition([make_row(f"yoloms-{name}", gallery=make_gallery()) for name in names])
     partners = [each.partner for each in shown.detectors]

@@ -23,7 +23,7 @@ def test_the_whole_board(make_row, published, tmp_path):
     assert [line for line in text.splitlines() if line.startswith("#")] == [
         "# Leaderboard: mini",
         "## Models",
-        "## Previous against current",
+        "## Compared detectors",
         "## Published numbers beside ours",
         "## AP50 by class",
         "## Angle error by class",

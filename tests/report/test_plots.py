@@ -12,10 +12,10 @@ import pytest
 
 from tiltbox.records import CurvePoint, Epoch
 from tiltbox.report.collect import Row
-from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot, validation_plot
+from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot, series_looks, validation_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
-PLOTS = [accuracy_plot, partial(accuracy_plot, cost="params"), loss_plot, partial(curves_plot, size="xs")]
+PLOTS = [accuracy_plot, partial(accuracy_plot, cost="params"), loss_plot, curves_plot]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_nothing_to_plot(plot):
 def test_colours_are_those_of_the_page(plot, rows):
     svg = plot(rows)
     assert re.findall(r"(?:fill|stroke): ?#\w+", svg) == []
-    assert {"var(--previous)", "var(--current)", "var(--ink)"} <= set(re.findall(r"var\(--\w+\)", svg))
+    assert {"var(--series-1)", "var(--series-2)", "var(--ink)"} <= set(re.findall(r"var\(--[\w-]+\)", svg))
 
 
 @pytest.mark.parametrize("plot", PLOTS)
@@ -56,8 +56,9 @@ def test_references_stay_inside(plot, rows):
 
 def test_points_are_named_by_size_or_in_full(rows):
     names = words(accuracy_plot(rows))
-    assert names.count("XS") == names.count("S") == 2 and "yoloms-s-current-wide" in names
-    assert {"previous", "current"} <= set(names)
+    assert (names.count("XS"), names.count("S")) == (2, 1)
+    assert {"yoloms-s-current", "yoloms-s-current-wide"} <= set(names)
+    assert {"YOLO-MS previous", "YOLO-MS current"} <= set(names)
 
 
 @pytest.mark.parametrize("previous", [0.3, 0.5])
@@ -82,7 +83,7 @@ def test_each_size_has_a_panel(rows):
 
 
 def test_a_variant_of_an_unknown_design_is_drawn_too(make_row):
-    row = make_row("yoloms-xs-previous", size=None, generation=None)
+    row = make_row("yoloms-xs-previous", size=None, series=None)
     assert "OTHER" in words(loss_plot([row])) and "other" in words(accuracy_plot([row]))
 
 
@@ -106,7 +107,7 @@ def test_plots_are_described_in_words(rows):
     over_flops, over_parameters = (description(accuracy_plot(rows, cost)) for cost in ("flops", "params"))
     assert over_flops.startswith("yoloms-xs-previous: 30.00 % at 22.24; yoloms-s-previous: 35.00 % at")
     assert over_parameters.startswith("yoloms-xs-previous: 30.00 % at 4.48; ")
-    assert "yoloms-xs-current" in description(curves_plot(rows, "xs"))
+    assert "yoloms-xs-current" in description(curves_plot(rows))
 
 
 # precision over recall ----------------------------------------------------------------------------------
@@ -126,24 +127,43 @@ def scored_on(make_row, name: str, *classes: str) -> Row:
 
 def test_each_class_with_a_curve_has_a_panel(make_row):
     """The ship of the rows has no objects, so no curve."""
-    names = words(curves_plot([make_row("yoloms-xs-previous"), make_row("yoloms-xs-current")], "xs"))
+    names = words(curves_plot([make_row("yoloms-xs-previous"), make_row("yoloms-xs-current")]))
     assert "plane" in names and "ship" not in names
-    assert names.count("previous") == names.count("current") == 1
+    assert names.count("YOLO-MS previous") == names.count("YOLO-MS current") == 1
     many = [f"class-{number}" for number in range(12)]
-    assert set(many) <= set(words(curves_plot([scored_on(make_row, "yoloms-xs-current", *many)], "xs")))
+    assert set(many) <= set(words(curves_plot([scored_on(make_row, "yoloms-xs-current", *many)])))
 
 
-def test_curves_of_other_sizes_are_not_drawn(make_row):
+def test_a_series_keeps_its_colour(make_row):
+    """In a plot of one group as in those of all rows."""
     rows = [make_row("yoloms-xs-previous"), make_row("yoloms-s-current")]
-    assert "current" not in words(curves_plot(rows, "xs"))
-    assert curves_plot(rows, "l") is None
+    alone = curves_plot(rows[1:], series_looks(rows))
+    assert "var(--series-2)" in alone and "var(--series-1)" not in alone
+
+
+def test_more_series_than_colours(make_row):
+    rows = [make_row(f"yoloms-xs-{at}", series=f"series {at}") for at in range(8)]
+    looks = series_looks(rows)
+    assert (
+        len({look.colour for look in looks.values()}) == 7
+        and looks["series 6"].colour == looks["series 0"].colour
+    )
+    assert {f"series {at}" for at in range(8)} <= set(words(accuracy_plot(rows)))
+
+
+def test_many_groups_are_drawn_in_rows(make_row):
+    rows = [make_row(f"yoloms-{size}-previous") for size in ("n", "tiny", "xs", "s", "l")]
+    svg = loss_plot(rows)
+    assert {"N", "TINY", "XS", "S", "L"} <= set(words(svg)) and words(svg).count("epoch") == 5
+    _, _, wide, high = map(float, ElementTree.fromstring(svg).get("viewBox").split())
+    assert high > 0.7 * wide
 
 
 def test_a_curve_is_drawn_where_it_runs(make_row):
     """From one side of the grid to the other, along the line of full precision."""
-    svg = ElementTree.fromstring(curves_plot([scored_on(make_row, "yoloms-xs-current", "plane")], "xs"))
+    svg = ElementTree.fromstring(curves_plot([scored_on(make_row, "yoloms-xs-current", "plane")]))
     across = [line for line in paths(svg, "--line") if line[0][1] == line[-1][1] > 0]
-    curve, _ = paths(svg, "--current")  # the other is the legend's
+    curve, _ = paths(svg, "--series-1")  # the other is the legend's
     assert curve == min(across, key=lambda line: line[0][1])  # y points down
 
 
@@ -156,7 +176,7 @@ def paths(svg: ElementTree.Element, colour: str) -> list[list[tuple[float, float
 
 
 def test_names_that_are_long_or_hold_dollars(make_row):
-    names = words(curves_plot([scored_on(make_row, "yoloms-xs-current", "a$b$", "x" * 60)], "xs"))
+    names = words(curves_plot([scored_on(make_row, "yoloms-xs-current", "a$b$", "x" * 60)]))
     assert "a$b$" in names and f"{'x' * 19}…" in names
 
 

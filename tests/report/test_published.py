@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tiltbox.configs import CONFIGS
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.errors import SettingsError
-from tiltbox.settings.base import CONFIGS
+from tiltbox.model.variants import load_variants
 from tiltbox.settings.published import load_published
-from tiltbox.settings.variants import load_variants
 
 REFERENCE = Path(__file__).resolve().parents[2] / "../shared/reference/published.md"
 
@@ -25,7 +25,9 @@ SERVER_AP50 = {
 
 
 def test_one_row_for_every_variant(published):
-    assert list(published.variants) == list(load_variants().variants)
+    """Of the families whose authors scored them on DOTA."""
+    rows = load_variants().variants.items()
+    assert list(published.variants) == [name for name, row in rows if row.family != "yolov8"]
 
 
 @pytest.mark.parametrize(("name", "ap50"), SERVER_AP50.items())
@@ -45,7 +47,9 @@ def test_the_large_models_were_never_scored(published):
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference numbers lie beside this checkout only")
 def test_the_table_is_the_reference_word_by_word(published):
     lines = [re.split(r"\s*\|\s*", line.strip("| ")) for line in REFERENCE.read_text().splitlines()]
-    rows = {cells[0]: cells[1:] for cells in lines if cells[0].startswith("yoloms-")}
+    yoloms = {cells[0]: cells[1:] for cells in lines if cells[0].startswith("yoloms-")}
+    rtmdet = {cells[0]: cells[3:8] for cells in lines if cells[0].startswith("rtmdet-") and cells[2] == "RR"}
+    rows = yoloms | rtmdet
     for name, row in published.variants.items():
         ours = (row.mAP, row.AP50, row.AP75, row.params, row.flops)
         assert ["–" if value is None else f"{value:.2f}" for value in ours] == rows[name]

@@ -13,8 +13,8 @@ from tiltbox.report.tables import (
     angle_table,
     class_table,
     duration,
-    generation_table,
     model_table,
+    pair_table,
     published_table,
     relative,
     run_table,
@@ -48,7 +48,7 @@ def test_without_content_there_is_no_table(published):
     assert published_table(rows, published) is None
     assert class_table(rows, published) is None
     assert angle_table(rows) is None
-    assert generation_table(rows) is None
+    assert pair_table(rows) is None
     assert run_table(rows, uncertainty(rows)) is None
     assert training_table(rows) is None
     assert source_table(rows, Path(".")) is None
@@ -74,16 +74,17 @@ def test_model_table_has_the_published_columns(make_row, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pretrained", "shown"), [(None, "none"), ("/a/COCO_xs.pth", "COCO"), ("w/mine.pth", "mine.pth")]
+    ("pretrained", "shown"),
+    [(None, "none"), ("/a/COCO_xs.pth", "COCO"), ("w/mine.pth", "mine.pth"), ("a/x-in1k.pth", "ImageNet")],
 )
 def test_pretraining_is_named(make_row, pretrained, shown):
     row = make_row(PAIR[0], recipe={"pretrained": pretrained})
     assert model_table([row], Path(".")).rows[0][1].text == shown
 
 
-def test_generations_and_their_difference(pair):
+def test_a_pair_and_its_difference(pair):
     """Without intervals only the exact figures have a colour."""
-    table = generation_table(pair)
+    table = pair_table(pair)
     assert table.columns[1:4] == ("mAP", "AP50", "AP75") and table.group == 4
     assert [texts(row) for row in table.rows] == [
         [PAIR[0], "20.00", "40.00", "10.00", "4.2", "20.0", "4.48", "22.24"],
@@ -97,12 +98,12 @@ def test_generations_and_their_difference(pair):
 
 def test_a_difference_is_that_of_the_figures_shown(make_row):
     """30.344 and 25.286 are shown as 30.34 and 25.29, so their difference is 5.05, not 5.06."""
-    table = generation_table([make_row(PAIR[0], 0.30344), make_row(PAIR[1], 0.25286)])
+    table = pair_table([make_row(PAIR[0], 0.30344), make_row(PAIR[1], 0.25286)])
     assert [row[2].text for row in table.rows] == ["30.34", "25.29", "−5.05", "–"]
 
 
 def test_a_difference_needs_both(make_row):
-    table = generation_table([make_row(PAIR[0]), make_row(PAIR[1], metrics=None)])
+    table = pair_table([make_row(PAIR[0]), make_row(PAIR[1], metrics=None)])
     assert texts(table.rows[2]) == ["difference", *"–––––", "±0.00", "±0.00"]
 
 
@@ -116,7 +117,7 @@ def test_a_difference_that_is_seen_has_a_colour(with_outcomes):
     """One detector finds 28 of 30 objects, one 20 and one 19."""
     rows = [with_outcomes(name, found) for name, found in ((PAIR[0], 19), (PAIR[1], 28))]
     sure = uncertainty(rows)
-    change, bounds = generation_table(rows, sure).rows[2:4]
+    change, bounds = pair_table(rows, sure).rows[2:4]
     assert [cell.kind for cell in change[1:4]] == ["better"] * 3
     assert all(cell.text.startswith("+") and " to +" in cell.text for cell in bounds[1:4])
     best = [[cell.kind for cell in row[3:6]] for row in model_table(rows, Path("."), sure).rows]
@@ -127,7 +128,7 @@ def test_a_difference_that_is_seen_has_a_colour(with_outcomes):
 def test_a_difference_that_chance_would_make_has_none(with_outcomes):
     rows = [with_outcomes(name, found) for name, found in ((PAIR[0], 20), (PAIR[1], 22))]
     sure = uncertainty(rows)
-    table = generation_table(rows, sure)
+    table = pair_table(rows, sure)
     assert not any(cell.kind for cell in table.rows[2][1:4])
     assert not any(cell.kind for row in model_table(rows, Path("."), sure).rows for cell in row[3:6])
     said = f"{PAIR[0]} and {PAIR[1]}: no difference can be seen at 95 % in AP50, AP75 and mAP."
@@ -165,7 +166,7 @@ def test_results_without_angle_errors(make_row, published):
         ["–", "–"],
         ["4.2", "20.0"],
     ]
-    assert texts(generation_table([old, new]).rows[2])[4:6] == ["–", "–"]
+    assert texts(pair_table([old, new]).rows[2])[4:6] == ["–", "–"]
     assert angle_table([old, new]).columns == ("class", f"{PAIR[1]}, median", f"{PAIR[1]}, p90")
     assert angle_table([old]) is None
     assert not any("Angle" in note for note in model_table([old], Path(".")).notes)
@@ -236,14 +237,14 @@ def test_the_machine_comes_from_the_record(make_row, tmp_path):
 
 
 def test_terminal_table(pair):
-    rule = "─" * 80
+    rule = "─" * 87
     assert terminal_table(pair).splitlines() == [
-        "model                     mAP   AP50   AP75  angle°  p90°  params (M)  FLOPs (G)",
+        "model                            mAP   AP50   AP75  angle°  p90°  params (M)  FLOPs (G)",
         rule,
-        "yoloms-xs-previous      20.00  40.00  10.00     4.2  20.0        4.48      22.24",
-        "yoloms-xs-current       20.00  45.54  10.00     3.0  22.0        5.09      22.02",
+        "yoloms-xs-previous             20.00  40.00  10.00     4.2  20.0        4.48      22.24",
+        "yoloms-xs-current              20.00  45.54  10.00     3.0  22.0        5.09      22.02",
         rule,
-        "xs: current − previous  ±0.00  +5.54  ±0.00    −1.2  +2.0       +0.61      −0.22",
+        "yoloms-xs: current − previous  ±0.00  +5.54  ±0.00    −1.2  +2.0       +0.61      −0.22",
     ]
 
 
@@ -257,8 +258,8 @@ def test_several_pairs_of_a_size_are_told_apart(make_row):
     rows = [make_row(name) for name in (*PAIR, "yoloms-xs-current-wide")]
     labels = [line.split("  ")[0] for line in terminal_table(rows).splitlines()[-2:]]
     assert labels == [
-        "yoloms-xs-current − yoloms-xs-previous",
-        "yoloms-xs-current-wide − yoloms-xs-previous",
+        "yoloms-xs: current − previous",
+        "yoloms-xs: current-wide − previous",
     ]
 
 

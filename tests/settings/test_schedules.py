@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from tiltbox.errors import SettingsError
-from tiltbox.settings.schedules import find_schedule, gpus_to_use
+from tiltbox.model.variants import find_variant
+from tiltbox.settings.schedules import OTHERS, find_schedule, gpus_to_use
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SHIPPED = sorted(path.stem for path in (CONFIGS / "schedules").glob("*.yaml"))
@@ -30,6 +31,21 @@ def find(tmp_path: Path, content: dict):
 def test_nothing(tmp_path):
     with pytest.raises(SettingsError, match="processes: is missing"):
         find(tmp_path, {"seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(7, 7), ({"l": 3, "others": 6}, 6), ({"xs": 9, "others": 6}, 9), ({"xs": 9}, 9)],
+)
+def test_epochs_of_a_size(tmp_path, epochs, expected):
+    schedule = find(tmp_path, LEAST | {"epochs": epochs})
+    assert schedule.epochs_of(find_variant("yoloms-xs-current")) == expected
+
+
+def test_a_size_without_epochs(tmp_path):
+    schedule = find(tmp_path, LEAST)
+    with pytest.raises(SettingsError, match=r"epochs: has no number for size tiny \(only for xs, s, l\)"):
+        schedule.epochs_of(find_variant("rtmdet-r-tiny"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -62,7 +78,7 @@ def test_learning_rate_of_the_published_recipe(name, rate):
 def test_published_recipe():
     schedule = find_schedule("dota-2gpu", CONFIGS)
     assert (schedule.processes, schedule.batch, schedule.image_size) == (2, 4, 1024)
-    assert set(schedule.epochs.model_dump().values()) == {36}
+    assert schedule.epochs == {OTHERS: 36}
     assert (schedule.weight_decay, schedule.ema_momentum, schedule.final_share) == (0.05, 0.0002, 0.05)
     assert schedule.pretrained and schedule.flip == 0.75 and schedule.rotate == 0.5
 
@@ -80,8 +96,9 @@ def test_smaller_machines_warm_up_over_as_many_images(name):
         ({"max_steps": 5, "warmup_steps": 6}, "warmup_steps is larger than max_steps"),
         ({"max_steps": 0}, "max_steps: 0 is not accepted"),
         ({"image_size": 100}, "image_size: 100 is not accepted"),
-        ({"epochs": {"xs": 1, "s": 1}}, "epochs.l: is missing"),
-        ({"epochs": {"xs": 1, "s": 1, "l": 1, "m": 1}}, "epochs.m: unknown key"),
+        ({"epochs": {}}, "epochs: {} is not accepted"),
+        ({"epochs": "many"}, "epochs: 'many' is not accepted"),
+        ({"epochs": 0}, "epochs: 0 is not accepted"),
         ({"epochs": {"xs": 0, "s": 1, "l": 1}}, "epochs.xs: 0 is not accepted"),
         ({"base_lr": -1}, "base_lr: -1 is not accepted"),
         ({"base_lr": "fast"}, "base_lr: 'fast' is not accepted"),

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from tiltbox.__main__ import main
+from tiltbox.configs import read_yaml
 from tiltbox.errors import SettingsError
 from tiltbox.settings import schedules, workflow
-from tiltbox.settings.base import read_yaml
 from tiltbox.settings.workflow import resolve
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/config.yaml"

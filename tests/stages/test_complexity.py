@@ -8,7 +8,7 @@ import pytest
 
 from tiltbox.__main__ import main
 from tiltbox.errors import SettingsError
-from tiltbox.settings.variants import find_variant
+from tiltbox.model.variants import find_variant
 from tiltbox.stages.complexity import complexity
 
 NAME = "yoloms-xs-previous"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tiltbox.configs import validated
 from tiltbox.dota.images import write_png
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import MARK, write_json
-from tiltbox.settings.base import validated
 from tiltbox.settings.datasets import Dataset, find_dataset
 from tiltbox.stages.download import download
 

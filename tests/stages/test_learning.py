@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tiltbox.settings.schedules import Epochs, find_schedule
-from tiltbox.settings.variants import find_variant
+from tiltbox.model.variants import find_variant
+from tiltbox.settings.schedules import OTHERS, find_schedule
 from tiltbox.stages.evaluate import evaluate
 from tiltbox.stages.merge import merge
 from tiltbox.stages.predict import predict
@@ -18,7 +18,7 @@ SIDE, CLASSES = 64, ("ship",)
 pytestmark = pytest.mark.usefixtures("in_this_process")
 NARROW = find_variant("yoloms-xs-previous").model_copy(update={"width": 0.2})
 SCHEDULE = find_schedule("small-cpu").model_copy(
-    update={"epochs": Epochs(xs=24, s=1, l=1), "image_size": SIDE, "workers": 0}
+    update={"epochs": {OTHERS: 24}, "image_size": SIDE, "workers": 0}
 )
 
 

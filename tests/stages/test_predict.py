@@ -16,7 +16,7 @@ from tiltbox.dota.image_files import list_images
 from tiltbox.errors import CheckpointError, DataError, SettingsError
 from tiltbox.model import build_detector, inference
 from tiltbox.model.checkpoint import save_checkpoint
-from tiltbox.settings.variants import find_variant
+from tiltbox.model.variants import find_variant
 from tiltbox.stages.predict import _on_devices, predict
 
 NAME = "yoloms-xs-previous"

@@ -45,7 +45,7 @@ def write(results: Path, name: str) -> None:
     folder = results / name
     for stage in ("train", "evaluate", "complexity"):
         (folder / stage).mkdir(parents=True)
-    facts = {**TRAINING, "variant": name, "generation": name.split("-")[2]}
+    facts = {**TRAINING, "variant": name, "series": f"YOLO-MS {name.split('-')[2]}"}
     (folder / "train/train.json").write_text(json.dumps(facts))
     (folder / "train/history.csv").write_text("epoch,step,lr,loss\n1,3,0.004,1.5\n")
     (folder / "train/config.py").touch()
@@ -169,7 +169,7 @@ def test_a_malformed_file_leaves_the_old_leaderboard(results):
     report(results, results)
     before = [(results / name).read_bytes() for name in FILES]
     (results / NAMES[0] / "train/train.json").write_text('{"size": "xs"}')
-    with pytest.raises(DataError, match=r"yoloms-xs-current/train/train.json: generation: is missing"):
+    with pytest.raises(DataError, match=r"yoloms-xs-current/train/train.json: pretrained: is missing"):
         report(results, results)
     assert [(results / name).read_bytes() for name in FILES] == before
 

@@ -35,8 +35,8 @@ from tiltbox.errors import (
 )
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint
+from tiltbox.model.variants import find_variant, load_variants
 from tiltbox.settings.schedules import Schedule, find_schedule
-from tiltbox.settings.variants import find_variant, load_variants
 from tiltbox.stages.split import split
 from tiltbox.stages.train import median_object_side, train
 from tiltbox.tracking import catching_up, following

@@ -13,9 +13,9 @@ import torch
 from tiltbox.dota.mini import render_mini
 from tiltbox.errors import DataError, OutputError, SettingsError
 from tiltbox.model.checkpoint import read_checkpoint
+from tiltbox.model.variants import find_variant
 from tiltbox.provenance import read_provenance
-from tiltbox.settings.schedules import Epochs, Schedule, Validation, find_schedule
-from tiltbox.settings.variants import find_variant
+from tiltbox.settings.schedules import OTHERS, Schedule, Validation, find_schedule
 from tiltbox.stages.split import split
 from tiltbox.stages.train import train
 from tiltbox.stages.verify import verify
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 
 def schedule(epochs: int, **validation: object) -> Schedule:
     changes = {
-        "epochs": Epochs(xs=epochs, s=1, l=1),
+        "epochs": {OTHERS: epochs},
         "max_steps": None,
         "batch": 4,
         "image_size": 64,

@@ -15,10 +15,10 @@ import pytest
 from tiltbox.__main__ import main
 from tiltbox.dota.mini import render_mini
 from tiltbox.errors import DataError
+from tiltbox.model.variants import find_variant
 from tiltbox.provenance import file_hash, read_provenance
 from tiltbox.report.collect import collect
 from tiltbox.settings.schedules import find_schedule
-from tiltbox.settings.variants import find_variant
 from tiltbox.stages.complexity import complexity
 from tiltbox.stages.evaluate import evaluate
 from tiltbox.stages.merge import merge

@@ -6,9 +6,9 @@ import torch
 from tiltbox.__main__ import main
 from tiltbox.errors import CheckpointError
 from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
+from tiltbox.model.variants import load_variants
 from tiltbox.settings import schedules
 from tiltbox.settings.schedules import find_schedule
-from tiltbox.settings.variants import load_variants
 from tiltbox.stages import weights as stage
 from tiltbox.stages.weights import require_weights, weights, weights_at_hand
 

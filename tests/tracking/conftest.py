@@ -13,15 +13,15 @@ import pytest
 from filelock import FileLock
 
 from tiltbox import tracking
+from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import find_schedule
-from tiltbox.settings.variants import find_variant
 from tiltbox.tracking import following
 
 NAME = "yoloms-xs-current"
 FACTS = {
     "variant": NAME,
     "size": "xs",
-    "generation": "current",
+    "series": "YOLO-MS current",
     "config_hash": "hash1",
     "git_commit": "abc1234",
     "pretrained": None,

@@ -19,9 +19,9 @@ from tiltbox.dota.task1 import read_task1
 from tiltbox.errors import DataError
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import save_checkpoint
+from tiltbox.model.variants import find_variant
 from tiltbox.records import write_record
 from tiltbox.settings.schedules import find_schedule
-from tiltbox.settings.variants import find_variant
 from tiltbox.stages.merge import merge
 from tiltbox.stages.predict import predict
 from tiltbox.stages.split import split

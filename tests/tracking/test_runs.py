@@ -14,8 +14,8 @@ from mlflow.exceptions import MlflowException
 
 from tiltbox import tracking
 from tiltbox.errors import SettingsError
+from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import find_schedule
-from tiltbox.settings.variants import find_variant
 
 XS, SMOKE = find_variant("yoloms-xs-current"), find_schedule("smoke")
 TRACK = "mini/yoloms-xs-current"
@@ -111,7 +111,7 @@ def test_one_run_holds_all_stages_of_a_variant(here):
         "flops_G": 22.02,
     }
     assert run.data.tags["variant"] == "yoloms-xs-current"
-    assert (run.data.tags["size"], run.data.tags["generation"]) == ("xs", "current")
+    assert (run.data.tags["size"], run.data.tags["series"]) == ("xs", "YOLO-MS current")
     assert (run.data.tags["config_hash"], run.data.tags["git_commit"]) == ("hash-1", "abc1234-dirty")
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.model import build_detector
 from tiltbox.model.compat import import_openmmlab
-from tiltbox.settings.schedules import Epochs, Schedule, find_schedule
-from tiltbox.settings.variants import find_variant
+from tiltbox.model.variants import find_variant
+from tiltbox.settings.schedules import OTHERS, Schedule, find_schedule
 from tiltbox.training.config import runner_config
 
 import_openmmlab()
@@ -117,7 +117,7 @@ def test_batch_norm_is_shared_between_gpus_alone(processes, cuda, shared):
     assert config.env_cfg.dist_cfg.backend == ("nccl" if cuda else "gloo")
 
 
-SMALL = find_schedule("small-cpu").model_copy(update={"epochs": Epochs(xs=12, s=12, l=12)})
+SMALL = find_schedule("small-cpu").model_copy(update={"epochs": {OTHERS: 12}})
 GROWING = {"image_size": 256, "early_scale": 0.75, "early_share": 0.5, "mosaic": 1.0, "mosaic_share": 0.75}
 
 
@@ -227,7 +227,7 @@ def shown(schedule: Schedule) -> list[tuple[int, bool, int]]:
 )
 def test_how_images_are_shown(changes, expected):
     schedule = SMALL.model_copy(update={**GROWING, **changes})
-    assert schedule.epochs.xs == 12
+    assert schedule.epochs == {OTHERS: 12}
     assert shown(schedule) == expected
 
 
@@ -241,7 +241,7 @@ def test_how_images_are_shown(changes, expected):
     ],
 )
 def test_the_last_epoch_of_a_few_is_plain(epochs, expected):
-    few = Epochs(xs=epochs, s=1, l=1)
+    few = {OTHERS: epochs}
     assert shown(SMALL.model_copy(update={**GROWING, "epochs": few})) == expected
 
 

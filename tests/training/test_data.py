@@ -8,8 +8,8 @@ import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.model.compat import import_openmmlab
+from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import Objective, find_schedule
-from tiltbox.settings.variants import find_variant
 
 import_openmmlab()
 from mmengine.registry import DefaultScope  # noqa: E402

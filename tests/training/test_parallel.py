@@ -18,8 +18,8 @@ import torch
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.mini import render_mini
 from tiltbox.model.checkpoint import read_checkpoint
+from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import find_schedule
-from tiltbox.settings.variants import find_variant
 from tiltbox.stages.split import split
 from tiltbox.training.config import runner_config
 from tiltbox.training.resume import last_checkpoint

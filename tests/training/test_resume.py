@@ -10,8 +10,8 @@ import pytest
 from mmengine.config import Config
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import find_schedule
-from tiltbox.settings.variants import find_variant
 from tiltbox.training.config import read_config, runner_config
 from tiltbox.training.resume import essence, has_epochs, last_checkpoint, prepare_work
 

@@ -419,7 +419,7 @@ def results_shown(at: Path, *settings: str) -> dict[str, dict]:
 
 
 def test_report_of_snakemake(finished, tmp_path):
-    """From finished results alone, as in a clone that pulled them; the generation can be switched."""
+    """From finished results alone, as in a clone that pulled them; the series can be switched."""
     shutil.copytree(
         finished,
         tmp_path / "clone",
@@ -431,7 +431,9 @@ def test_report_of_snakemake(finished, tmp_path):
     pages = {name: shown[f"results/tiny/detectors/{name}.html"] for name in TWO}
     assert len(shown) == 4 and {"results/tiny/leaderboard.html", "results/tiny/leaderboard.csv"} <= set(shown)
     labels = [page["labels"] for page in pages.values()]
-    assert labels == [{"size": "XS", "generation": each, "seeds": "0"} for each in ("previous", "current")]
+    assert labels == [
+        {"size": "XS", "series": f"YOLO-MS {each}", "seeds": "0"} for each in ("previous", "current")
+    ]
     captions = [" ".join(page["caption"].split()) for page in pages.values()]
     assert all("hits, misses and false alarms" in caption for caption in captions)
     after = {path for path in (tmp_path / "clone").rglob("*") if ".snakemake" not in path.parts}
@@ -441,7 +443,7 @@ def test_report_of_snakemake(finished, tmp_path):
 
 
 def test_report_of_snakemake_with_less_than_all(finished, tmp_path):
-    """The switch appears only if both generations exist, and detectors only if they have pages."""
+    """The switch appears only if every size has both series, and detectors only if they have pages."""
     folder = shutil.copytree(finished, tmp_path / "project", symlinks=True)
     one = (REAL[0], f"variants={TWO[0]}", REAL[2])
     labels = results_shown(folder, *one)[f"results/tiny/detectors/{TWO[0]}.html"]["labels"]

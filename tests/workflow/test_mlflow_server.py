@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from tiltbox import tracking
+from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import find_schedule
-from tiltbox.settings.variants import find_variant
 from tiltbox.tracking.journal import Journal
 from tiltbox.tracking.models import log_model
 
@@ -136,7 +136,7 @@ def test_runs_can_be_compared(runs, name, ap50):
         "train/loss": 2.0,
     }
     params = as_dict(data["params"])
-    assert (params["generation"], params["pretrained"]) == (name.split("-")[-1], "none")
+    assert (params["family"], params["pretrained"]) == ("yoloms", "none")
     tags = as_dict(data["tags"])
     assert {key: tags[key] for key in ("variant", "size", "config_hash")} == {
         "variant": name,

@@ -265,16 +265,16 @@ def shown(path, caption, category, labels, needed=()):
 
 
 def labels_of(variant):
-    """The labels of variants in Snakemake's report; it has a switch for the generation if each size has both.
+    """The labels of variants in Snakemake's report; it has a switch for the series if each size has them all.
 
     A switch that leads to a missing variant would break the report, and so would a second switch beside it.
     """
     rows = plan.variants.values()
-    pairs = {(row.size, row.generation) for row in rows}
-    sizes = {row.size for row in rows}
-    if len(rows) == len(pairs) == 2 * len(sizes):
+    pairs = {(row.size, row.series) for row in rows}
+    sizes, all_series = ({pair[at] for pair in pairs} for at in range(2))
+    if len(rows) == len(pairs) == len(sizes) * len(all_series) and len(all_series) > 1:
         row = plan.variants[variant]
-        names = {"size": row.size.upper(), "generation": row.generation}
+        names = {"size": row.size.upper(), "series": row.series}
     else:
         names = {"detector": variant}
     return names | {"seeds": ", ".join(map(str, plan.workflow.seeds))}

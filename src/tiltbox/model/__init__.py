@@ -1,4 +1,4 @@
-"""The rotated YOLO-MS detectors: modules, builder, checkpoints and complexity."""
+"""The detectors: rows and modules of each family, builder, checkpoints and complexity."""
 
 from tiltbox.model.detector import build_detector
 

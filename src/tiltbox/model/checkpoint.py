@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from tiltbox.dota.transfer import Patience, is_web_page, transfer
 from tiltbox.errors import CheckpointError, DataError, OutputError
 from tiltbox.files import whole_file
+from tiltbox.model.variant import PARTS
 
 CLASSIFIER = "bbox_head.rtm_cls."  # depends on the number of classes
+MOST_NAMED = 12  # entries of a part in a message
 ANGLE = "bbox_head.rtm_ang."  # missing in detectors of upright boxes
 # Weights are downloaded while a user waits for a command to begin, on machines that may have no network.
 # Firewalls often do not refuse a connection but never answer.
@@ -40,10 +43,18 @@ class StartReport:
     def __str__(self) -> str:
         text = f"{self.loaded} entries loaded"
         if self.left_out:
-            text += f"; left out for their shape: {', '.join(self.left_out)}"
+            text += f"; left out, since they do not fit: {_listed(self.left_out)}"
         if self.random:
-            text += f"; not in the checkpoint, left at random: {', '.join(self.random)}"
+            text += f"; not in the checkpoint, left at random: {_listed(self.random)}"
         return text
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """All keys by name, or, of parts with many, their number."""
+    of_part = Counter(key.partition(".")[0] for key in keys)
+    many = {part: number for part, number in of_part.items() if number > MOST_NAMED}
+    few = [key for key in keys if key.partition(".")[0] not in many]
+    return ", ".join([*(f"{number} entries of {part}" for part, number in many.items()), *few])
 
 
 def save_checkpoint(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
@@ -117,16 +128,20 @@ def load_exactly(
     return meta
 
 
-def start_from(model: nn.Module, source: str | Path) -> StartReport:
+def start_from(model: nn.Module, source: str | Path, parts: Sequence[str] = PARTS) -> StartReport:
     """Start a training from a checkpoint that may have other classes or upright boxes.
 
+    Args:
+        parts: Parts of the detector that the checkpoint must fill; entries of others are taken if they fit.
+
     Raises:
-        CheckpointError: Anything besides the classifier and the angle branch does not fit.
+        CheckpointError: Anything in these parts besides the classifier and the angle branch does not fit.
     """
     weights, _ = read_checkpoint(source)
     own = model.state_dict()
     odd = _differences(own, weights)
-    strangers = [key for key in odd if not key.startswith((CLASSIFIER, ANGLE))]
+    filled = [key for key in odd if key.partition(".")[0] in parts]
+    strangers = [key for key in filled if not key.startswith((CLASSIFIER, ANGLE))]
     if strangers:
         raise CheckpointError(
             source, f"is of another model ({_examples(strangers)})", "give the variant's own"

@@ -79,6 +79,11 @@ def _matrix_product(args, result) -> int:
     return result.numel() * args[0].shape[-1]
 
 
+def _mean(args, result) -> int:
+    """PyTorch pools a whole map by a mean over its two sides; any other mean has no rule in fvcore."""
+    return args[0].numel() if len(args) > 1 and sorted(args[1]) == [-2, -1] else 0
+
+
 def _like_input(values, *_, **__):
     return torch.empty_like(values), values.new_empty(0), values.new_empty(0)
 
@@ -97,5 +102,6 @@ _RULES: dict[object, Callable] = {
     aten.mm: _matrix_product,
     aten.bmm: _matrix_product,
     aten._adaptive_avg_pool2d: lambda args, result: args[0].numel(),
+    aten.mean: _mean,
     aten.upsample_nearest2d: lambda args, result: result.numel(),
 }

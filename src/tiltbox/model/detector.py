@@ -8,15 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tiltbox.model.compat import import_openmmlab
-from tiltbox.settings.schedules import Objective
-from tiltbox.settings.variants import Variant, find_variant
+from tiltbox.model.objective import Objective
+from tiltbox.model.variants import Variant, find_variant
 
 if TYPE_CHECKING:
     from torch import nn
 
-STRIDES = (8, 16, 32)
-INPUT_MEAN = (103.53, 116.28, 123.675)  # BGR, of ImageNet
-INPUT_STD = (57.375, 57.12, 58.395)
 SCORE_THRESHOLD = 0.05
 PATCH_NMS_IOU = 0.1
 MAX_DETECTIONS = 2000  # per patch, before and after NMS
@@ -24,7 +21,7 @@ PAD_VALUE = 114  # around images smaller than the input
 
 
 def build_detector(variant: str | Variant, *, num_classes: int = 15, sync_bn: bool = False) -> nn.Module:
-    """A rotated YOLO-MS detector on the CPU with random weights.
+    """A detector on the CPU with random weights.
 
     Args:
         variant: A name such as ``yoloms-xs-current``, or a row of settings.
@@ -73,32 +70,13 @@ def detector_config(
 ) -> dict:
     """The detector as mmengine's registries read it; the objective does not change what it computes."""
     objective = objective or Objective()
-    block = {"width": variant.width, "layers": variant.layers, "start_branch": variant.start_branch}
-    channels = variant.channels
+    parts = variant.parts(num_classes)
     return {
         "type": "mmdet.RTMDet",
-        "data_preprocessor": {
-            "type": "mmdet.DetDataPreprocessor",
-            "mean": INPUT_MEAN,
-            "std": INPUT_STD,
-            "bgr_to_rgb": False,
-            "boxtype2tensor": False,
-        },
-        "backbone": {
-            "type": "YOLOMSBackbone",
-            **block,
-            "layer": variant.backbone_layer,
-            "attention": variant.attention,
-            "query_size": variant.query_size,
-        },
-        "neck": {
-            "type": "YOLOMSNeck",
-            **block,
-            "layer": variant.neck_layer,
-            "top_down_kernels": variant.top_down_kernels,
-            "bottom_up_kernels": variant.bottom_up_kernels,
-        },
-        "bbox_head": _head_config(variant, num_classes, channels) | _losses(objective),
+        "data_preprocessor": {"type": "mmdet.DetDataPreprocessor", "boxtype2tensor": False, **parts.pixels},
+        "backbone": parts.backbone,
+        "neck": parts.neck,
+        "bbox_head": parts.head | _losses(objective),
         "use_syncbn": sync_bn,
         "train_cfg": {
             "assigner": _assigner(objective),
@@ -134,29 +112,4 @@ def _losses(objective: Objective) -> dict:
             "loss_weight": 1.0,
         },
         "loss_bbox": {"type": "LinearRotatedIoULoss", "loss_weight": objective.iou_weight, **angle},
-    }
-
-
-def _head_config(variant: Variant, num_classes: int, channels: int) -> dict:
-    if variant.head == "shared":
-        kind = {"type": "YOLOMSSharedHead", "share_conv": True}
-    else:
-        kind = {"type": "YOLOMSUnsharedHead", "groups": variant.head_groups}
-    return {
-        **kind,
-        "num_classes": num_classes,
-        "in_channels": channels,
-        "feat_channels": channels,
-        "stacked_convs": 2,
-        "angle_version": "le90",
-        "anchor_generator": {"type": "mmdet.MlvlPointGenerator", "offset": 0, "strides": STRIDES},
-        "bbox_coder": {"type": "DistanceAnglePointCoder", "angle_version": "le90"},
-        "with_objectness": False,
-        "exp_on_reg": True,
-        "pred_kernel_size": 1,
-        "use_hbbox_loss": False,
-        "scale_angle": False,
-        "loss_angle": None,
-        "norm_cfg": {"type": "BN"},
-        "act_cfg": {"type": "LeakyReLU", "inplace": True},
     }

@@ -1,3 +1,3 @@
-"""Importing this module registers every part of the detectors with mmrotate."""
+"""Importing this module registers what the detectors have in common with mmrotate."""
 
-from tiltbox.model import assigner, backbone, head, neck, overlaps  # noqa: F401
+from tiltbox.model import assigner, overlaps  # noqa: F401

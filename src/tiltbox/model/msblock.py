@@ -9,70 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mmcv.cnn import ConvModule
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from tiltbox.model.attention import GlobalQueryAttention
-
-BN = {"type": "BN"}
-SILU = {"type": "SiLU", "inplace": True}
-
-
-@MODELS.register_module()
-class WideningDepthwiseConv(nn.Conv2d):
-    """Depth-wise convolution with several outputs per channel, at stride 1; bits and keys are ``Conv2d``'s.
-
-    On CPUs, PyTorch uses its depth-wise kernels only if there are as many outputs as inputs. So there is one
-    such convolution for the first output of every channel, one for the second, and so on.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cpu:
-            return super().forward(x)
-        each = self.out_channels // self.in_channels
-        weights = self.weight.unflatten(0, (-1, each)).unbind(1)
-        parts = [
-            nn.functional.conv2d(x, weight, padding=self.padding, groups=self.groups) for weight in weights
-        ]
-        # Joined along the channels, so that a channels-last map stays channels-last.
-        return torch.stack([part.movedim(1, -1) for part in parts], dim=-1).flatten(-2).movedim(-1, 1)
-
-
-def conv(
-    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, kind: str = "Conv2d"
-) -> ConvModule:
-    """Convolution, batch norm, SiLU; padded to keep the map's size at stride 1."""
-    return ConvModule(
-        inputs,
-        outputs,
-        kernel,
-        stride=stride,
-        padding=kernel // 2,
-        groups=groups,
-        conv_cfg={"type": kind},
-        norm_cfg=BN,
-        act_cfg=SILU,
-    )
+from tiltbox.model.layers import BN, conv
+from tiltbox.model.variant import Config
 
 
 class BottleneckLayer(nn.Sequential):
     """1x1 to the wider inner channels, depth-wise k x k there, 1x1 back."""
 
-    def __init__(self, channels: int, inner: int, kernel: int) -> None:
+    def __init__(self, channels: int, inner: int, kernel: int, norm: Config) -> None:
         super().__init__()
-        self.in_conv = conv(channels, inner, 1)
-        self.mid_conv = conv(inner, inner, kernel, groups=inner)
-        self.out_conv = conv(inner, channels, 1)
+        self.in_conv = conv(channels, inner, 1, norm=norm)
+        self.mid_conv = conv(inner, inner, kernel, groups=inner, norm=norm)
+        self.out_conv = conv(inner, channels, 1, norm=norm)
 
 
 class KxkThen1x1Layer(nn.Sequential):
     """Depth-wise k x k that widens to the inner channels, then 1x1 back."""
 
-    def __init__(self, channels: int, inner: int, kernel: int) -> None:
+    def __init__(self, channels: int, inner: int, kernel: int, norm: Config) -> None:
         super().__init__()
-        self.in_conv = conv(channels, inner, kernel, groups=channels, kind="WideningDepthwiseConv")
-        self.out_conv = conv(inner, channels, 1)
+        kind = "WideningDepthwiseConv"
+        self.in_conv = conv(channels, inner, kernel, groups=channels, kind=kind, norm=norm)
+        self.out_conv = conv(inner, channels, 1, norm=norm)
 
 
 LAYERS = {"bottleneck": BottleneckLayer, "kxk_1x1": KxkThen1x1Layer}
@@ -89,6 +50,7 @@ class MSBlock(nn.Module):
         layers: Layers per convolved branch.
         start_branch: Branches from this one on (0-based) add the output of the previous branch.
         query_size: Side of the pooled map for global-query attention; None leaves the attention out.
+        norm: Of every convolution.
 
     Shape: (b, inputs, h, w) and queries (3, query_size**2) to (b, outputs, h, w).
     """
@@ -104,17 +66,18 @@ class MSBlock(nn.Module):
         layers: int,
         start_branch: int,
         query_size: int | None = None,
+        norm: Config = BN,
     ) -> None:
         super().__init__()
         self.branch, self.start_branch = branch, start_branch
-        self.in_conv = conv(inputs, 3 * branch, 1)
+        self.in_conv = conv(inputs, 3 * branch, 1, norm=norm)
         convolved = [
-            nn.Sequential(*(LAYERS[layer](branch, 2 * branch, kernel) for _ in range(layers)))
+            nn.Sequential(*(LAYERS[layer](branch, 2 * branch, kernel, norm) for _ in range(layers)))
             for kernel in kernels
         ]
         self.mid_convs = nn.ModuleList([nn.Identity(), *convolved])
         self.attention = GlobalQueryAttention(3 * branch, query_size) if query_size else None
-        self.out_conv = conv(3 * branch, outputs, 1)
+        self.out_conv = conv(3 * branch, outputs, 1, norm=norm)
 
     def forward(self, x: Tensor, query: Tensor | None = None) -> Tensor:
         outputs: list[Tensor] = []

@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 
 from tiltbox import layout
 from tiltbox.errors import DataError
+from tiltbox.model.variants import Variant
 from tiltbox.provenance import SUFFIX, Provenance, beside, images_behind, read_provenance
 from tiltbox.records import (
     Complexity,
@@ -26,7 +27,6 @@ from tiltbox.records import (
     read_rows,
 )
 from tiltbox.scores import COSTS, Key
-from tiltbox.settings.variants import Variant
 
 # Settings that trainings must share to be averaged; the report says so if a pair differs in them.
 RECIPE = ("epochs", "images_per_step", "learning_rate", "image_size", "augmentation")
@@ -39,7 +39,8 @@ class Row:
 
     Attributes:
         dataset: The dataset it was scored on or, before that, the name of the results folder.
-        size, generation: None for a variant that is not in the table and not trained yet.
+        size, series: None for a variant that is not in the table and not trained yet.
+        compared_with: Names of the rows to which its differences are shown.
         config, checkpoint: Files of the training.
         outcomes: The outcome of each detection, for resampling.
         record: Where the scores come from (:mod:`tiltbox.provenance`).
@@ -55,7 +56,8 @@ class Row:
     name: str
     dataset: str
     size: str | None = None
-    generation: str | None = None
+    series: str | None = None
+    compared_with: tuple[str, ...] = ()
     training: Training | None = None
     history: tuple[Epoch, ...] = ()
     metrics: Metrics | None = None
@@ -211,7 +213,8 @@ def _run(folder: Path, of: Path, variant: Variant | None, complexity: Complexity
         name=of.name,
         dataset=(metrics and metrics.dataset) or of.parent.resolve().name,
         size=design and design.size,
-        generation=design and design.generation,
+        series=(variant or training) and (variant or training).series,
+        compared_with=variant.compared_with if variant else (),
         training=training,
         history=read_rows(Epoch, folder / "train" / "history.csv"),
         metrics=metrics,

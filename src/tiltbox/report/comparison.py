@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU
 from tiltbox.records import Training
 from tiltbox.report.collect import RECIPE, Row
 from tiltbox.report.table import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
-from tiltbox.settings.published import Conditions, Published
+from tiltbox.settings.published import Published
 
 STANDARD_INPUT = (1, 3, 1024, 1024)
 
 
 def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Every previous row with every current row of the same size, in the order of the previous rows."""
-    return [
-        (previous, current)
-        for previous in rows
-        for current in rows
-        if previous.size == current.size is not None
-        and (previous.generation, current.generation) == ("previous", "current")
-    ]
+    """Every row that is compared with another, after that other one, in the order of the others."""
+    return [(first, second) for first in rows for second in rows if first.name in second.compared_with]
+
+
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that plots show together: those of a size, and those compared with each other, in their order."""
+    found: list[list[Row]] = []
+    for row in rows:
+        near = [group for group in found if any(_belong_together(row, other) for other in group)]
+        found = [group for group in found if group not in near]
+        found.append([*(other for group in near for other in group), row])
+    place = {row.name: at for at, row in enumerate(rows)}
+    ordered = [sorted(group, key=lambda row: place[row.name]) for group in found]
+    return sorted(ordered, key=lambda group: place[group[0].name])
+
+
+def _belong_together(one: Row, other: Row) -> bool:
+    compared = one.name in other.compared_with or other.name in one.compared_with
+    return compared or one.size == other.size
 
 
 def same_test_set(row: Row, published: Published) -> bool:
@@ -134,9 +146,9 @@ RESAMPLING_NOTE = (
 
 
 def pair_notes(found: Sequence[tuple[Row, Row]], sure: Uncertainty = UNKNOWN) -> tuple[str, ...]:
-    """What the difference within a pair may be due to, besides the generation."""
+    """What the difference within a pair may be due to, besides the detector."""
     chances = [chance_note(*pair, sure) for pair in found]
-    notes = [_pair_difference(previous, current) for previous, current in found]
+    notes = [_pair_difference(first, second) for first, second in found]
     single = (
         "With only one training, another seed may change a difference by some points, which is not"
         " covered by its interval."
@@ -148,16 +160,16 @@ def pair_notes(found: Sequence[tuple[Row, Row]], sure: Uncertainty = UNKNOWN) ->
     )
 
 
-def chance_note(previous: Row, current: Row, sure: Uncertainty = UNKNOWN) -> str | None:
+def chance_note(first: Row, second: Row, sure: Uncertainty = UNKNOWN) -> str | None:
     """Which differences of a pair are no larger than chance would make them; None if not known."""
-    found = sure.comparison(previous, current)
+    found = sure.comparison(first, second)
     if found is None:
         return None
     known = {key: each for key, each in found.scores.items() if each.difference is not None}
     if not known:
         return None
     unseen = [key for key, each in known.items() if not each.seen]
-    names = f"{previous.name} and {current.name}"
+    names = f"{first.name} and {second.name}"
     if not unseen:
         return f"{names} differ significantly (95 %) in {_listed(list(known))}."
     return f"{names}: no difference can be seen at 95 % in {_listed(unseen)}."
@@ -170,15 +182,15 @@ def trained_alike(one: Row, other: Row) -> bool:
     return all(getattr(one.training, key) == getattr(other.training, key) for key in RECIPE)
 
 
-def _pair_difference(previous: Row, current: Row) -> str | None:
-    ours = [row.training for row in (previous, current) if row.training]
+def _pair_difference(first: Row, second: Row) -> str | None:
+    ours = [row.training for row in (first, second) if row.training]
     if len(ours) < 2:
         return None
     facts = {key.replace("_", " "): [getattr(each, key) for each in ours] for key in RECIPE}
     facts["pretraining"] = [bool(each.pretrained) for each in ours]
     facts["training data"] = [each.data for each in ours]
     unlike = [name for name, (one, other) in facts.items() if one != other]
-    names = f"{previous.name} and {current.name}"
+    names = f"{first.name} and {second.name}"
     return f"{names} were not trained alike: different {_listed(unlike)}." if unlike else None
 
 
@@ -191,17 +203,20 @@ def input_note(rows: Sequence[Row]) -> str | None:
 def recipe_notes(rows: Sequence[Row], published: Published) -> tuple[str, ...]:
     """Conditions of the published numbers, and how ours differ from them."""
     notes = (
-        _conditions(published.conditions),
+        _conditions(rows, published),
         _accuracy_difference(rows, published),
         _cost_difference(rows, published),
-        _recipe_difference([row.training for row in rows if row.training], published.conditions),
+        _recipe_difference([row for row in rows if row.training], published),
+        *_unique(filter(None, (published.variants[row.name].note for row in rows))),
     )
     return tuple(filter(None, notes))
 
 
-def _conditions(theirs: Conditions) -> str:
+def _conditions(rows: Sequence[Row], published: Published) -> str:
+    theirs = published.conditions
+    pretraining = " or ".join(_unique(published.pretraining(row.name) for row in rows))
     return (
-        f"Published: {theirs.title} {theirs.split} set, {theirs.pretraining} pretraining, "
+        f"Published: {theirs.title} {theirs.split} set, {pretraining} pretraining, "
         f"{theirs.augmentation}, {theirs.epochs} epochs, {theirs.image_size} px, "
         f"{theirs.images_per_step} images per step."
     )
@@ -238,11 +253,12 @@ def _cost_difference(rows: Sequence[Row], published: Published) -> str | None:
     return "Parameters and FLOPs are comparable."
 
 
-def _recipe_difference(ours: Sequence[Training], theirs: Conditions) -> str | None:
+def _recipe_difference(rows: Sequence[Row], published: Published) -> str | None:
     """How any of our trainings differs from the published ones."""
-    found = []
-    if any(theirs.pretraining.lower() not in (each.pretrained or "").lower() for each in ours):
-        found.append(f"no {theirs.pretraining} pretraining")
+    theirs, ours = published.conditions, [row.training for row in rows if row.training]
+    wanted = [(published.pretraining(row.name), row.training) for row in rows if row.training]
+    missing = _unique(name for name, training in wanted if pretraining(training) != name)
+    found = [f"no {name} pretraining" for name in missing]
     if any(theirs.augmentation not in each.augmentation for each in ours):
         found.append(f"no {theirs.augmentation}")
     for key in ("epochs", "image_size", "images_per_step"):
@@ -250,6 +266,18 @@ def _recipe_difference(ours: Sequence[Training], theirs: Conditions) -> str | No
         if values and values != [getattr(theirs, key)]:
             found.append(f"{key.replace('_', ' ')} {_listed(list(map(str, values)))}")
     return f"Trained differently here: {'; '.join(found)}." if found else None
+
+
+KNOWN_WEIGHTS = {"coco": "COCO", "imagenet": "ImageNet", "in1k": "ImageNet"}  # by a part of their name
+
+
+def pretraining(training: Training) -> str:
+    """``COCO`` or ``ImageNet`` for weights with that name, else the name of their file."""
+    if training.pretrained is None:
+        return "none"
+    name = training.pretrained.lower()
+    known = (label for part, label in KNOWN_WEIGHTS.items() if part in name)
+    return next(known, Path(training.pretrained).name)
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from tiltbox.records import Gallery, GalleryDetection, GalleryImage, GalleryObject
 from tiltbox.report.collect import Row
+from tiltbox.report.comparison import pairs
 from tiltbox.report.table import counted
 
 MOST_DRAWN = 200  # false alarms of a picture: a barely trained detector has thousands
@@ -43,7 +44,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Detector:
-    """``partner``: the detector of the same size and the other generation, if there is one."""
+    """``partner``: the first detector that it is compared with or that is compared with it, if any."""
 
     name: str
     partner: str | None
@@ -81,9 +82,7 @@ def _place(image: GalleryImage) -> tuple:
 
 def _detector(row: Row, rows: Sequence[Row], keys: dict[tuple, str], prefix: str) -> Detector:
     images = row.gallery.images
-    partners = (
-        _name(other) for other in rows if other.size == row.size and other.generation != row.generation
-    )
+    partners = (_name(other) for pair in pairs(rows) if row in pair for other in pair if other is not row)
     name = _name(row)
     drawings = tuple(
         Drawing(
@@ -95,7 +94,7 @@ def _detector(row: Row, rows: Sequence[Row], keys: dict[tuple, str], prefix: str
         for at, image in enumerate(images, 1)
     )
     counts = f"{_counts(images, row.gallery)}, {counted(len(images), 'image')}"
-    return Detector(name, next(partners, None) if row.size else None, counts, drawings)
+    return Detector(name, next(partners, None), counts, drawings)
 
 
 def _name(row: Row) -> str:

@@ -11,8 +11,8 @@ from tiltbox.report.table import Table
 from tiltbox.report.tables import (
     angle_table,
     class_table,
-    generation_table,
     model_table,
+    pair_table,
     published_table,
     run_table,
     source_table,
@@ -43,7 +43,7 @@ def leaderboard(
     """Make all sections that have content; links are relative to the folder ``out``."""
     tables = {
         ("models", "Models"): model_table(rows, out, sure),
-        ("generations", "Previous against current"): generation_table(rows, sure),
+        ("comparisons", "Compared detectors"): pair_table(rows, sure),
         ("runs", "How sure the scores are"): run_table(rows, sure),
         ("published", "Published numbers beside ours"): published_table(rows, published),
         ("classes", "AP50 by class"): class_table(rows, published),

@@ -14,15 +14,23 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tiltbox.report.collect import Row
+from tiltbox.report.comparison import groups
 from tiltbox.report.gallery import Exhibition, exhibition
 from tiltbox.report.leaderboard import Leaderboard
-from tiltbox.report.plots import accuracy_plot, curves_plot, loss_plot, validation_plot
+from tiltbox.report.plots import (
+    accuracy_plot,
+    curves_plot,
+    group_title,
+    loss_plot,
+    series_looks,
+    validation_plot,
+)
 from tiltbox.report.table import Table
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
 GALLERY = "gallery"
 MARKS = "Bars are 95 % intervals; hollow marks were trained for fewer epochs."
-BEFORE_GALLERY = ("models", "generations", "runs", "published", "classes", "angles")
+BEFORE_GALLERY = ("models", "comparisons", "runs", "published", "classes", "angles")
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,13 @@ def _floor(table: Table) -> float | None:
 def _plots(rows: Sequence[Row], sure: Uncertainty) -> dict[str, list[Plot]]:
     """The plots for which there are data, by section."""
     several = rows if len(rows) > 1 else []  # a single point has nothing to be compared with
-    curves = {(row.size or "other").upper(): curves_plot(rows, row.size) for row in rows}
+    curves = {group_title(group): curves_plot(group, series_looks(rows)) for group in groups(rows)}
     drawn = {
         "models": {
             f"Accuracy over cost: AP50 against multiply-adds. {MARKS}": accuracy_plot(several, "flops", sure),
             f"Accuracy over size: AP50 against parameters. {MARKS}": accuracy_plot(several, "params", sure),
         },
-        "classes": {f"{size}: precision over recall at IoU 0.5": svg for size, svg in curves.items()},
+        "classes": {f"{title}: precision over recall at IoU 0.5": svg for title, svg in curves.items()},
         "training": {
             "Training loss": loss_plot(rows),
             "AP50 while training, on patches that are not used for training": validation_plot(rows),

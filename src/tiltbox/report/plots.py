@@ -10,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -22,7 +23,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from tiltbox.report.collect import Row, class_names
-from tiltbox.report.comparison import trained_alike
+from tiltbox.report.comparison import groups, trained_alike
 from tiltbox.report.table import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
@@ -30,15 +31,13 @@ Cost = Literal["flops", "params"]
 Course = Sequence[tuple[int, float]]  # a figure by epoch
 # Stand-in colour: its replacement in the page.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
-SERIES = {"previous": "#040404", "current": "#050505", None: MUTED}
-_VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    SERIES["previous"]: "var(--previous)",
-    SERIES["current"]: "var(--current)",
+_COLOURS = [f"#{number:02x}{number:02x}{number:02x}" for number in range(4, 10)]  # of series
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"} | {
+    stand_in: f"var(--series-{number})" for number, stand_in in enumerate(_COLOURS, 1)
 }
-_MARKERS = {"previous": "o", "current": "D", None: "s"}
+_MARKERS = ("o", "D", "^", "v", "P", "X")
+OTHER = "other"  # detectors without a series
+COLUMNS = 3  # panels side by side
 COST_NAMES = {"flops": "multiply-adds (G)", "params": "parameters (M)"}
 PANELS_WIDE = 5  # classes in a row
 PANEL_TOP = 1.05  # keeps a precision of 1 off the edge
@@ -73,10 +72,37 @@ _STYLE = {
 }
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a series is drawn."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+Looks = dict[str | None, Look]  # by series; None for detectors without one
+
+
+def series_looks(rows: Sequence[Row]) -> Looks:
+    """The look of each series, in the order of the rows; detectors without a series come last, in grey."""
+    names = dict.fromkeys(row.series for row in rows if row.series)
+    looks: Looks = {
+        name: Look(name, _COLOURS[at % len(_COLOURS)], _MARKERS[at % len(_MARKERS)])
+        for at, name in enumerate(names)
+    }
+    return looks | {None: Look(OTHER, MUTED, "s")}
+
+
+def group_title(group: Sequence[Row]) -> str:
+    """The sizes of rows that are shown together."""
+    return " · ".join(dict.fromkeys((row.size or OTHER).upper() for row in group))
+
+
 def accuracy_plot(rows: Sequence[Row], cost: Cost = "flops", sure: Uncertainty = UNKNOWN) -> str | None:
     """AP50 over FLOPs or parameters with its 95 % interval; None if no row has both.
 
-    A line joins neighbours of a generation that were trained alike; marks of rows that were trained for fewer
+    A line joins neighbours of a series that were trained alike; marks of rows that were trained for fewer
     epochs than others are hollow.
     """
     rows = [row for row in rows if None not in (row.figure("AP50"), row.figure(cost))]
@@ -85,10 +111,11 @@ def accuracy_plot(rows: Sequence[Row], cost: Cost = "flops", sure: Uncertainty =
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7.6, 3.7), layout="constrained")
         axes = figure.subplots()
-        for generation in SERIES:
-            of_it = [row for row in rows if row.generation == generation]
-            _generation_line(axes, generation, of_it, cost)
-            _generation_points(axes, generation, of_it, cost, _longest(rows), sure)
+        for series, look in series_looks(rows).items():
+            of_it = [row for row in rows if row.series == series]
+            if series is not None:
+                _series_line(axes, look, of_it, cost)
+            _series_points(axes, look, of_it, cost, _longest(rows), sure)
         for row in rows:
             _name_point(axes, row, rows, cost, sure)
         axes.set(xlabel=COST_NAMES[cost], ylabel="AP50 (%)")
@@ -103,7 +130,7 @@ def accuracy_plot(rows: Sequence[Row], cost: Cost = "flops", sure: Uncertainty =
 
 
 def loss_plot(rows: Sequence[Row]) -> str | None:
-    """Training loss over epochs, side by side for each size; None before any training."""
+    """Training loss over epochs, a panel for each group; None before any training."""
     courses = [[(each.epoch, each.loss) for each in row.history] for row in rows]
     return _courses_plot(rows, courses, "loss", "Training loss", "loss, mean of the epoch")
 
@@ -121,23 +148,34 @@ def _courses_plot(
     drawn = [(row, course) for row, course in zip(rows, courses, strict=True) if course]
     if not drawn:
         return None
-    sizes = list(dict.fromkeys(row.size for row, _ in drawn))
+    of_row = {row.name: course for row, course in drawn}
+    together = groups([row for row, _ in drawn])
+    wide = min(len(together), COLUMNS)
+    deep = math.ceil(len(together) / wide)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(7.6, 2.9), layout="constrained")
-        panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
-        for size, axes in zip(sizes, panels, strict=True):
-            _courses_panel(axes, size, [each for each in drawn if each[0].size == size])
-        panels[0].set_ylabel(unit)
+        figure = Figure(figsize=(7.6, 2.9 * deep), layout="constrained")
+        panels = figure.subplots(deep, wide, sharey=True, squeeze=False)
+        for group, axes in zip(together, panels.flat, strict=False):
+            _courses_panel(axes, group, [of_row[row.name] for row in group], series_looks(rows))
+        for empty in panels.flat[len(together) :]:
+            empty.set_axis_off()
+        for left in panels[:, 0]:
+            left.set_ylabel(unit)
         found = [f"{row.name}: {_said(course)}" for row, course in drawn]
         return _svg(figure, name, f"{title} over epochs", "; ".join(found))
 
 
-def curves_plot(rows: Sequence[Row], size: str | None) -> str | None:
-    """Precision over recall at IoU 0.5 of the detectors of one size, a panel for each class with objects.
+def curves_plot(group: Sequence[Row], looks: Looks | None = None) -> str | None:
+    """Precision over recall at IoU 0.5 of detectors that are shown together, a panel for each class.
 
-    None before any of them was scored.
+    Args:
+        looks: Of all series in the report; by default only of those in the group.
+
+    Returns:
+        None before any of them was scored.
     """
-    rows = [row for row in rows if row.size == size and row.curves]
+    looks = looks or series_looks(group)
+    rows = [row for row in group if row.curves]
     names = [name for name in class_names(rows) if any(row.curve(name) for row in rows)]
     if not names:
         return None
@@ -154,13 +192,14 @@ def curves_plot(rows: Sequence[Row], size: str | None) -> str | None:
             lowest = number + PANELS_WIDE >= len(names)
             _panel(axes, name, corner, left=number % PANELS_WIDE == 0, lowest=lowest)
         for row in rows:
-            _panel_curves(axes, row, [row.curve(name) for name in names], corners)
+            label = _label_in(row, rows)
+            _panel_curves(axes, looks[row.series], label, [row.curve(name) for name in names], corners)
         figure.supxlabel("recall", color=MUTED, fontsize=10, y=0.1 / high, va="bottom")
         figure.supylabel("precision", color=MUTED, fontsize=10, x=0.1 / wide, ha="left")
         figure.legend(loc="upper right", ncols=len(rows), labelcolor=INK)
         drawn = f"A panel for each of {counted(len(names), 'class', 'classes')}, with a line for each of "
         drawn += f"{', '.join(row.name for row in rows)}. AP50 in the table sums each line up."
-        return _svg(figure, f"curves-{size}", "Precision over recall at IoU 0.5", drawn)
+        return _svg(figure, f"curves-{rows[0].name}", "Precision over recall at IoU 0.5", drawn)
 
 
 # All panels are in one pair of axes: a pair for each would take six times as long.
@@ -189,15 +228,16 @@ def _panel(axes: Axes, name: str, corner: np.ndarray, *, left: bool, lowest: boo
             axes.annotate(f"{tick:.1f}", (x + tick, y), (0, -4), ha="center", va="top", **labels)
 
 
-def _panel_curves(axes: Axes, row: Row, curves: Sequence[Course], corners: Sequence[np.ndarray]) -> None:
-    standard = _label(row) != row.name
+def _panel_curves(
+    axes: Axes, look: Look, label: str, curves: Sequence[Course], corners: Sequence[np.ndarray]
+) -> None:
     places = [np.array(curve).reshape(-1, 2) + at for curve, at in zip(curves, corners, strict=True)]
     lines = LineCollection(
         places,
-        colors=SERIES[row.generation],
-        linestyles="-" if standard else "--",
+        colors=look.colour,
+        linestyles="-" if label == look.label else "--",
         linewidths=1.3,
-        label=row.generation if standard else row.name,
+        label=label,
         zorder=2,
     )
     axes.add_collection(lines)
@@ -207,30 +247,30 @@ def _shortened(name: str) -> str:
     return name if len(name) <= LONGEST_TITLE else f"{name[: LONGEST_TITLE - 1]}…"
 
 
-def _generation_line(axes: Axes, generation: str | None, rows: list[Row], cost: Cost) -> None:
+def _series_line(axes: Axes, look: Look, rows: list[Row], cost: Cost) -> None:
     rows = sorted(rows, key=lambda row: row.figure(cost))
-    for one, other in pairwise(rows) if generation else ():
+    for one, other in pairwise(rows):
         if trained_alike(one, other):
             places = zip(_place(one, cost), _place(other, cost), strict=True)
-            axes.plot(*places, "-", color=SERIES[generation])
+            axes.plot(*places, "-", color=look.colour)
 
 
-def _generation_points(
-    axes: Axes, generation: str | None, rows: list[Row], cost: Cost, longest: int | None, sure: Uncertainty
+def _series_points(
+    axes: Axes, look: Look, rows: list[Row], cost: Cost, longest: int | None, sure: Uncertainty
 ) -> None:
-    label = generation or "other"
+    label: str | None = look.label
     for row in rows:
         x, y = _place(row, cost)
         if bounds := sure.ranges(row).get("AP50"):
-            axes.plot([x, x], [100 * bound for bound in bounds], "-", color=SERIES[generation], linewidth=1)
+            axes.plot([x, x], [100 * bound for bound in bounds], "-", color=look.colour, linewidth=1)
         shorter = row.training is not None and row.training.epochs != longest
         axes.plot(
             x,
             y,
-            color=SERIES[generation],
-            marker=_MARKERS[generation],
+            color=look.colour,
+            marker=look.marker,
             linestyle="none",
-            markerfacecolor="none" if shorter else SERIES[generation],
+            markerfacecolor="none" if shorter else look.colour,
             label=label,
             clip_on=False,  # a point on the axis is drawn whole
         )
@@ -247,30 +287,37 @@ def _longest(rows: Sequence[Row]) -> int | None:
 
 
 def _name_point(axes: Axes, row: Row, rows: Sequence[Row], cost: Cost, sure: Uncertainty) -> None:
-    """Write the row's name above its interval or, if another row of its size is higher, below."""
+    """Write the row's name above its interval or, if another row of its group is higher, below."""
     x, y = _place(row, cost)
     low, high = (100 * bound for bound in sure.ranges(row).get("AP50") or (y / 100, y / 100))
-    others = [other for other in rows if other.size == row.size and other is not row]
+    others = [other for group in groups(rows) if row in group for other in group if other is not row]
     above = all(row.figure("AP50") >= other.figure("AP50") for other in others)
     place, offset = ((x, max(y, high)), (0, 7)) if above else ((x, min(y, low)), (0, -15))
-    axes.annotate(_label(row), place, offset, textcoords="offset points", ha="center", color=INK)
+    axes.annotate(_point_label(row, rows), place, offset, textcoords="offset points", ha="center", color=INK)
 
 
-def _label(row: Row) -> str:
-    standard = f"yoloms-{row.size}-{row.generation}"
-    return row.size.upper() if row.name == standard else row.name
+def _point_label(row: Row, rows: Sequence[Row]) -> str:
+    """The size, if it says which detector of the series is meant; else the name."""
+    alike = [other for other in rows if (other.series, other.size) == (row.series, row.size)]
+    return row.size.upper() if row.series and row.size and len(alike) == 1 else row.name
 
 
-def _courses_panel(axes: Axes, size: str | None, courses: Sequence[tuple[Row, Course]]) -> None:
-    for row, course in courses:
+def _label_in(row: Row, group: Sequence[Row]) -> str:
+    """The series, if it says which detector of the group is meant; else the name."""
+    alike = [other for other in group if other.series == row.series]
+    return row.series if row.series and len(alike) == 1 else row.name
+
+
+def _courses_panel(axes: Axes, group: Sequence[Row], courses: Sequence[Course], looks: Looks) -> None:
+    for row, course in zip(group, courses, strict=True):
         axes.plot(
             *zip(*course, strict=True),
-            color=SERIES[row.generation],
-            marker=_MARKERS[row.generation],
+            color=looks[row.series].colour,
+            marker=looks[row.series].marker,
             markersize=0 if len(course) > 12 else 4,
-            label=row.generation if _label(row) == str(size).upper() else row.name,
+            label=_label_in(row, group),
         )
-    axes.set_title((size or "other").upper())
+    axes.set_title(group_title(group))
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(labelcolor=INK, fontsize=9, handlelength=1.2)

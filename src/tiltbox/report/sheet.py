@@ -3,7 +3,7 @@
 ==========================================  ==============================================================
 column                                      content
 ==========================================  ==============================================================
-variant, size, generation                   name; xs, s or l; previous or current
+variant, size, series                       name; a size of its family; what legends call it
 dataset, split, images, objects             what accuracy was measured on
 mAP, AP50, AP75                             fractions, means over seeds; mAP is that over IoU .5:.05:.95
 mAP_std, AP50_std, AP75_std                 standard deviation over seeds
@@ -69,7 +69,7 @@ def _record(row: Row, classes: list[str], out: Path, sure: Uncertainty) -> dict[
     return {
         "variant": row.name,
         "size": row.size,
-        "generation": row.generation,
+        "series": row.series,
         "dataset": row.dataset,
         "split": metrics and metrics.split,
         "images": metrics and metrics.images,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from tiltbox.report.comparison import (
     pair_notes,
     pairs,
     patch_note,
+    pretraining,
     recipe_notes,
     same_test_set,
     seen_note,
@@ -85,13 +87,13 @@ def published_table(rows: Sequence[Row], published: Published) -> Table | None:
     )
 
 
-def generation_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
-    """Current minus previous for each size; None if there is no pair."""
+def pair_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
+    """What each detector that is compared with another gains or loses; None if there is no pair."""
     found = pairs(rows)
     if not found:
         return None
     return Table(
-        "Previous and current generation, and current − previous",
+        "Detectors that are compared, and the difference: the second minus the first",
         ("model", *(figure.label for figure in FIGURES)),
         tuple(line for pair in found for line in _pair_rows(*pair, sure)),
         group=4,
@@ -195,7 +197,7 @@ def source_table(rows: Sequence[Row], out: Path) -> Table | None:
 
 
 def terminal_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str:
-    """The figures in plain text: all variants, then current − previous for each pair, and notes on chance."""
+    """The figures in plain text: all variants, then the difference of each pair, and notes on chance."""
     columns = ("model", *(figure.short for figure in FIGURES))
     models = [(row.name, *(_spread(row, figure) for figure in FIGURES)) for row in rows]
     changes = [
@@ -206,13 +208,6 @@ def terminal_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> str:
     blocks = [[header], lines[: len(models)], lines[len(models) :]]
     notes = [note for _, pair in _labelled(rows) if (note := chance_note(*pair, sure))]
     return f"\n{rule}\n".join("\n".join(block) for block in [*blocks, notes] if block)
-
-
-def pretraining(training: Training) -> str:
-    """``COCO`` for weights with that name, else the name of their file."""
-    if training.pretrained is None:
-        return "none"
-    return "COCO" if "coco" in training.pretrained.lower() else Path(training.pretrained).name
 
 
 def augmentation(training: Training) -> str:
@@ -322,10 +317,10 @@ def _published_row(row: Row, published: Published) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _pair_rows(previous: Row, current: Row, sure: Uncertainty) -> list[tuple[Cell, ...]]:
-    lines = [(Cell(row.name), *(Cell(_spread(row, f)) for f in FIGURES)) for row in (previous, current)]
-    changes = (_change(previous, current, figure, sure) for figure in FIGURES)
-    found = sure.comparison(previous, current)
+def _pair_rows(first: Row, second: Row, sure: Uncertainty) -> list[tuple[Cell, ...]]:
+    lines = [(Cell(row.name), *(Cell(_spread(row, f)) for f in FIGURES)) for row in (first, second)]
+    changes = (_change(first, second, figure, sure) for figure in FIGURES)
+    found = sure.comparison(first, second)
     ranges = [found and (found.scores[f.key].low, found.scores[f.key].high) for f in ACCURACIES]
     intervals = (Cell(interval(each, signs=True)) for each in ranges)
     rest = [Cell("")] * (len(FIGURES) - len(ACCURACIES))
@@ -346,13 +341,23 @@ def _best(rows: Sequence[Row], figure: Figure, sure: Uncertainty) -> Row | None:
 
 
 def _labelled(rows: Sequence[Row]) -> list[tuple[str, tuple[Row, Row]]]:
-    """Each pair under its size or, if a size has more than one pair, under both names."""
-    found = pairs(rows)
-    sizes = [previous.size for previous, _ in found]
-    return [
-        (f"{p.size}: current − previous" if sizes.count(p.size) == 1 else f"{c.name} − {p.name}", (p, c))
-        for p, c in found
-    ]
+    """Each pair under both names, the beginning that they share said once."""
+    return [(_difference_label(*pair), pair) for pair in pairs(rows)]
+
+
+def _difference_label(first: Row, second: Row) -> str:
+    """
+    >>> _difference_label(Row("yoloms-xs-previous", "mini"), Row("yoloms-xs-current", "mini"))
+    'yoloms-xs: current − previous'
+    >>> _difference_label(Row("yolov8-n", "mini"), Row("yolov8-n-ms", "mini"))
+    'yolov8-n-ms − yolov8-n'
+    """
+    words = [row.name.split("-") for row in (first, second)]
+    shared = list(takewhile(lambda pair: len(set(pair)) == 1, zip(*words, strict=False)))
+    rests = ["-".join(each[len(shared) :]) for each in words]
+    if not shared or not all(rests):
+        return f"{second.name} − {first.name}"
+    return f"{'-'.join(word for word, _ in shared)}: {rests[1]} − {rests[0]}"
 
 
 def _class_row(name: str, values: list[float | None]) -> tuple[Cell, ...]:
@@ -378,13 +383,13 @@ def _spread(row: Row, figure: Figure) -> str:
     return _shown(row, figure) if spread is None else f"{_shown(row, figure)} ± {figure.text(spread)}"
 
 
-def _change(previous: Row, current: Row, figure: Figure, sure: Uncertainty = UNKNOWN) -> Cell:
+def _change(first: Row, second: Row, figure: Figure, sure: Uncertainty = UNKNOWN) -> Cell:
     """The difference of the figures as they are shown, so that a reader who subtracts them finds the same.
 
     It has a colour if it is exact, or larger than chance would make it.
     """
-    before, after = _shown(previous, figure), _shown(current, figure)
+    before, after = _shown(first, figure), _shown(second, figure)
     change = None if MISSING in (before, after) else float(after) - float(before)
     cell = difference(change, better=figure.better, decimals=figure.decimals)
-    exact = figure in COSTS or sure.seen(previous, current, figure.key)
+    exact = figure in COSTS or sure.seen(first, second, figure.key)
     return cell if exact else replace(cell, kind="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tiltbox.settings.schedules import SMALLEST_IMAGE, Epochs, Schedule, find_schedule
+from tiltbox.settings.schedules import OTHERS, SMALLEST_IMAGE, Schedule, find_schedule
 
 AUTO = "auto"
 LARGE = 4000  # patches with objects; from this number on the published recipe pays off; DOTA-v1.0 has 12,800
@@ -47,10 +47,10 @@ def choose(data: TrainingData, gpus: int, processes: int = 1) -> tuple[Schedule,
     changes: dict = {"image_size": _image_size(data, gpus)}
     if name in STEPS:
         epochs = _epochs(name, schedule, data.patches, gpus or processes)
-        changes["epochs"] = Epochs(xs=epochs, s=epochs, l=epochs)
+        changes["epochs"] = {OTHERS: epochs}
     chosen = schedule.model_copy(update=changes)
     device = {0: "no GPU", 1: "1 GPU"}.get(gpus, f"{gpus} GPUs")
-    count = chosen.epochs.xs
+    count = chosen.epochs[OTHERS]
     line = (
         f"schedule auto: {name}, {count} {'epoch' if count == 1 else 'epochs'} at {chosen.image_size} px,"
         f" for {data.patches:,} patches with {data.objects:,} objects and {device}"

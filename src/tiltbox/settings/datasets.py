@@ -10,12 +10,12 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tiltbox.configs import CONFIGS, Settings, fingerprint, known_name, load
 from tiltbox.dota import image_files, labels
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.reading import plain_name
 from tiltbox.dota.windows import Cutting
 from tiltbox.errors import SettingsError
-from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, load
 
 Split = Literal["train", "val", "test"]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]

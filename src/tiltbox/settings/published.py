@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tiltbox.settings.base import CONFIGS, Settings, load
+from tiltbox.configs import CONFIGS, Settings, load
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -34,6 +34,8 @@ class PublishedRow(Settings):
     AP75: Percent | None
     params: float = Field(gt=0, description="millions")
     flops: float = Field(gt=0, description="billions of multiply-adds at 1 x 3 x 1024 x 1024")
+    pretraining: str | None = Field(None, description="where it differs from the conditions")
+    note: str | None = Field(None, description="a sentence for below the table")
 
 
 class Published(Settings):
@@ -42,6 +44,10 @@ class Published(Settings):
     conditions: Conditions
     variants: dict[str, PublishedRow]
     classes: dict[str, dict[str, Fraction]]
+
+    def pretraining(self, name: str) -> str:
+        """What the published training of a variant started from."""
+        return self.variants[name].pretraining or self.conditions.pretraining
 
     @model_validator(mode="after")
     def _classes_are_of_known_variants(self) -> Self:

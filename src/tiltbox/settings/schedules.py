@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from tiltbox.configs import CONFIGS, Settings, known_name, load
 from tiltbox.errors import SettingsError
-from tiltbox.settings.base import CONFIGS, Settings, known_name, load
-from tiltbox.settings.variants import Variant, load_variants
+from tiltbox.model.objective import Objective
+from tiltbox.model.variants import Variant, load_variants
 
 # At 32 px the coarsest features are a single cell, and batch norm cannot train on one value per image.
 SMALLEST_IMAGE = 64
 
 
-class Epochs(Settings):
-    """Epochs by model size: large detectors may get fewer if time is short."""
-
-    xs: int = Field(ge=1)
-    s: int = Field(ge=1)
-    l: int = Field(ge=1)  # noqa: E741  (the size's name)
+def _for_all_sizes(value: Any) -> Any:
+    return value if isinstance(value, dict) else {OTHERS: value}
 
 
-class Objective(Settings):
-    """What a training optimises: which priors learn which object, and how much each loss counts.
-
-    The defaults are the published recipe's.
-    """
-
-    assigner: Literal["dynamic-soft-label", "task-aligned"] = Field(
-        "dynamic-soft-label",
-        description="RTMDet's own, or one that gives each object priors from the first step on",
-    )
-    topk: int = Field(13, ge=1, description="the largest number of priors of an object")
-    least_side: float = Field(
-        0, ge=0, description="task-aligned: least side of an object in pixels, for finding priors in it"
-    )
-    focus: float = Field(2.0, ge=0, description="power of the quality focal loss; 0: plain cross-entropy")
-    iou_weight: float = Field(2.0, ge=0, description="weight of the rotated IoU loss")
-    angle_weight: float = Field(0.0, ge=0, description="weight of a loss for the angle of elongated objects")
-
-    @model_validator(mode="after")
-    def _parts_belong_together(self) -> Self:
-        if self.least_side and self.assigner != "task-aligned":
-            raise ValueError("least_side is only for assigner: task-aligned; set that, or remove least_side")
-        return self
+# Epochs by model size; large detectors may get fewer if time is short. One number is for all sizes.
+OTHERS = "others"
+Epochs = Annotated[
+    dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_for_all_sizes), Field(min_length=1)
+]
 
 
 class Validation(Settings):
@@ -89,7 +68,7 @@ class Schedule(Settings):
 
     processes: int = Field(ge=1, description="GPUs, with a process each; on the CPU there is one process")
     batch: int = Field(ge=1, description="images per process and step")
-    epochs: Epochs
+    epochs: Epochs = Field(description="a number, or one for each size, such as {l: 3, others: 6}")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps, regardless of epochs")
     image_size: int = Field(
         1024, ge=SMALLEST_IMAGE, multiple_of=32, description="side to which patches are resized"
@@ -149,6 +128,16 @@ class Schedule(Settings):
         if self.max_steps is not None and self.validation.decides:
             raise ValueError("validation needs epochs, which max_steps does not have; remove one of the two")
         return self
+
+    def epochs_of(self, variant: Variant) -> int:
+        """Epochs that a detector of this size gets; a SettingsError if the schedule does not say."""
+        epochs = self.epochs.get(variant.size, self.epochs.get(OTHERS))
+        if epochs is None:
+            problem = f"gives no number for size {variant.size} (only for {', '.join(self.epochs)})"
+            raise SettingsError(
+                "schedule: epochs", problem, f"add '{variant.size}', or '{OTHERS}' for the rest"
+            )
+        return epochs
 
     @property
     def early_size(self) -> int:

@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from tiltbox import layout
+from tiltbox.configs import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.errors import SettingsError, TiltboxError
 from tiltbox.gpus import gpus_here
+from tiltbox.model.variant import ASIDE
+from tiltbox.model.variants import Variant, load_variants
 from tiltbox.provenance import beside, located, read_provenance
 from tiltbox.settings.auto import AUTO, before_the_data, candidates
-from tiltbox.settings.base import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.settings.datasets import Dataset, find_dataset
 from tiltbox.settings.schedules import Schedule, find_schedule, gpus_to_use, starting_weights
-from tiltbox.settings.variants import Variant, load_variants
 
 
 def _one_or_more(names: Any) -> Any:
@@ -131,7 +132,7 @@ class Plan:
 
     def detector(self, name: str) -> str:
         """A hash of what defines the detector of a variant and its classes, apart from its weights."""
-        row = self.variants[name].model_dump(mode="json", exclude={"pretrained", "checkpoint"})
+        row = self.variants[name].model_dump(mode="json", exclude=ASIDE)
         return fingerprint(row, {"classes": self.dataset.classes})
 
     @property
@@ -156,15 +157,15 @@ class Plan:
         not matter, nor do weights to start from if the schedule does not use them, nor validation on the test
         split.
         """
-        size = self.variants[name].size
+        variant = self.variants[name]
         possible = _anywhere() if self.schedule_name == AUTO else self._schedules
-        changed = {"pretrained": _first_weights(possible, self.variants[name]), "seed": seed}
+        changed = {"pretrained": _first_weights(possible, variant), "seed": seed}
         if self.workflow.gpus != "auto":
             changed["processes"] = self.gpus or 1
         schedules = [
             schedule.model_dump(mode="json", exclude={"workers", "epochs", "validation"})
             | _held_out(schedule)
-            | {"epochs": getattr(schedule.epochs, size)}
+            | {"epochs": schedule.epochs_of(variant)}
             | changed
             for schedule in possible.values()
         ]

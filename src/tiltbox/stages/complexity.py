@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tiltbox.errors import SettingsError
+from tiltbox.model.variants import Variant
 from tiltbox.provenance import Begun, beside
 from tiltbox.records import Complexity, write_record
-from tiltbox.settings.variants import Variant
 
 
 def complexity(name: str, variant: Variant, out: Path, *, size: int = 1024, num_classes: int = 15) -> dict:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from tiltbox.configs import fingerprint
 from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
 from tiltbox.dota.image_files import list_images, warn_of_passed_over
 from tiltbox.dota.labels import read_labels
@@ -17,7 +18,6 @@ from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_space, whole_folder, write_json
 from tiltbox.provenance import Begun, beside
-from tiltbox.settings.base import fingerprint
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
 
 SPLITS = ("train", "val", "test")

@@ -11,9 +11,9 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.image_files import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
+from tiltbox.model.variants import Variant
 from tiltbox.processes import map_in_processes
 from tiltbox.provenance import Begun, beside, file_hash
-from tiltbox.settings.variants import Variant
 
 BATCH = 8
 

@@ -6,9 +6,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from tiltbox.configs import CONFIGS
 from tiltbox.errors import DataError
 from tiltbox.files import require_writable, write_text
 from tiltbox.layout import DETECTORS, GALLERY, OUTCOMES
+from tiltbox.model.variants import load_variants
 from tiltbox.provenance import SUFFIX, Begun, read_provenance
 from tiltbox.report.collect import Row, collect
 from tiltbox.report.leaderboard import leaderboard
@@ -18,9 +20,7 @@ from tiltbox.report.series import series
 from tiltbox.report.sheet import sheet
 from tiltbox.report.tables import terminal_table
 from tiltbox.report.uncertainty import Uncertainty, uncertainty
-from tiltbox.settings.base import CONFIGS
 from tiltbox.settings.published import Published, load_published
-from tiltbox.settings.variants import load_variants
 
 
 def report(results: Path, out: Path | None, *, published: Path = CONFIGS / "published.yaml") -> str:

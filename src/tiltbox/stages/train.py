@@ -14,19 +14,19 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from tiltbox import __version__, tracking
+from tiltbox.configs import fingerprint
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_text
 from tiltbox.layout import LEFT_OUT, TRAINING_LOCK
 from tiltbox.model.checkpoint import copy_at_hand, is_address
+from tiltbox.model.variants import Variant
 from tiltbox.processes import run_program
 from tiltbox.provenance import SUFFIX, Begun, file_hash
 from tiltbox.records import PatchManifest, read_record
 from tiltbox.settings.auto import LARGE, TrainingData, choose
-from tiltbox.settings.base import fingerprint
 from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
-from tiltbox.settings.variants import Variant
 from tiltbox.stages.weights import require_weights
 from tiltbox.training.best import forget_scores
 from tiltbox.training.config import runner_config
@@ -244,7 +244,7 @@ def _say_what_is_left_out(schedule: Schedule, manifest: PatchManifest) -> None:
 def _steps(schedule: Schedule, variant: Variant, manifest: PatchManifest) -> int:
     """Steps of the whole training."""
     per_process = math.ceil(_trained_patches(schedule, manifest) / schedule.processes)
-    epochs = getattr(schedule.epochs, variant.size)
+    epochs = schedule.epochs_of(variant)
     return schedule.max_steps or epochs * math.ceil(per_process / schedule.batch)
 
 
@@ -286,10 +286,10 @@ def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -
     return {
         "variant": name,
         "size": variant.size,
-        "generation": variant.generation,
+        "series": variant.series,
         "pretrained": config.pretrained,
         "augmentation": _augmentation(schedule),
-        "epochs": getattr(schedule.epochs, variant.size),
+        "epochs": schedule.epochs_of(variant),
         "images_per_step": schedule.processes * schedule.batch,
         "processes": schedule.processes,
         "learning_rate": schedule.learning_rate,

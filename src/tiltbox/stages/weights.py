@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tiltbox.errors import CheckpointError
 from tiltbox.model.checkpoint import is_address, local_copy, read_checkpoint
+from tiltbox.model.variants import Variant, load_variants
 from tiltbox.settings.schedules import Schedule, starting_weights
-from tiltbox.settings.variants import Variant, load_variants
 
 log = logging.getLogger("tiltbox")
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from tiltbox.errors import DataError
 from tiltbox.layout import run as run_name
 from tiltbox.layout import variant_and_seed
+from tiltbox.model.variants import Variant
 from tiltbox.provenance import SUFFIX, beside, read_provenance
 from tiltbox.records import Complexity, Metrics, Training, read_record
 from tiltbox.settings.schedules import Schedule
-from tiltbox.settings.variants import Variant
 from tiltbox.tracking.journal import Journal, read_journal, settled, usage_file
 from tiltbox.tracking.models import log_model
 from tiltbox.tracking.runs import (

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tiltbox.model.variants import Variant
 from tiltbox.settings.schedules import Schedule
-from tiltbox.settings.variants import Variant
 from tiltbox.tracking.catching_up import catch_up, log_progress
 from tiltbox.tracking.journal import begin_journal, end_journal, usage_file
 from tiltbox.tracking.store import in_a_line

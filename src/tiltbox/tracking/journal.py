@@ -18,10 +18,10 @@ from pydantic import JsonValue
 from tiltbox.errors import DataError
 from tiltbox.files import acquired
 from tiltbox.layout import TRAINING_LOCK
+from tiltbox.model.variants import Variant
 from tiltbox.provenance import command_line
 from tiltbox.records import Record, read_record, write_record
 from tiltbox.settings.schedules import Schedule
-from tiltbox.settings.variants import Variant
 
 log = logging.getLogger("tiltbox")
 

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from tiltbox.files import only_writer, whole_file
 from tiltbox.layout import TRACKING_DATABASE, variant_and_seed
+from tiltbox.model.variant import ASIDE
+from tiltbox.model.variants import Variant
 from tiltbox.settings.schedules import Schedule
-from tiltbox.settings.variants import Variant
 from tiltbox.tracking.local_files import local_folder
 from tiltbox.tracking.store import client, experiment_id, is_remote, target
 
@@ -378,7 +379,7 @@ def _marks(
         _CONFIG_HASH: facts["config_hash"],
         _BEGUN: begun.isoformat(),
         "size": variant.size,
-        "generation": variant.generation,
+        "series": variant.series,
         "detector": variant_and_seed(name)[0],  # of all seeds, to group runs by
         "seed": str(schedule.seed),
         "git_commit": facts["git_commit"],
@@ -391,7 +392,7 @@ def _marks(
 def _parameters(variant: Variant, schedule: Schedule, facts: Mapping) -> dict[str, str]:
     """What runs may differ in; the weights that training starts from are the actual ones, not the setting."""
     rows = {
-        "": variant.model_dump(mode="json", exclude={"pretrained", "checkpoint"}),
+        "": variant.model_dump(mode="json", exclude=ASIDE),
         "schedule.": schedule.model_dump(mode="json", exclude={"pretrained"}),
         "data.": facts["data"],
         "version.": facts["versions"],

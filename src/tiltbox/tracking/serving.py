@@ -33,7 +33,7 @@ class Detector:
         from tiltbox.model import build_detector
         from tiltbox.model.checkpoint import load_exactly, read_checkpoint
         from tiltbox.model.inference import require_finite
-        from tiltbox.settings.variants import Variant
+        from tiltbox.model.variants import Variant
 
         facts = json.loads((folder / FACTS).read_text())
         _, meta = read_checkpoint(folder / CHECKPOINT)

@@ -8,8 +8,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from tiltbox.model.detector import detector_config
+from tiltbox.model.variants import Variant
 from tiltbox.settings.schedules import Schedule
-from tiltbox.settings.variants import Variant
 from tiltbox.training.pipeline import train_pipeline
 from tiltbox.training.validation_patches import contents_of, patches_to_validate
 
@@ -35,7 +35,7 @@ def runner_config(
         held_out: Images of ``patches`` to validate on instead of training on them.
         validate: Other patches to validate on, where none are held out.
     """
-    epochs = getattr(schedule.epochs, variant.size)
+    epochs = schedule.epochs_of(variant)
     steps_known = schedule.max_steps is not None
     several = schedule.processes > 1
     pipelines = _pipelines(schedule, epochs, classes)
@@ -51,6 +51,7 @@ def runner_config(
                 if steps_known
                 else {"type": "EpochBasedTrainLoop", "max_epochs": epochs}
             ),
+            "started": variant.STARTED,
             "optim_wrapper": _optimizer(schedule),
             "param_scheduler": _learning_rate(
                 schedule, schedule.max_steps or epochs, by_epoch=not steps_known

@@ -33,7 +33,7 @@ def run(config: Path) -> None:
     if on_cpu:
         runner.model.to(memory_format=torch.channels_last)  # in which convolutions are faster
     if settings.pretrained and not settings.resume:
-        runner.register_hook(StartFromHook(settings.pretrained))
+        runner.register_hook(StartFromHook(settings.pretrained, settings.started))
     with cpu_threads(settings.cpu_threads):
         runner.train()
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tiltbox.errors import SettingsError
-from tiltbox.settings.variants import find_variant, load_variants, published_checkpoint
+from tiltbox.model.variants import find_variant, load_variants, published_checkpoint
 
 # layers, width, backbone layer, query size: the design's table, resolved from the public configs.
 TABLE = {
@@ -23,7 +23,8 @@ GENERATIONS = {
 
 
 def row_of(name: str) -> dict:
-    return load_variants().variants[name].model_dump(mode="json")
+    """A row as plain data, on its own: compared with nothing."""
+    return find_variant(name).model_dump(mode="json") | {"compared_with": []}
 
 
 @pytest.fixture
@@ -51,8 +52,9 @@ def test_the_published_ones_are_there():
 def test_row(name):
     row = find_variant(name)
     assert (row.layers, row.width, row.backbone_layer, row.query_size) == TABLE[name]
-    assert name == f"yoloms-{row.size}-{row.generation}"
-    assert GENERATIONS[row.generation] == (
+    generation = name.rsplit("-", 1)[1]
+    assert (row.family, row.series) == ("yoloms", f"YOLO-MS {generation}")
+    assert GENERATIONS[generation] == (
         row.neck_layer,
         row.start_branch,
         row.attention,
@@ -106,7 +108,23 @@ def test_published_checkpoint():
         ),
         ("previous", {"width": 0.001}, "variants.mine: width 0.001 leaves no channels for the head"),
         ("previous", {"head": "split"}, "variants.mine.head: 'split' is not accepted"),
-        ("current", {"size": "m"}, "variants.mine.size: 'm' is not accepted"),
+        ("current", {"size": "M!"}, "variants.mine.size: 'M!' is not accepted"),
+        ("current", {"series": ""}, "variants.mine.series: '' is not accepted"),
+        (
+            "current",
+            {"family": "yolms"},
+            "variants.mine.family: unknown family 'yolms'; did you mean 'yoloms'?",
+        ),
+        (
+            "current",
+            {"compared_with": ["mien"]},
+            "variants.yaml: mine: compared_with has 'mien', which is not",
+        ),
+        (
+            "current",
+            {"compared_with": ["mine"]},
+            "variants.yaml: mine: compared_with has 'mine', which is not",
+        ),
         ("current", {"width": 0}, "variants.mine.width: 0 is not accepted"),
         ("current", {"layers": 0}, "variants.mine.layers: 0 is not accepted"),
         ("current", {"start_branch": 3}, "variants.mine.start_branch: 3 is not accepted"),
@@ -125,12 +143,22 @@ def test_refused_row(table, of, change, message):
     assert message in str(error.value)
 
 
-def test_every_key_is_needed(table):
+@pytest.mark.parametrize("name", ["yoloms-s-current", "rtmdet-r-s", "yolov8-n"])
+def test_every_key_is_needed(table, name):
     """A row states its detector in full: nothing is inherited or assumed."""
-    row = row_of("yoloms-s-current")
+    row = row_of(name)
     for key in row:
         with pytest.raises(SettingsError, match=f"variants.mine.{key}: is missing; add it"):
             load_variants(table({other: value for other, value in row.items() if other != key}))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "known"),
+    [("rtmdet-r-s", "depht", "depth"), ("yolov8-n", "blcok", "block"), ("yoloms-s-current", "haed", "head")],
+)
+def test_a_misspelt_key_is_compared_with_those_of_its_family(table, name, key, known):
+    with pytest.raises(SettingsError, match=f"variants.mine.{key}: unknown key; did you mean '{known}'"):
+        load_variants(table(row_of(name) | {key: 1}))
 
 
 @pytest.mark.parametrize("name", ["", "Mine", "a/b", "a b", "a'b", "-a"])

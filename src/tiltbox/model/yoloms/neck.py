@@ -6,17 +6,15 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseModule
-from mmrotate.registry import MODELS
 from torch import Tensor, nn
 
-from tiltbox.model.backbone import STAGE_CHANNELS, UNIFORM_FAN_IN
-from tiltbox.model.msblock import MSBlock, conv
-from tiltbox.settings.variants import OUT_CHANNELS
+from tiltbox.model.layers import UNIFORM_FAN_IN, conv
+from tiltbox.model.msblock import MSBlock
+from tiltbox.model.yoloms.backbone import STAGE_CHANNELS
 
 INNER_CHANNELS = (160, 320, 640)  # of the three levels inside the neck, at width 1
 
 
-@MODELS.register_module()
 class YOLOMSNeck(BaseModule):
     """Three maps in, three maps out: first coarse to fine (top-down), then fine to coarse (bottom-up).
 
@@ -24,8 +22,9 @@ class YOLOMSNeck(BaseModule):
         width: Factor on all channel numbers.
         layer, layers, start_branch: As in :class:`MSBlock`.
         top_down_kernels, bottom_up_kernels: Kernels of the two blocks of each path, fine map first.
+        outputs: Channels of the maps that it gives.
 
-    Shape: maps at strides 8, 16, 32 to maps of int(240 * width) channels at the same strides.
+    Shape: maps at strides 8, 16, 32 to maps of ``outputs`` channels at the same strides.
     """
 
     def __init__(
@@ -36,12 +35,12 @@ class YOLOMSNeck(BaseModule):
         start_branch: int,
         top_down_kernels: Sequence[Sequence[int]],
         bottom_up_kernels: Sequence[Sequence[int]],
+        outputs: int,
         init_cfg: dict | None = UNIFORM_FAN_IN,
     ) -> None:
         super().__init__(init_cfg)
         inputs = [int(number * width) for number in STAGE_CHANNELS[2:]]
         inner = [int(number * width) for number in INNER_CHANNELS]
-        outputs = int(OUT_CHANNELS * width)
 
         def fuse(level: int, out_level: int, kernels: Sequence[int]) -> MSBlock:
             channels = 2 * inner[level]

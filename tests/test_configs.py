@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
+from tiltbox.configs import Settings, fingerprint, known_name, load, read_yaml, validated
 from tiltbox.errors import SettingsError
-from tiltbox.settings.base import Settings, fingerprint, known_name, load, read_yaml, validated
 
 
 class Corner(Settings):

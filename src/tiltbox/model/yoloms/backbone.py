@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
-from mmrotate.registry import MODELS
 from torch import Tensor, nn
 
 from tiltbox.model.attention import QUERIES
-from tiltbox.model.msblock import SILU, MSBlock, conv
+from tiltbox.model.layers import UNIFORM_FAN_IN, SpatialPyramidPooling, conv
+from tiltbox.model.msblock import MSBlock
 
 STAGE_KERNELS = (3, 5, 7, 9)
 STAGE_CHANNELS = (80, 160, 320, 640, 1280)  # before stage 1 and after each stage, at width 1
-UNIFORM_FAN_IN = {
-    "type": "Kaiming",
-    "layer": "Conv2d",
-    "a": math.sqrt(5),
-    "distribution": "uniform",
-    "mode": "fan_in",
-    "nonlinearity": "leaky_relu",
-}
 
 
-class SpatialPyramidPooling(nn.Module):
-    """Max pooling at 5, 9 and 13 pixels, by pooling at 5 three times in a row (SPPF)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        norm = {"type": "BN", "momentum": 0.03, "eps": 0.001}
-        self.conv1 = ConvModule(channels, channels // 2, 1, norm_cfg=norm, act_cfg=SILU)
-        self.poolings = nn.MaxPool2d(5, stride=1, padding=2)
-        self.conv2 = ConvModule(channels // 2 * 4, channels, 1, norm_cfg=norm, act_cfg=SILU)
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = [self.conv1(x)]
-        for _ in range(3):
-            maps.append(self.poolings(maps[-1]))
-        return self.conv2(torch.cat(maps, dim=1))
-
-
-@MODELS.register_module()
 class YOLOMSBackbone(BaseModule):
     """Stem and four stages; returns the maps of stages 2, 3 and 4 (strides 8, 16, 32).
 

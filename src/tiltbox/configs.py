@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from tiltbox.errors import SettingsError, choice_of
 
-_HERE, _REPOSITORY = Path("configs"), Path(__file__).resolve().parents[3] / "configs"
+_HERE, _REPOSITORY = Path("configs"), Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = _HERE if (_HERE / "variants.yaml").exists() else _REPOSITORY
 
 
@@ -91,24 +92,55 @@ def _readable(
 ) -> SettingsError:
     # A misspelt key is missing, too, but the misspelling is the more helpful message.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    if first["type"] == "missing":
-        return SettingsError(_place(where, first["loc"]), "is missing", "add it")
-    path = _path(first["loc"], content)
+    location = _without_tags(first["loc"], content)
+    if first["type"] in ("missing", "union_tag_not_found"):
+        key = first["ctx"]["discriminator"].strip("'") if "ctx" in first else None
+        return SettingsError(_place(where, location + ((key,) if key else ())), "is missing", "add it")
+    if first["type"] == "union_tag_invalid":
+        kind, *known = (text.strip("'") for text in _tags(first["ctx"]))
+        place, tag = _place(where, (*location, kind)), str(first["ctx"]["tag"])
+        return SettingsError(place, f"unknown {kind} '{tag}'", choice_of(tag, known))
+    path = _path(location, content)
     place = _place(where, path)
     if first["type"] == "extra_forbidden":
-        known = list(_owner(model, path[:-1]).model_fields)
+        known = list(_owner(model, path[:-1], content).model_fields)
         return SettingsError(place, "unknown key", choice_of(str(path[-1]), known))
     if first["type"] == "value_error":
         problem, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
         return SettingsError(place, problem, remedy or "correct it")
     # Each branch of a union has its own message.
-    messages = [each["msg"] for each in error.errors() if _path(each["loc"], content) == path]
+    messages = [
+        each["msg"] for each in error.errors() if _path(_without_tags(each["loc"], content), content) == path
+    ]
     problem = f"{first['input']!r} is not accepted ({', or '.join(messages)})"
     return SettingsError(place, problem, "correct the value")
 
 
+def _tags(context: dict[str, Any]) -> list[str]:
+    """The key that decides between the branches of a union, and the values that it may have."""
+    return [context["discriminator"], *context["expected_tags"].split(", ")]
+
+
 def _place(where: str | Path, path: tuple) -> str:
     return f"{where}: {'.'.join(map(str, path))}" if path else str(where)
+
+
+def _without_tags(location: tuple, content: Any) -> tuple:
+    """``location`` without the tags that pydantic adds where a key decides between branches of a union."""
+    path = ()
+    for part in location:
+        if isinstance(content, dict) and part not in content and part in content.values():
+            continue
+        path += (part,)
+        content = _inside(content, part)
+    return path
+
+
+def _inside(content: Any, part: str | int) -> Any:
+    try:
+        return content[part]
+    except (LookupError, TypeError):
+        return None
 
 
 def _path(location: tuple, content: Any) -> tuple:
@@ -121,15 +153,34 @@ def _path(location: tuple, content: Any) -> tuple:
     return location
 
 
-def _owner(model: type[Settings], location: tuple) -> type[Settings]:
+def _owner(model: type[Settings], location: tuple, content: Any) -> type[Settings]:
     """The settings class at ``location``; keys of dicts and indices of lists lead to the class of values."""
+    annotation: Any = model
     for part in location:
+        content = _inside(content, part)
         if part in model.model_fields:
-            model = _settings_in(model.model_fields[part].annotation)
+            annotation = model.model_fields[part].annotation
+        model = _fitting(_settings_in(annotation), content)
     return model
 
 
-def _settings_in(annotation: Any) -> type[Settings] | None:
+def _fitting(models: Sequence[type[Settings]], content: Any) -> type[Settings]:
+    """The class whose tags are those of the content, or else the first."""
+
+    def fits(model: type[Settings]) -> bool:
+        tags = {
+            name: get_args(field.annotation) for name, field in model.model_fields.items() if _is_tag(field)
+        }
+        return all(_inside(content, name) in values for name, values in tags.items())
+
+    return next(filter(fits, models), models[0])
+
+
+def _is_tag(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+
+
+def _settings_in(annotation: Any) -> list[type[Settings]]:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return annotation
-    return next(filter(None, map(_settings_in, get_args(annotation))), None)
+        return [annotation]
+    return [found for each in get_args(annotation) for found in _settings_in(each)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tiltbox.model.msblock import WideningDepthwiseConv
+from tiltbox.model.layers import WideningDepthwiseConv
 
 
 @pytest.mark.parametrize("kernel", [3, 9])

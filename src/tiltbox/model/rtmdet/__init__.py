@@ -1,0 +1,1 @@
+"""Rotated RTMDet (RTMDet-R): CSPNeXt backbone and neck."""

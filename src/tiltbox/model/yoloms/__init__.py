@@ -1,0 +1,1 @@
+"""Rotated YOLO-MS, previous and current: MS-Blocks in backbone and neck."""

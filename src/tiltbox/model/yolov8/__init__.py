@@ -1,0 +1,1 @@
+"""Rotated YOLOv8, with its own C2f blocks or with MS-Blocks in their place."""
