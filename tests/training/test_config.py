@@ -81,7 +81,7 @@ def test_averaged_weights():
     hooks = {hook["type"]: hook for hook in config_of("dota-2gpu").custom_hooks}
     assert set(hooks) == {"FiniteHook", "HistoryHook", "EMAHook"}
     ema = hooks["EMAHook"]
-    assert (ema["ema_type"], ema["momentum"], ema["update_buffers"]) == ("mmdet.ExpMomentumEMA", 2e-4, True)
+    assert (ema["ema_type"], ema["momentum"], ema["update_buffers"]) == ("AveragedWeights", 2e-4, True)
     none = find_schedule("dota-2gpu").model_copy(update={"ema_momentum": None})
     assert [hook["type"] for hook in config_of(none).custom_hooks] == ["FiniteHook", "HistoryHook"]
 

@@ -190,7 +190,7 @@ def _averaging(schedule: Schedule) -> list[dict]:
     return [
         {
             "type": "EMAHook",
-            "ema_type": "mmdet.ExpMomentumEMA",
+            "ema_type": "AveragedWeights",
             "momentum": schedule.ema_momentum,
             "gamma": schedule.ema_warmup,
             "update_buffers": True,

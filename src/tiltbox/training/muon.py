@@ -49,20 +49,25 @@ class MuonAdamW(torch.optim.AdamW):
         return super().step(closure)  # skips parameters without a gradient
 
     def _muon(self, rate: float, parameters: list[nn.Parameter]) -> None:
-        updates = orthogonal([self._smoothed(each) for each in parameters])
+        updates = orthogonal(self._smoothed(parameters))
         for parameter, update in zip(parameters, updates, strict=True):
             rows, columns = update.shape
             parameter.add_(update.reshape(parameter.shape), alpha=-rate * max(1.0, rows / columns) ** 0.5)
             parameter.grad = None
 
-    def _smoothed(self, parameter: nn.Parameter) -> Tensor:
-        """Nesterov's momentum of the gradient, as a matrix of one row per output channel."""
-        gradient, state = parameter.grad.flatten(1), self.state[parameter]
+    def _smoothed(self, parameters: list[nn.Parameter]) -> Sequence[Tensor]:
+        """Nesterov's momentum of each gradient, as a matrix of one row per output channel."""
+        gradients = [each.grad.flatten(1) for each in parameters]
+        averages = [self._average(*pair) for pair in zip(parameters, gradients, strict=True)]
+        torch._foreach_lerp_(averages, gradients, 1 - MOMENTUM)
+        return torch._foreach_lerp(gradients, averages, MOMENTUM)
+
+    def _average(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+        state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())  # without it, AdamW does not load the state of a checkpoint
             state["exp_avg"] = torch.zeros_like(gradient)
-        state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
-        return gradient.lerp(state["exp_avg"], MOMENTUM)
+        return state["exp_avg"]
 
 
 def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:

@@ -20,7 +20,7 @@ def run(config: Path) -> None:
     from mmengine.runner import Runner
 
     from tiltbox.model import modules  # noqa: F401  (registers)
-    from tiltbox.training import data, finite, history, muon, quads  # noqa: F401  (registers)
+    from tiltbox.training import averaging, data, finite, history, muon, quads  # noqa: F401  (registers)
     from tiltbox.training.config import read_config
     from tiltbox.training.devices import cpu_threads
     from tiltbox.training.start import StartFromHook
