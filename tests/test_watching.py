@@ -145,6 +145,15 @@ def test_an_evaluation_says_its_scores(handler, shown):
     assert shown.getvalue().endswith("done in 0:00:00: mAP 64.92, AP50 96.34, AP75 65.00\n")
 
 
+def test_an_evaluation_without_scores_says_only_its_end(handler, shown):
+    log = LOG.with_name("evaluate.log")
+    handler.emit(
+        record(LogEvent.JOB_INFO, jobid=1, rule_name="evaluate", wildcards={"run": RUN}, log=[str(log)])
+    )
+    handler.emit(record(LogEvent.JOB_FINISHED, job_id=1))
+    assert shown.getvalue().endswith("done in 0:00:00\n")
+
+
 def test_a_job_that_fails_names_its_log(handler, shown):
     begin(handler)
     handler.emit(record(LogEvent.JOB_ERROR, "Error in rule train", jobid=7))

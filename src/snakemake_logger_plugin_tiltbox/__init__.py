@@ -55,18 +55,19 @@ class LogHandler(LogHandlerBase):
         super().close()
 
     def _follow(self, record: LogRecord, event: LogEvent | None) -> None:
+        facts = vars(record)  # Snakemake adds those of the event
         match event:
             case LogEvent.RUN_INFO:
-                self._screen.begin(record.stats)
+                self._screen.begin(facts["stats"])
             case LogEvent.JOB_INFO:
-                self._screen.job_begins(record.jobid, record.rule_name, record.wildcards, record.log)
+                self._screen.job_begins(facts["jobid"], facts["rule_name"], facts["wildcards"], facts["log"])
             case LogEvent.JOB_FINISHED:
-                self._screen.job_ends(record.job_id)
+                self._screen.job_ends(facts["job_id"])
             case LogEvent.JOB_ERROR:
-                self._screen.job_fails(record.jobid)
+                self._screen.job_fails(facts["jobid"])
                 self._screen.say(self.format(record))
             case LogEvent.PROGRESS:
-                self._screen.count(record.done, record.total)
+                self._screen.count(facts["done"], facts["total"])
             case None if not NOT_SHOWN.match(record.getMessage()):
                 self._screen.say(self.format(record))
             case _ if event is not None and event not in SILENT:

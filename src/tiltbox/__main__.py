@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from tiltbox.errors import TiltboxError
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tiltbox.cli import parser
 
     for stream in (sys.stdout, sys.stderr):  # tables have dashes and names may have anything
-        if stream is not None:  # it is None where the shell closed it
+        if isinstance(stream, TextIOWrapper):  # it is None where the shell closed it
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from filelock import FileLock
 
 from tiltbox.files import acquired
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -20,7 +22,7 @@ def _hidden(name: str) -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None
+    sys.modules[name] = None  # type: ignore[assignment]  # None makes an import fail
     try:
         yield
     finally:
@@ -33,23 +35,23 @@ with _hidden("scipy.linalg"):
     from numba import njit
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Function) -> Function:
     """``function``, compiled and kept on disk if numba finds a folder that it may write to.
 
     numba notices changes to the file of a function, but not to the files of functions that it calls, so
     compiled functions that call each other are in one file.
     """
     try:
-        result = njit(cache=True)(function)
+        result: Any = njit(cache=True)(function)  # numba's types do not know of its cache
     except RuntimeError:  # every place for the cache is read-only
-        return njit(function)
+        return cast(Function, njit(function))
     # numba asks it which errors to ignore, on Windows only; load and save then do nothing.
     result._cache._guard_against_spurious_io_errors = partial(_forgiven, result._cache)
     result.compile = partial(_by_one_process, result.compile, Path(result._cache.cache_path))
-    return result
+    return cast(Function, result)
 
 
-def _by_one_process(compile: Callable, kept: Path, *signature: Any) -> Any:
+def _by_one_process(compile: Callable[..., Any], kept: Path, *signature: Any) -> Any:
     """Compile, or load what another process has compiled: the others wait for it, which costs nothing."""
     if kept not in _locks:
         with suppress(OSError):  # without the folder, compile without a lock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -25,12 +25,13 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+Location = tuple[int | str, ...]  # of a value: keys and indices that lead to it
 
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice: YAML forbids it, and PyYAML would silently take the last."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
@@ -73,7 +74,7 @@ def load(model: type[S], path: Path) -> S:
     return validated(model, read_yaml(path), path)
 
 
-def fingerprint(*settings: Settings | dict) -> str:
+def fingerprint(*settings: Settings | dict[str, Any]) -> str:
     """A short hash of what the settings say, independent of comments, order and layout of their files."""
     plain = [s.model_dump(mode="json") if isinstance(s, Settings) else s for s in settings]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
@@ -88,7 +89,7 @@ def known_name(name: str, names: Iterable[str], where: str, kind: str) -> str:
 
 
 def _readable(
-    error: ValidationError, model: type[Settings], content: dict, where: str | Path
+    error: ValidationError, model: type[Settings], content: dict[str, Any], where: str | Path
 ) -> SettingsError:
     # A misspelt key is missing, too, but the misspelling is the more helpful message.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
@@ -121,13 +122,13 @@ def _tags(context: dict[str, Any]) -> list[str]:
     return [context["discriminator"], *context["expected_tags"].split(", ")]
 
 
-def _place(where: str | Path, path: tuple) -> str:
+def _place(where: str | Path, path: Location) -> str:
     return f"{where}: {'.'.join(map(str, path))}" if path else str(where)
 
 
-def _without_tags(location: tuple, content: Any) -> tuple:
+def _without_tags(location: Location, content: Any) -> Location:
     """``location`` without the tags that pydantic adds where a key decides between branches of a union."""
-    path = ()
+    path: Location = ()
     for part in location:
         if isinstance(content, dict) and part not in content and part in content.values():
             continue
@@ -143,7 +144,7 @@ def _inside(content: Any, part: str | int) -> Any:
         return None
 
 
-def _path(location: tuple, content: Any) -> tuple:
+def _path(location: Location, content: Any) -> Location:
     """The keys of ``location`` that lead somewhere in ``content``: pydantic adds names of union branches."""
     for depth, part in enumerate(location):
         try:
@@ -153,7 +154,7 @@ def _path(location: tuple, content: Any) -> tuple:
     return location
 
 
-def _owner(model: type[Settings], location: tuple, content: Any) -> type[Settings]:
+def _owner(model: type[Settings], location: Location, content: Any) -> type[Settings]:
     """The settings class at ``location``; keys of dicts and indices of lists lead to the class of values."""
     annotation: Any = model
     for part in location:

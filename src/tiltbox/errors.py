@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 
 class TiltboxError(Exception):
@@ -26,7 +27,8 @@ class TiltboxError(Exception):
         super().__init__(f"{where}: {problem}; {remedy}")
         self.where, self.problem, self.remedy = str(where), problem, remedy
 
-    def __reduce__(self):  # pickles across process pools with its three parts
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, str]]:
+        # Process pools pickle it; without this, with one argument instead of three.
         return type(self), (self.where, self.problem, self.remedy)
 
 

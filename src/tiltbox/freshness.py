@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tiltbox import layout
 from tiltbox.configs import CONFIGS, fingerprint, read_yaml
@@ -209,7 +210,8 @@ class Freshness:
             self._own(rule, run), *({"before": self.key(*job)} for job in self._before(rule, run))
         )
 
-    def _own(self, rule: str, run: str) -> dict:
+    def _own(self, rule: str, run: str) -> dict[str, Any]:
+        """The settings that a job itself depends on."""
         plan = self._plan
         dataset = plan.dataset
         settings = dataset.model_dump(mode="json")
@@ -240,6 +242,7 @@ class Freshness:
                 return {"detector": plan.detector(run)}
             case "report":
                 return {"published": fingerprint({"published": read_yaml(CONFIGS / "published.yaml")})}
+        raise ValueError(f"Expected a rule with results, but got {rule}")
 
 
 class _Contents:
@@ -269,7 +272,7 @@ class _Contents:
             write_json(self._place, large)
 
 
-def _classes(settings: dict) -> dict:
+def _classes(settings: dict[str, Any]) -> dict[str, Any]:
     return {"classes": settings["classes"]}
 
 

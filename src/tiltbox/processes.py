@@ -36,7 +36,7 @@ def cores() -> int:
 
 def end_with_parent(parent: int, by: int = signal.SIGTERM) -> None:
     """Make the kernel send this process ``by`` when its parent, the process ``parent``, ends (Linux only)."""
-    if sys.platform == "linux":
+    if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, by)
         if os.getppid() != parent:  # the parent was killed before the kernel knew
             os.kill(os.getpid(), by)

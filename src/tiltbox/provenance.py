@@ -157,7 +157,7 @@ class Begun:
         return found
 
 
-def located(record: Path, name: str) -> Path:
+def located(record: Path, name: str | Path) -> Path:
     """A file that a record names: absolute, without ``..``, links as they are."""
     return Path(os.path.abspath(record.parent / name))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -121,12 +121,12 @@ class Accuracy(Record):
     @property
     def angle_median(self) -> float | None:
         """Degrees."""
-        return self.angle_error and self.angle_error.median
+        return None if self.angle_error is None else self.angle_error.median
 
     @property
     def angle_p90(self) -> float | None:
         """Degrees."""
-        return self.angle_error and self.angle_error.p90
+        return None if self.angle_error is None else self.angle_error.p90
 
 
 class ClassMetrics(Accuracy):
@@ -233,7 +233,8 @@ class GalleryImage(Record):
     @property
     def found(self) -> frozenset[int]:
         """Indices of the objects that a detection is right about."""
-        return frozenset(each.object for each in self.detections if each.verdict == "right")
+        right = (each.object for each in self.of("right"))
+        return frozenset(at for at in right if at is not None)
 
     @property
     def missed(self) -> tuple[GalleryObject, ...]:
@@ -279,7 +280,7 @@ def read_record(kind: type[R], path: Path) -> R | None:
     return _checked(kind, content, str(path))
 
 
-def write_record(path: Path, record: Record) -> dict:
+def write_record(path: Path, record: Record) -> dict[str, Any]:
     """Write a JSON file, whole or not at all; returns its content."""
     content = record.model_dump(mode="json")
     write_json(path, content)
@@ -318,7 +319,7 @@ def _text(path: Path) -> str | None:
         raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
 
 
-def _checked(kind: type[R], content: dict, where: str) -> R:
+def _checked(kind: type[R], content: dict[str, Any], where: str) -> R:
     try:
         return kind(**content)
     except ValidationError as error:

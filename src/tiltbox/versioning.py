@@ -49,7 +49,8 @@ def name_own_folders(dataset: Dataset) -> None:
     if not _is_versioned() or read_yaml(CONFIGS / "config.yaml").get("dataset") != dataset.name:
         return
     text = PIPELINE.read_text(encoding="utf-8")
-    folders = [os.path.relpath(dataset.source.folder / folder) for folder in dataset.folders()]
+    root = dataset.source.folder
+    folders = [os.path.relpath(root / folder) for folder in dataset.folders()] if root else []
     lines = "".join(f"        - {json.dumps(folder, ensure_ascii=False)}\n" for folder in folders)
     if (changed := OWN_FOLDERS.sub(lambda _: lines, text)) != text:
         write_text(PIPELINE, changed)

@@ -16,13 +16,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypedDict
 
 from tiltbox import layout
 from tiltbox.errors import TiltboxError
 from tiltbox.files import write_json
 from tiltbox.records import Metrics, read_record
 from tiltbox.scores import ACCURACIES
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.text import Text
 
 STATE = "status.json"  # in the folder of the dataset's logs: what `tiltbox status` reads
 SECONDS = 5  # between two states
@@ -54,6 +58,18 @@ class Job:
         return seconds_left(last_line(Path(self.log), "epoch ")) if self.log else None
 
 
+class State(TypedDict):
+    """What is known about a run at a time (seconds since 1970); jobs as keywords of :class:`Job`."""
+
+    host: str
+    process: int
+    time: float
+    done: int
+    total: int
+    seconds_left: float | None
+    jobs: list[dict[str, Any]]
+
+
 @dataclass
 class Run:
     """What is known about a Snakemake run; filled from its events."""
@@ -77,7 +93,7 @@ class Run:
         rest = sum(known.get(job.run, usual) for job in at_work) + waiting * usual
         return max(max(known.values(), default=0), rest / max(1, len(at_work)))
 
-    def state(self) -> dict:
+    def state(self) -> State:
         jobs = [vars(job) for job in list(self.jobs.values())]
         return {
             "host": socket.gethostname(),
@@ -97,9 +113,11 @@ class Screen:
     """
 
     def __init__(self, run: Run, stream: TextIO, *, plain: bool = False) -> None:
-        self.run, self._stream, self._live = run, stream, None
+        self.run, self._stream = run, stream
+        self._live: Live | None = None
         self._places: set[Path] = set()
-        self._ended, self._keeper = threading.Event(), None
+        self._ended = threading.Event()
+        self._keeper: threading.Thread | None = None
         if stream.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -167,7 +185,7 @@ class Screen:
             with suppress(OSError):
                 (place / STATE).unlink()
 
-    def _view(self):
+    def _view(self) -> Text:
         from rich.text import Text
 
         return Text("\n".join(lines(self.run.state())), no_wrap=True, overflow="ellipsis")
@@ -182,7 +200,7 @@ class Screen:
                 write_json(place / STATE, self.run.state())
 
 
-def lines(state: Mapping) -> Iterator[str]:
+def lines(state: State) -> Iterator[str]:
     """The lines that show a run, from its state: overall progress, then a line for each running job."""
     left = state["seconds_left"]
     rest = f", about {_minutes(left)} left" if left is not None else ""
@@ -193,9 +211,9 @@ def lines(state: Mapping) -> Iterator[str]:
         yield f"  {job.name:{width}}  {job.doing or 'running for ' + _minutes(time.time() - job.begun)}"
 
 
-def read_states() -> dict[str, dict]:
+def read_states() -> dict[str, State]:
     """The states of the active runs in this folder, by dataset; killed runs are left out."""
-    found = {}
+    found: dict[str, State] = {}
     for path in sorted(layout.LOGS.glob(f"*/{STATE}")):
         with suppress(OSError, ValueError):
             found[path.parent.name] = json.loads(path.read_bytes())
@@ -229,16 +247,16 @@ def seconds_left(line: str) -> float | None:
 
 def _scores(job: Job) -> str:
     """The scores of an evaluation, from the file that it wrote."""
-    if job.stage != "evaluate":
+    if job.stage != "evaluate" or job.log is None:
         return ""
     dataset = Path(job.log).parts[1]
     try:
         metrics = read_record(Metrics, layout.metrics(dataset, job.run))
     except TiltboxError:
         return ""
-    return metrics and ": " + ", ".join(
-        f"{each.label} {each.text(getattr(metrics, each.key))}" for each in ACCURACIES
-    )
+    if metrics is None:
+        return ""
+    return ": " + ", ".join(f"{each.label} {each.text(getattr(metrics, each.key))}" for each in ACCURACIES)
 
 
 def _minutes(seconds: float) -> str:

@@ -85,6 +85,13 @@ def test_several_runs(scene):
     assert found.scores["AP50"].first == pytest.approx(0.5) and found.scores["AP50"].second < 0.4
 
 
+def test_a_class_that_no_resample_drew_has_no_interval(scene):
+    for number in range(1, IMAGES):  # a plane is left in the first image, which the only resample misses
+        (scene / f"labelTxt/P{number}.txt").write_text(f"{SHIP} ship 0\n")
+    table = comparison_table(run(scene, resamples=1, seed=2))
+    assert "plane     0.00    0.00       ±0.00                 –  too few resamples" in table
+
+
 def test_few_images_are_warned_of(scene):
     for number in range(FEW_IMAGES - 1, IMAGES):
         (scene / f"labelTxt/P{number}.txt").unlink()

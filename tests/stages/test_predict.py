@@ -17,7 +17,7 @@ from tiltbox.errors import CheckpointError, DataError, SettingsError
 from tiltbox.model import build_detector, inference
 from tiltbox.model.checkpoint import save_checkpoint
 from tiltbox.model.variants import find_variant
-from tiltbox.stages.predict import _on_devices, predict
+from tiltbox.stages.predict import _Job, _on_devices, predict
 
 NAME = "yoloms-xs-previous"
 VARIANT = find_variant(NAME)
@@ -175,7 +175,7 @@ def test_a_patch_at_a_rate(checkpoint, patches):
 
 def test_devices_share_the_patches(checkpoint, patches):
     """More than one GPU works in the same way."""
-    job = (NAME, VARIANT, checkpoint, DOTA_V1_CLASSES, 128, 1024, 1)
+    job = _Job(NAME, VARIANT, checkpoint, DOTA_V1_CLASSES, 128, 1024, 1)
     images = list_images(patches / "images")
     [alone] = _on_devices(job, images, ["cpu"])
     parts = _on_devices(job, images, ["cpu", "cpu"])

@@ -98,7 +98,9 @@ def _tar_members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str
     with tarfile.open(archive) as file:
         for member in file:
             if member.isreg() and _wanted(member.name, suffixes):
-                yield member.name, file.extractfile(member)
+                content = file.extractfile(member)
+                assert content is not None  # it is None only for links and folders
+                yield member.name, content
         # tarfile takes a cut between two members for the end, which is in fact a block of zeros. And the
         # checksum of a compressed archive is only compared when its last byte is read.
         file.fileobj.seek(file.offset)

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiltbox.dota.arrow import as_numpy
+from tiltbox.dota.arrow import as_numpy, as_strings
 from tiltbox.errors import DataError
 from tiltbox.files import whole_file
 
@@ -77,13 +78,13 @@ class Detections:
         """
         image_names, images = _encoded(image)
         class_names, labels = _encoded(classes)
-        window = [np.asarray(column, dtype=np.int32) for column in (x, y, size)]
+        x, y, size = (np.asarray(column, dtype=np.int32) for column in (x, y, size))
         score = np.asarray(score, dtype=np.float32)
         rboxes = np.asarray(rboxes, dtype=np.float32).reshape(-1, 5)
-        lengths = {len(column) for column in (images, *window, labels, score, rboxes)}
+        lengths = {len(column) for column in (images, x, y, size, labels, score, rboxes)}
         if len(lengths) > 1:
             raise ValueError(f"Expected columns of one length, but got {sorted(lengths)}")
-        return cls(image_names, images, *window, class_names, labels, score, rboxes)
+        return cls(image_names, images, x, y, size, class_names, labels, score, rboxes)
 
 
 def write_detections(path: Path, detections: Detections) -> None:
@@ -119,11 +120,10 @@ def read_detections(path: Path) -> Detections:
             problem = f"the name {name!r} is empty or contains whitespace, which result files do not allow"
             raise DataError(f"{path}: column 'image'", problem, "rename the image")
     class_names, labels = _encoded(table["class"])
-    window = [as_numpy(table[name], np.int32) for name in ("x", "y", "size")]
+    x, y, size = (as_numpy(table[name], np.int32) for name in ("x", "y", "size"))
+    score = as_numpy(table["score"], np.float32)
     rboxes = np.stack([as_numpy(table[name], np.float32) for name in RBOX], axis=1)
-    return Detections(
-        image_names, images, *window, class_names, labels, as_numpy(table["score"], np.float32), rboxes
-    )
+    return Detections(image_names, images, x, y, size, class_names, labels, score, rboxes)
 
 
 def _table(path: Path) -> pa.Table:
@@ -137,7 +137,7 @@ def _table(path: Path) -> pa.Table:
         raise DataError(path, f"cannot be read as parquet ({str(error).splitlines()[0]})", remedy) from None
 
 
-def _check(table: pa.Table, field: pa.Field, path: Path) -> None:
+def _check(table: pa.Table, field: pa.Field[Any], path: Path) -> None:
     where, remedy = f"{path}: column '{field.name}'", "write the file with 'tiltbox predict'"
     if table.column_names.count(field.name) != 1:
         raise DataError(where, "is missing or occurs twice", remedy)
@@ -155,13 +155,12 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
 
-def _encoded(strings: Sequence[str] | pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
+def _encoded(strings: Sequence[str] | pa.ChunkedArray[Any]) -> tuple[tuple[str, ...], np.ndarray]:
     """The different strings in order of appearance, and for each row an index into them, int32."""
     if not isinstance(strings, pa.ChunkedArray):
         strings = pa.chunked_array([pa.array(list(strings), pa.string())])
-    encoded = strings.cast(pa.string()).combine_chunks().dictionary_encode()
-    return tuple(encoded.dictionary.to_pylist()), as_numpy(encoded.indices, np.int32)
+    return as_strings(strings.cast(pa.string()).combine_chunks().dictionary_encode())
 
 
-def _dictionary(indices: np.ndarray, names: tuple[str, ...]) -> pa.DictionaryArray:
+def _dictionary(indices: np.ndarray, names: tuple[str, ...]) -> pa.DictionaryArray[Any, Any]:
     return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(list(names), pa.string()))

@@ -123,7 +123,7 @@ def _decoded(data: bytes, path: Path) -> np.ndarray | None:
         image = png.read_large_rgb(data)
         if image is not None:
             return image
-        data = png.without_extras(data)
+        data = png.without_extras(data) or b""
     if not data:
         return None
     try:

@@ -138,7 +138,7 @@ def _coordinates(corners: Sequence[list[str]], where: Path | str, lines: Sequenc
     """Numbers of shape (n, 8), converted all at once or, if that fails, word by word."""
     try:
         qboxes = np.array(corners, dtype=np.float64).reshape(-1, 8)
-        right = (np.abs(qboxes) <= MAX_COORDINATE).all()  # false for NaN
+        right = bool((np.abs(qboxes) <= MAX_COORDINATE).all())  # false for NaN
     except ValueError:
         right = False
     if not right or any("_" in "".join(words) for words in corners):  # float() reads 1_0 as 10

@@ -44,7 +44,7 @@ def read_large_rgb(data: bytes) -> np.ndarray | None:
         if set(names[:-1]) != {b"IDAT"}:
             return None
         return _unfiltered(b"".join(contents), width, height)
-    except (struct.error, ValueError, isal_zlib.error):
+    except (struct.error, ValueError, isal_zlib.error):  # type: ignore[misc]  # isal calls it an instance
         return None
 
 
@@ -71,7 +71,7 @@ def _inflated(deflated: bytes) -> Iterator[bytes]:
     """The inflated data in pieces; ValueError if it ends too early."""
     inflater, view = isal_zlib.decompressobj(), memoryview(deflated)
     for start in range(0, len(view), PIECE):
-        left = view[start : start + PIECE]
+        left: bytes | memoryview = view[start : start + PIECE]
         while left:
             yield inflater.decompress(left, 16 * PIECE)
             left = inflater.unconsumed_tail

@@ -10,7 +10,7 @@ _NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)
 
 
 @compiled
-def undo_filters(rows, above, image):
+def undo_filters(rows: np.ndarray, above: np.ndarray, image: np.ndarray) -> bool:
     """Write the pixels of filtered 8-bit RGB rows as BGR; returns whether all filters are known.
 
     Args:
@@ -37,7 +37,7 @@ def undo_filters(rows, above, image):
 
 
 @compiled
-def _guess(kind, left, up, corner):
+def _guess(kind: int, left: np.int32, up: np.int32, corner: np.int32) -> np.int32:
     if kind == _NONE:
         return np.int32(0)
     if kind == _SUB:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from tiltbox.compiled import compiled
-from tiltbox.dota.arrow import as_numpy
+from tiltbox.dota.arrow import as_numpy, as_strings
 
 NUMBERS = ("score", "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 SCORE_DECIMALS, DECIMALS = 9, 2  # nine decimals tell all float32 scores above 1/64 apart
@@ -22,11 +22,9 @@ _LONGEST = 22  # bytes of a space and a number
 _LARGEST = 1e15  # a scaled number up to which int64 and float64 are both exact
 
 _TYPES = {"image": pa.dictionary(pa.int32(), pa.string()), **dict.fromkeys(NUMBERS, pa.float64())}
-_READ = {
-    "parse_options": csv.ParseOptions(delimiter=" ", quote_char=False, escape_char=False),
-    "convert_options": csv.ConvertOptions(column_types=_TYPES, null_values=[]),
-    "read_options": csv.ReadOptions(column_names=list(_TYPES)),
-}
+_READ = csv.ReadOptions(column_names=list(_TYPES))
+_PARSE = csv.ParseOptions(delimiter=" ", quote_char=False, escape_char=False)
+_CONVERT = csv.ConvertOptions(column_types=_TYPES, null_values=[])
 
 
 class Rows(NamedTuple):
@@ -43,18 +41,19 @@ class Rows(NamedTuple):
 def parse_plain(content: bytes) -> Rows | None:
     """Lines whose words are separated by single spaces; None for anything else, or for nothing."""
     try:
-        table = csv.read_csv(io.BytesIO(content), **_READ).unify_dictionaries()
+        table = csv.read_csv(io.BytesIO(content), _READ, _PARSE, _CONVERT).unify_dictionaries()
     except pa.ArrowException:
         return None
     column = table["image"].combine_chunks()
-    names = tuple(column.dictionary.to_pylist())
+    assert isinstance(column, pa.DictionaryArray)  # as _TYPES asks for
+    names, image = as_strings(column)
     lines = _lines(content, len(table))
     if " ".join(names).split() != list(names) or (lines is not None and len(lines) != len(table)):
         return None  # some name is not a word, or lines and rows do not match
     numbers = np.empty((len(table), len(NUMBERS)))
     for i, name in enumerate(NUMBERS):
         numbers[:, i] = as_numpy(table[name], np.float64)
-    return Rows(names, as_numpy(column.indices, np.int32), numbers, lines)
+    return Rows(names, image, numbers, lines)
 
 
 def _lines(content: bytes, count: int) -> np.ndarray | None:
@@ -101,7 +100,9 @@ def _formatted(names: Sequence[str], image: np.ndarray, scaled: np.ndarray) -> b
 
 
 @compiled
-def _put_rows(buffer, names, starts, image, scaled):
+def _put_rows(
+    buffer: np.ndarray, names: np.ndarray, starts: np.ndarray, image: np.ndarray, scaled: np.ndarray
+) -> int:
     """Write lines to ``buffer``; returns its new end. ``scaled`` are the numbers without their points."""
     at = 0
     for row in range(len(image)):
@@ -117,7 +118,7 @@ def _put_rows(buffer, names, starts, image, scaled):
 
 
 @compiled
-def _put(buffer, at, number, decimals):
+def _put(buffer: np.ndarray, at: int, number: int, decimals: int) -> int:
     """Write a space and ``number / 10**decimals``; returns the new end."""
     buffer[at] = ord(" ")
     at += 1

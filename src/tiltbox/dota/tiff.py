@@ -12,6 +12,7 @@ import io
 import struct
 from dataclasses import dataclass
 from mmap import mmap
+from typing import Literal
 
 import numpy as np
 
@@ -32,12 +33,12 @@ class Tags:
 
     Attributes:
         data: The file.
-        order: ``"little"`` or ``"big"``.
+        order: Of the bytes of a number.
         places: The tags that are whole numbers.
     """
 
     data: bytes | mmap
-    order: str
+    order: Literal["little", "big"]
     places: dict[int, slice]
 
     def value(self, tag: int, default: int = 1) -> int:
@@ -135,7 +136,7 @@ def read_tags(data: bytes | mmap) -> Tags:
     return Tags(data, "little" if little else "big", places)
 
 
-def _places(data: bytes, sign: str, count: str, word: str, first: int) -> dict[int, slice]:
+def _places(data: bytes | mmap, sign: str, count: str, word: str, first: int) -> dict[int, slice]:
     """``count`` and ``word``: how the number of tags and all other numbers are stored."""
     entry = struct.Struct(f"{sign}HH{word}")  # tag, type, number of values; then the values or their offset
     step, room = entry.size + struct.calcsize(f"{sign}{word}"), struct.calcsize(f"{sign}{word}")

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -80,7 +81,7 @@ def read_predictions(path: Path, classes: Sequence[str], names: Sequence[str]) -
     return {name: _detections(part, source) for name, part in rows.items()}
 
 
-def _row(each: dict, names: Sequence[str], number: int, where: str) -> tuple[str, Row]:
+def _row(each: dict[str, Any], names: Sequence[str], number: int, where: str) -> tuple[str, Row]:
     try:
         category, score, *corners = map(_number, [each["category_id"], each["score"], *each["poly"]])
         # A name that has only digits is a number there, without leading zeros.

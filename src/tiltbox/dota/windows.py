@@ -208,7 +208,7 @@ def _boxes_meet(qboxes: np.ndarray, window: Window) -> np.ndarray:
     """
     x, y = qboxes[:, 0::2], qboxes[:, 1::2]
     beyond_start = (x > window[0]).any(axis=1) & (y > window[1]).any(axis=1)
-    return beyond_start & (x < window[2]).any(axis=1) & (y < window[3]).any(axis=1)
+    return np.asarray(beyond_start & (x < window[2]).any(axis=1) & (y < window[3]).any(axis=1))
 
 
 def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
@@ -220,8 +220,8 @@ def _clamped(quads: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """
     steps = np.roll(quads, -1, axis=1) - quads
     ends = np.broadcast_to([0.0, 1.0], (len(quads), 4, 2))
-    fractions = [_fractions(0 - quads, steps), _fractions(sides - quads, steps), ends]
-    fractions = np.sort(np.concatenate(fractions, axis=2), axis=2)
+    cuts = [_fractions(0 - quads, steps), _fractions(sides - quads, steps)]
+    fractions = np.sort(np.concatenate([*cuts, ends], axis=2), axis=2)
     points = quads[:, :, None] + fractions[..., None] * steps[:, :, None]
     return np.clip(points, 0, sides).reshape(-1, 48)
 

@@ -97,7 +97,7 @@ def polygon_area(polygons: np.ndarray) -> np.ndarray:
     return np.abs((a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]).sum(axis=1)) / 2
 
 
-def _rows(boxes: np.ndarray | Sequence, width: int, name: str) -> np.ndarray:
+def _rows(boxes: np.ndarray | Sequence[Sequence[float]], width: int, name: str) -> np.ndarray:
     boxes = np.asarray(boxes, dtype=np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != width:
         raise ValueError(f"Expected {name} of shape (n, {width}), but got {boxes.shape}")

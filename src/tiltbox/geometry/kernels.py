@@ -20,9 +20,11 @@ MOST_CELLS = 1e9  # in one direction, so that an integer can count them
 FEW = 30  # boxes; with so few a grid costs more than it saves
 _MOST_CORNERS = 20  # four cuts turn 4 corners into at most 6, 9, 13, 19
 
+Boxes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # what ``prepare`` returns
+
 
 @compiled
-def _signed_area(polygon, count):
+def _signed_area(polygon: np.ndarray, count: int) -> float:
     total = 0.0
     for i in range(1, count - 1):  # a fan from the first corner, so that only differences count
         ax, ay = polygon[i, 0] - polygon[0, 0], polygon[i, 1] - polygon[0, 1]
@@ -32,7 +34,7 @@ def _signed_area(polygon, count):
 
 
 @compiled
-def _runs_backwards(quad):
+def _runs_backwards(quad: np.ndarray) -> bool:
     """Whether the devkit reverses a quad, by the sign of its area as summed in image coordinates.
 
     If the halves of a crossed quad cancel, rounding decides which half counts as negative. Only the same sum
@@ -45,7 +47,7 @@ def _runs_backwards(quad):
 
 
 @compiled
-def _is_convex(quad):
+def _is_convex(quad: np.ndarray) -> bool:
     """Whether a quad of positive orientation turns left, or straight on, at every corner."""
     for i in range(4):
         a, b, c = quad[i], quad[(i + 1) % 4], quad[(i + 2) % 4]
@@ -55,7 +57,7 @@ def _is_convex(quad):
 
 
 @compiled
-def prepare(qboxes):
+def prepare(qboxes: np.ndarray) -> Boxes:
     """For qboxes (n, 8): corners (n, 4, 2), positively oriented; areas (n,); whether convex (n,); horizontal
     boxes x0 y0 x1 y1 (n, 4).
     """
@@ -75,7 +77,7 @@ def prepare(qboxes):
 
 
 @compiled
-def _cut(polygon, count, start, end, result):
+def _cut(polygon: np.ndarray, count: int, start: np.ndarray, end: np.ndarray, result: np.ndarray) -> int:
     """Write the part of ``polygon`` left of the line from ``start`` to ``end``; returns its corner count."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     px, py = polygon[count - 1, 0], polygon[count - 1, 1]
@@ -96,7 +98,7 @@ def _cut(polygon, count, start, end, result):
 
 
 @compiled
-def _area_within(quad, corners, work):
+def _area_within(quad: np.ndarray, corners: np.ndarray, work: np.ndarray) -> float:
     """Signed area of the part of ``quad`` within the convex polygon ``corners`` of positive orientation."""
     source, target, count = work[0], work[1], 4
     for i in range(4):
@@ -110,7 +112,9 @@ def _area_within(quad, corners, work):
 
 
 @compiled
-def _area_within_triangle(quad, a, b, c, work):
+def _area_within_triangle(
+    quad: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray, work: np.ndarray
+) -> float:
     triangle = work[2, :3]
     triangle[0], triangle[1], triangle[2] = a, b, c
     if _signed_area(triangle, 3) >= 0:
@@ -120,7 +124,7 @@ def _area_within_triangle(quad, a, b, c, work):
 
 
 @compiled
-def _shared_area(first, second, second_convex, work):
+def _shared_area(first: np.ndarray, second: np.ndarray, second_convex: bool, work: np.ndarray) -> float:
     if second_convex:
         return _area_within(first, second, work)
     return _area_within_triangle(first, second[0], second[1], second[2], work) + _area_within_triangle(
@@ -129,7 +133,7 @@ def _shared_area(first, second, second_convex, work):
 
 
 @compiled
-def _pair_iou(first, i, second, j, work):
+def _pair_iou(first: Boxes, i: int, second: Boxes, j: int, work: np.ndarray) -> float:
     """IoU of quad ``i`` of ``first`` and quad ``j`` of ``second``, both from ``prepare``."""
     a, b = first[3][i], second[3][j]
     if not (a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]):
@@ -145,12 +149,12 @@ def _pair_iou(first, i, second, j, work):
 
 
 @compiled
-def _scratch():
+def _scratch() -> np.ndarray:
     return np.empty((3, _MOST_CORNERS, 2))
 
 
 @compiled
-def iou_matrix(first, second):
+def iou_matrix(first: Boxes, second: Boxes) -> np.ndarray:
     work = _scratch()
     result = np.empty((len(first[1]), len(second[1])))
     for i in range(len(first[1])):
@@ -160,7 +164,7 @@ def iou_matrix(first, second):
 
 
 @compiled
-def iou_aligned(first, second):
+def iou_aligned(first: Boxes, second: Boxes) -> np.ndarray:
     work = _scratch()
     result = np.empty(len(first[1]))
     for i in range(len(result)):
@@ -169,7 +173,7 @@ def iou_aligned(first, second):
 
 
 @compiled
-def _may_exceed(first, i, second, j, threshold):
+def _may_exceed(first: Boxes, i: int, second: Boxes, j: int, threshold: float) -> bool:
     """Whether the horizontal boxes and the areas leave room for an IoU above ``threshold``."""
     a, b = first[3][i], second[3][j]
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
@@ -182,7 +186,7 @@ def _may_exceed(first, i, second, j, threshold):
 
 
 @compiled
-def _grouped(group, count):
+def _grouped(group: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows sorted by group, otherwise in their order; and where each group begins, (count + 1,)."""
     begin = np.zeros(count + 1, np.int64)
     for row in range(len(group)):
@@ -196,7 +200,14 @@ def _grouped(group, count):
 
 
 @compiled
-def best_match_in_groups(first, first_group, second, second_group, count, above):
+def best_match_in_groups(
+    first: Boxes,
+    first_group: np.ndarray,
+    second: Boxes,
+    second_group: np.ndarray,
+    count: int,
+    above: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """The largest IoU of each quad of ``first`` with a quad of ``second`` in its group, and that quad's row.
 
     Groups are numbers from 0 to ``count`` - 1. If no IoU is above ``above``, it may come out smaller.
@@ -215,7 +226,7 @@ def best_match_in_groups(first, first_group, second, second_group, count, above)
 
 
 @compiled
-def _levels(sides):
+def _levels(sides: np.ndarray) -> np.ndarray:
     """The level of each box by its size: each holds boxes up to twice as large as the one below.
 
     So a few huge boxes, as a barely trained detector draws them, do not coarsen the cells of all others.
@@ -227,7 +238,7 @@ def _levels(sides):
 
 
 @compiled
-def _bounds(boxes, centres, sides, level):
+def _bounds(boxes: Boxes, centres: np.ndarray, sides: np.ndarray, level: np.ndarray) -> np.ndarray:
     """For each level: least x, least y, largest x, largest y of its centres; its largest side; its least and
     largest area, 0 and infinite where crossing edges may share more than the areas suggest.
     """
@@ -244,7 +255,7 @@ def _bounds(boxes, centres, sides, level):
 
 
 @compiled
-def _grids(bounds, members):
+def _grids(bounds: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each level: the size of its cells, its columns and rows, and where they begin in one long array.
 
     Cells are as large as the largest box of the level. If they would outnumber its boxes, the grid is smaller
@@ -266,7 +277,7 @@ def _grids(bounds, members):
 
 
 @compiled
-def _span(low, high, least, largest, size, count):
+def _span(low: float, high: float, least: float, largest: float, size: float, count: int) -> tuple[int, int]:
     """First and last of the cells, in one direction, from ``low`` to ``high``; at most ``count`` of them.
 
     Empty (the last before the first) if none of the level's centres can be there.
@@ -279,7 +290,7 @@ def _span(low, high, least, largest, size, count):
 
 
 @compiled
-def suppress(boxes, threshold):
+def suppress(boxes: Boxes, threshold: float) -> np.ndarray:
     """Greedy NMS of prepared finite quads, best first: whether each is kept, (n,) bool."""
     count, horizontal = len(boxes[1]), boxes[3]
     kept = np.ones(count, np.bool_)
@@ -327,7 +338,7 @@ def suppress(boxes, threshold):
 
 
 @compiled
-def _suppress_few(boxes, threshold):
+def _suppress_few(boxes: Boxes, threshold: float) -> np.ndarray:
     """Like ``suppress``, without a grid: each box is compared with all kept ones."""
     kept, work = np.ones(len(boxes[1]), np.bool_), _scratch()
     for i in range(len(kept)):
@@ -343,7 +354,9 @@ def _suppress_few(boxes, threshold):
 
 
 @compiled
-def keep_in_groups(qboxes, scores, group, count, threshold):
+def keep_in_groups(
+    qboxes: np.ndarray, scores: np.ndarray, group: np.ndarray, count: int, threshold: float
+) -> np.ndarray:
     """Rows of finite qboxes (n, 8) that greedy NMS within each group keeps: by group, then falling score.
 
     Equal scores are taken in the order of the rows; groups are numbers from 0 to ``count`` - 1.

@@ -29,10 +29,10 @@ def quad_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def aligned_quad_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """IoU of row i with row i: (n, 8) and (n, 8) to (n,), float64."""
-    first, second = prepared(first), prepared(second)
-    if len(first[1]) != len(second[1]):
-        raise ValueError(f"Expected as many quads as quads, but got {len(first[1])} and {len(second[1])}")
-    return kernels.iou_aligned(first, second)
+    ours, theirs = prepared(first), prepared(second)
+    if len(ours[1]) != len(theirs[1]):
+        raise ValueError(f"Expected as many quads as quads, but got {len(ours[1])} and {len(theirs[1])}")
+    return kernels.iou_aligned(ours, theirs)
 
 
 def best_overlaps(
@@ -53,11 +53,12 @@ def best_overlaps(
         groups, candidate_groups: Shapes (n,) and (m,), numbers from 0, for example of images.
     """
     count = 1 + max(groups.max(initial=-1), candidate_groups.max(initial=-1))
-    quads, candidates = prepared(quads), prepared(candidates)
-    return kernels.best_match_in_groups(quads, groups, candidates, candidate_groups, count, above)
+    return kernels.best_match_in_groups(
+        prepared(quads), groups, prepared(candidates), candidate_groups, count, above
+    )
 
 
-def prepared(qboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def prepared(qboxes: np.ndarray) -> kernels.Boxes:
     """Quads of shape (n, 8) as the kernels take them."""
     qboxes = np.ascontiguousarray(qboxes, dtype=np.float64)
     if qboxes.ndim != 2 or qboxes.shape[1] != 8:

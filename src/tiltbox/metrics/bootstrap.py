@@ -252,9 +252,12 @@ def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, Difference]
     found = {}
     for key, ours, theirs in zip(SCORES, first.T, second.T, strict=True):
         low, high = _interval((theirs - ours)[1:]) or (None, None)
-        whole = [None if np.isnan(column[0]) else float(column[0]) for column in (ours, theirs)]
-        found[key] = Difference(*whole, low, high)
+        found[key] = Difference(_fraction(ours[0]), _fraction(theirs[0]), low, high)
     return found
+
+
+def _fraction(score: float) -> float | None:
+    return None if np.isnan(score) else float(score)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float] | None:
@@ -264,7 +267,7 @@ def _interval(values: np.ndarray) -> tuple[float, float] | None:
 
 
 @compiled
-def _claimed(matched, owners, difficult):
+def _claimed(matched: np.ndarray, owners: np.ndarray, difficult: np.ndarray) -> np.ndarray:
     """At how many of its matched thresholds a better detection has already claimed the object.
 
     Thresholds rise, so a match at one is a match at all lower ones, and a count stands for the first so many.
@@ -284,7 +287,15 @@ def _claimed(matched, owners, difficult):
 
 
 @compiled
-def _weighted_aps(counts, images, matched, claimed, findable, thresholds, points):
+def _weighted_aps(
+    counts: np.ndarray,
+    images: np.ndarray,
+    matched: np.ndarray,
+    claimed: np.ndarray,
+    findable: np.ndarray,
+    thresholds: int,
+    points: np.ndarray,
+) -> np.ndarray:
     """VOC 2007's AP with every detection and object counted as often as its image was drawn.
 
     Copies of a right detection raise recall and precision one by one, so the best precision from any of them

@@ -73,7 +73,7 @@ def confusion(
     )
     ious, best = best_overlaps(qboxes, places, boxes, images, above=iou)
     belongs = ious > iou
-    np.add.at(counts, (len(classes), taken_for[~belongs]), 1)
+    np.add.at(counts[-1], taken_for[~belongs], 1)
     order = np.argsort(-scores, kind="stable")
     order = order[belongs[order]]
     namer = np.full(len(truth), len(classes))

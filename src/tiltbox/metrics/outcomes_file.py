@@ -19,12 +19,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiltbox.dota.arrow import as_numpy, from_numpy, from_strings
+from tiltbox.dota.arrow import as_numpy, as_strings, from_numpy, from_strings
 from tiltbox.errors import DataError
 from tiltbox.files import whole_file
 from tiltbox.metrics.bootstrap import Outcomes
@@ -84,9 +85,8 @@ def _rows(number: int, each: Outcomes) -> tuple[np.ndarray, ...]:
     )
 
 
-def _numbers(column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
+def _numbers(column: pa.ChunkedArray[Any], names: Sequence[str]) -> np.ndarray:
     """The index of each string in ``names``, int32."""
     place = {name: number for number, name in enumerate(names)}
-    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
-    places = np.array([place[name] for name in encoded.dictionary.to_pylist()], dtype=np.int32)
-    return places[as_numpy(encoded.indices, np.int32)]
+    strings, rows = as_strings(column.cast(pa.string()).combine_chunks().dictionary_encode())
+    return np.array([place[string] for string in strings], dtype=np.int32)[rows]

@@ -111,6 +111,10 @@ class ClassScore:
     places: np.ndarray
     angle_errors: np.ndarray
 
+    def ap(self, at: int) -> float | None:
+        """AP at the threshold of that index."""
+        return None if self.aps is None else self.aps[at]
+
     @property
     def mean_ap(self) -> float | None:
         return None if self.aps is None else sum(self.aps) / len(self.aps)
@@ -133,7 +137,7 @@ class Task1Score:
     def ap(self, threshold: float) -> float | None:
         """Mean AP over the classes at one of the thresholds; None if no class has objects."""
         at = self.thresholds.index(threshold)
-        return _mean([score.aps and score.aps[at] for score in self.classes.values()])
+        return _mean([score.ap(at) for score in self.classes.values()])
 
     @property
     def mean_ap(self) -> float | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tiltbox.model.compat import import_openmmlab
 from tiltbox.model.objective import Objective
-from tiltbox.model.variants import Variant, find_variant
+from tiltbox.model.variant import Variant
+from tiltbox.model.variants import find_variant
 
 if TYPE_CHECKING:
     from torch import nn

@@ -61,7 +61,7 @@ class Variant(Settings):
 
 
 # What only the report or a start of training reads: it does not change which detector a row describes.
-ASIDE = frozenset({"series", "compared_with", "pretrained", "checkpoint"})
+ASIDE = {"series", "compared_with", "pretrained", "checkpoint"}
 
 
 def separable_head(num_classes: int, channels: int, **different: Any) -> Config:

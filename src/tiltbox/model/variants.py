@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter, model_validator
 
 from tiltbox.configs import CONFIGS, Settings, known_name, load
 from tiltbox.errors import SettingsError, choice_of
@@ -49,6 +49,15 @@ def published_checkpoint(name: str, path: Path = CONFIGS / "variants.yaml") -> s
         where = f"{path}: variants.{name}.checkpoint"
         raise SettingsError(where, "no weights are published", "give the file of your own training")
     return address
+
+
+def read_variant(row: Any) -> Variant:
+    """A row that was written as plain data; a pydantic.ValidationError if it is not one of this version."""
+    return TypeAdapter[Variant](Row).validate_python(row)
+
+
+# For fields of records: any row, written with the keys of its family.
+AnyVariant = Annotated[SerializeAsAny[Variant], BeforeValidator(read_variant)]
 
 
 def load_variants(path: Path = CONFIGS / "variants.yaml") -> VariantTable:

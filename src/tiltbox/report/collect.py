@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 from tiltbox import layout
 from tiltbox.errors import DataError
-from tiltbox.model.variants import Variant
+from tiltbox.model.variant import Variant
 from tiltbox.provenance import SUFFIX, Provenance, beside, images_behind, read_provenance
 from tiltbox.records import (
     Complexity,

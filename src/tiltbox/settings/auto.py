@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from tiltbox.settings.schedules import OTHERS, SMALLEST_IMAGE, Schedule, find_schedule
 
@@ -44,7 +45,7 @@ def choose(data: TrainingData, gpus: int, processes: int = 1) -> tuple[Schedule,
     """
     name = base(data.patches, gpus)
     schedule = find_schedule(name)
-    changes: dict = {"image_size": _image_size(data, gpus)}
+    changes: dict[str, Any] = {"image_size": _image_size(data, gpus)}
     if name in STEPS:
         epochs = _epochs(name, schedule, data.patches, gpus or processes)
         changes["epochs"] = {OTHERS: epochs}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -28,7 +28,7 @@ def _inside(path: str) -> str:
     return path
 
 
-def _require_once(values: tuple | list, key: str) -> None:
+def _require_once(values: Sequence[str], key: str) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise ValueError(f"{key} names '{twice[0]}' twice; remove one")
@@ -70,7 +70,7 @@ class Archive(Settings):
 
     @property
     def split(self) -> Split:
-        return self.into.split("/")[0]
+        return cast(Split, self.into.split("/")[0])
 
     @property
     def checksum(self) -> str | None:
@@ -242,7 +242,9 @@ class Dataset(Settings):
         if self.source.archives:
             targets = {archive.into for archive in self.source.archives.files}
             return {into.split("/")[0]: into.replace("images", "labelTxt") in targets for into in targets}
-        return self.splits and {name: folders.labels is not None for name, folders in self.splits.items()}
+        if self.splits is None:
+            return None
+        return {name: folders.labels is not None for name, folders in self.splits.items()}
 
     def _check_splits(self, labelled: dict[str, bool]) -> None:
         choice = f"choose from {', '.join(labelled)}"

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from tiltbox.configs import CONFIGS, Settings, known_name, load
 from tiltbox.errors import SettingsError
 from tiltbox.model.objective import Objective
-from tiltbox.model.variants import Variant, load_variants
+from tiltbox.model.variant import Variant
+from tiltbox.model.variants import load_variants
 
 # At 32 px the coarsest features are a single cell, and batch norm cannot train on one value per image.
 SMALLEST_IMAGE = 64

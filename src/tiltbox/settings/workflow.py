@@ -14,8 +14,8 @@ from tiltbox import layout
 from tiltbox.configs import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.errors import SettingsError, TiltboxError
 from tiltbox.gpus import gpus_here
-from tiltbox.model.variant import ASIDE
-from tiltbox.model.variants import Variant, load_variants
+from tiltbox.model.variant import ASIDE, Variant
+from tiltbox.model.variants import load_variants
 from tiltbox.provenance import beside, located, read_provenance
 from tiltbox.settings.auto import AUTO, before_the_data, candidates
 from tiltbox.settings.datasets import Dataset, find_dataset
@@ -174,7 +174,7 @@ class Plan:
         return fingerprint({"detector": self.detector(name)}, *schedules, self.dataset.patch)
 
 
-def _held_out(schedule: Schedule) -> dict:
+def _held_out(schedule: Schedule) -> dict[str, Any]:
     validation = schedule.validation
     if not validation.share:
         return {}
@@ -247,7 +247,7 @@ def _require_only_one(dataset: Dataset, name_or_file: str) -> None:
         return
     try:
         known = read_provenance(place).settings.get("file")
-        other = located(place, known) if known else None
+        other = located(place, known) if isinstance(known, str) else None
         if other is None or not other.is_file() or other.samefile(name_or_file):
             return
         again = find_dataset(str(other)).name == dataset.name

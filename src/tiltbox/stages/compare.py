@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import read_labels
@@ -70,7 +71,7 @@ def _is_json(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def comparison_record(found: Comparison) -> dict:
+def comparison_record(found: Comparison) -> dict[str, Any]:
     """The content of the JSON file."""
     return {
         "images": found.images,
@@ -105,7 +106,7 @@ def notes(found: Comparison) -> list[str]:
     return lines
 
 
-def _scores(each: Mapping[str, Difference]) -> dict[str, dict]:
+def _scores(each: Mapping[str, Difference]) -> dict[str, dict[str, float | None]]:
     return {
         key: {
             "first": score.first,
@@ -121,15 +122,11 @@ def _scores(each: Mapping[str, Difference]) -> dict[str, dict]:
 def _cells(score: Difference) -> tuple[str, ...]:
     if score.difference is None:
         return (percent(score.first), percent(score.second), MISSING, MISSING, "no objects")
-    low, high = (signed(100 * bound) for bound in (score.low, score.high))
-    said = "" if score.seen else "no difference can be seen"
-    return (
-        percent(score.first),
-        percent(score.second),
-        signed(100 * score.difference),
-        f"{low} to {high}",
-        said,
-    )
+    figures = percent(score.first), percent(score.second), signed(100 * score.difference)
+    if score.low is None or score.high is None:
+        return *figures, MISSING, "too few resamples"
+    interval = f"{signed(100 * score.low)} to {signed(100 * score.high)}"
+    return *figures, interval, "" if score.seen else "no difference can be seen"
 
 
 def _require_place(out: Path, inputs: Sequence[Path]) -> None:

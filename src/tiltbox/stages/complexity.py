@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tiltbox.errors import SettingsError
-from tiltbox.model.variants import Variant
+from tiltbox.model.variant import Variant
 from tiltbox.provenance import Begun, beside
 from tiltbox.records import Complexity, write_record
 
 
-def complexity(name: str, variant: Variant, out: Path, *, size: int = 1024, num_classes: int = 15) -> dict:
+def complexity(
+    name: str, variant: Variant, out: Path, *, size: int = 1024, num_classes: int = 15
+) -> dict[str, Any]:
     """Write complexity.json: parameters, and multiply-adds at an input of 1 x 3 x size x size.
 
     Raises:

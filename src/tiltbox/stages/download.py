@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tiltbox.configs import fingerprint
 from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
@@ -21,6 +21,7 @@ from tiltbox.provenance import Begun, beside
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
 
 SPLITS = ("train", "val", "test")
+Counts = dict[str, int | None]  # images and objects of a split; None for objects without labels
 ARCHIVES = "archives"  # beside the output: the archives that were downloaded for it, by dataset
 
 
@@ -31,7 +32,9 @@ class SplitFolders(NamedTuple):
     labels: Path | None
 
 
-def download(dataset: Dataset, out: Path, *, archives: Path | None = None, file: Path | None = None) -> dict:
+def download(
+    dataset: Dataset, out: Path, *, archives: Path | None = None, file: Path | None = None
+) -> dict[str, Any]:
     """Provide ``out/{train,val,test}/{images,labelTxt}`` and ``out/manifest.json``.
 
     A folder of the user is linked, never copied or changed. A complete result of the same settings stays.
@@ -71,7 +74,7 @@ def download(dataset: Dataset, out: Path, *, archives: Path | None = None, file:
     return manifest
 
 
-def _present(dataset: Dataset, out: Path) -> dict | None:
+def _present(dataset: Dataset, out: Path) -> dict[str, Any] | None:
     """The manifest of an earlier download of the same settings, if all that it counts still exists."""
     if dataset.source.folder:
         return None  # linking again costs nothing and repairs broken links
@@ -82,7 +85,7 @@ def _present(dataset: Dataset, out: Path) -> dict | None:
         return None
 
 
-def _manifest(dataset: Dataset, splits: dict[str, dict]) -> dict:
+def _manifest(dataset: Dataset, splits: dict[str, Counts]) -> dict[str, Any]:
     archives = dataset.source.archives.files if dataset.source.archives else ()
     return {
         "dataset": dataset.name,
@@ -165,7 +168,7 @@ def _have(place: Path, url: str | None, archive: Archive, fetched: Path) -> Path
     return transfer(url, fetched / archive.file, checksum=archive.checksum, accepts=is_archive)
 
 
-def _checked(dataset: Dataset, folder: Path, *, shown_as: Path) -> dict[str, dict]:
+def _checked(dataset: Dataset, folder: Path, *, shown_as: Path) -> dict[str, Counts]:
     """Count images and objects of all splits, and raise DataError if anything does not match."""
     splits = _split_folders(dataset, folder)
     try:
@@ -186,7 +189,9 @@ def _split_folders(dataset: Dataset, folder: Path) -> dict[str, SplitFolders]:
         raise DataError(root, "folder not found", "correct source.folder of the dataset file")
     if dataset.splits:
         given = dataset.splits.items()
-        return {name: SplitFolders(root / s.images, s.labels and root / s.labels) for name, s in given}
+        return {
+            name: SplitFolders(root / s.images, root / s.labels if s.labels else None) for name, s in given
+        }
     found = {}
     for name in SPLITS:
         images, labels = root / name / "images", root / name / "labelTxt"
@@ -207,7 +212,7 @@ def _require_splits(dataset: Dataset, splits: dict[str, SplitFolders], folder: P
             raise DataError(root / name / "labelTxt", problem, remedy)
 
 
-def _counts(folders: SplitFolders, classes: tuple[str, ...]) -> dict:
+def _counts(folders: SplitFolders, classes: tuple[str, ...]) -> Counts:
     images = list_images(folders.images)
     warn_of_passed_over(folders.images)
     if not images:
@@ -220,7 +225,7 @@ def _counts(folders: SplitFolders, classes: tuple[str, ...]) -> dict:
     return {"images": len(images), "objects": sum(len(read_labels(path, classes)) for path in files.values())}
 
 
-def _require_expected(found: dict | None, expected: Expected, where: str) -> None:
+def _require_expected(found: Counts | None, expected: Expected, where: str) -> None:
     for key, number in expected.model_dump(exclude_none=True).items():
         count = found[key] if found else 0
         if count != number:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,13 @@ from tiltbox.dota.reading import image_name
 from tiltbox.errors import OutputError
 from tiltbox.files import require_file_place, require_writable, whole_file, write_text
 from tiltbox.layout import GALLERY, OUTCOMES
-from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, angle_error
+from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, AngleError, angle_error
 from tiltbox.metrics.bootstrap import Outcomes, outcomes_of
 from tiltbox.metrics.confusion import Confusion, confusion
 from tiltbox.metrics.outcomes_file import write_outcomes
 from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 from tiltbox.provenance import LABEL_FILES, TASK1_FILES, Begun, beside
-from tiltbox.records import Metrics, write_record
+from tiltbox.records import AngleErrors, ClassMetrics, Metrics, write_record
 from tiltbox.report.examples import gallery, varied
 from tiltbox.stages.scored import label_files, read_scored
 
@@ -47,7 +48,7 @@ def evaluate(
     classes: Sequence[str] = DOTA_V1_CLASSES,
     names: Path | None = None,
     images: Path | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Score detections and write ``out``, with four or five further files beside it.
 
     ``dota.txt`` is the block that the DOTA server prints. ``pr_curves.csv`` has, for each class with objects
@@ -121,20 +122,24 @@ def metrics_of(score: Task1Score, dataset: str, split: str, images: int, labels:
         AP50=score.ap(0.5),
         AP75=score.ap(0.75),
         mAP=score.mean_ap,
-        angle_error=asdict(score.angle_error),
+        angle_error=_angle_errors(score.angle_error),
         angle_error_rule={"iou": MATCH_IOU, "aspect": ELONGATED},
         classes={
-            name: {
-                "AP50": each.aps and each.aps[score.thresholds.index(0.5)],
-                "AP75": each.aps and each.aps[score.thresholds.index(0.75)],
-                "mAP": each.mean_ap,
-                "angle_error": asdict(angle_error([each.angle_errors])),
-                "objects": each.objects,
-                "detections": each.detections,
-            }
+            name: ClassMetrics(
+                AP50=each.ap(score.thresholds.index(0.5)),
+                AP75=each.ap(score.thresholds.index(0.75)),
+                mAP=each.mean_ap,
+                angle_error=_angle_errors(angle_error([each.angle_errors])),
+                objects=each.objects,
+                detections=each.detections,
+            )
             for name, each in score.classes.items()
         },
     )
+
+
+def _angle_errors(found: AngleError) -> AngleErrors:
+    return AngleErrors(**asdict(found))
 
 
 def outcomes_by_class(score: Task1Score) -> dict[str, Outcomes]:
@@ -145,7 +150,7 @@ def outcomes_by_class(score: Task1Score) -> dict[str, Outcomes]:
     }
 
 
-def server_block(metrics: Mapping) -> str:
+def server_block(metrics: Mapping[str, Any]) -> str:
     """The text that the DOTA server prints for Task 1; ``nan`` if there is no AP."""
     per_class = ", ".join(f"{name}:{_fraction(row['AP50'])}" for name, row in metrics["classes"].items())
     return (
@@ -161,7 +166,7 @@ def server_block(metrics: Mapping) -> str:
     )
 
 
-def metrics_table(metrics: Mapping) -> str:
+def metrics_table(metrics: Mapping[str, Any]) -> str:
     """The metrics as a text table: AP in percent, median and 90th percentile of the angle error in degrees.
 
     The last row has the means of AP; its other figures are of all objects and detections together.
@@ -250,7 +255,7 @@ def _curve_rows(score: Task1Score) -> Iterator[Iterable[str]]:
 def _thinned(curve: Curve) -> np.ndarray:
     """At most ``CURVE_POINTS`` points (recall, precision, score): evenly over recall, and the last one."""
     points = np.stack([curve.recall, curve.precision, curve.scores], axis=1)
-    if len(points) <= CURVE_POINTS:
-        return points
-    reached = np.linspace(0, curve.recall[-1], CURVE_POINTS - 1)
-    return points[np.unique([*np.searchsorted(curve.recall, reached), len(points) - 1])]
+    if len(points) > CURVE_POINTS:
+        reached = np.linspace(0, curve.recall[-1], CURVE_POINTS - 1)
+        points = points[np.unique([*np.searchsorted(curve.recall, reached), len(points) - 1])]
+    return points

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def merge(
     iou: float = 0.1,
     classes: Sequence[str] = DOTA_V1_CLASSES,
     names: Path | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Merge patch detections and write ``out/Task1_<class>.txt`` for every class, and ``out/Task1.zip``.
 
     Boxes are shifted to whole-image pixels (and, for patches named in the devkit's way, divided by the rate),

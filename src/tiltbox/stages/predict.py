@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,11 +12,26 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.image_files import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
-from tiltbox.model.variants import Variant
+from tiltbox.model.variant import Variant
 from tiltbox.processes import map_in_processes
 from tiltbox.provenance import Begun, beside, file_hash
 
+if TYPE_CHECKING:
+    from tiltbox.dota.detections import Detections
+
 BATCH = 8
+
+
+class _Job(NamedTuple):
+    """What every process needs to know; the arguments of :func:`predict`."""
+
+    name: str
+    variant: Variant
+    checkpoint: Path | str
+    classes: tuple[str, ...]
+    image_size: int | None
+    unknown_size: int
+    batch: int
 
 
 def predict(
@@ -72,7 +88,7 @@ def predict(
     begun.knows({checkpoint if is_address(checkpoint) else weights: file_hash(weights)})
     begun.reads(*filter(Path.is_file, [patches / "manifest.json"]))  # patches of other tools may not have one
     with leased_gpus(gpus), cpu_threads(None if gpus else threads):
-        job = (name, variant, checkpoint, classes, image_size, unknown_size, batch)
+        job = _Job(name, variant, checkpoint, classes, image_size, unknown_size, batch)
         parts = _on_devices(job, images, [f"cuda:{i}" for i in range(gpus)] or ["cpu"])
     detections = _joined(parts, classes)
     write_detections(out, detections)
@@ -90,7 +106,7 @@ def _require_original_scale(images: list[Path]) -> None:
             raise DataError(image, problem, "cut the images with `tiltbox split`, which names window sizes")
 
 
-def _on_devices(job: tuple, images: list[Path], devices: list[str]) -> list[dict[str, np.ndarray]]:
+def _on_devices(job: _Job, images: list[Path], devices: list[str]) -> list[dict[str, np.ndarray]]:
     """Contiguous shares of the patches, a process for each device; results in the order of the patches."""
     shares = [list(share) for share in np.array_split(np.array(images, dtype=object), len(devices))]
     tasks = list(zip(shares, devices, strict=True))
@@ -100,31 +116,30 @@ def _on_devices(job: tuple, images: list[Path], devices: list[str]) -> list[dict
     return map_in_processes(detect, tasks, len(tasks), "devices", less_memory="use a smaller --batch")
 
 
-def _detect(job: tuple, task: tuple[list[Path], str]) -> dict[str, np.ndarray]:
+def _detect(job: _Job, task: tuple[list[Path], str]) -> dict[str, np.ndarray]:
     from tiltbox.model import build_detector
     from tiltbox.model.checkpoint import load_exactly
     from tiltbox.model.inference import detect_patches
 
-    name, variant, checkpoint, classes, image_size, unknown_size, batch = job
     images, device = task
-    model = build_detector(variant, num_classes=len(classes))
-    meta = load_exactly(model, checkpoint, name, classes)
-    size = image_size or meta.get("image_size", unknown_size)
-    return detect_patches(model.to(device).eval(), images, image_size=size, batch=batch)
+    model = build_detector(job.variant, num_classes=len(job.classes))
+    meta = load_exactly(model, job.checkpoint, job.name, job.classes)
+    size = job.image_size or meta.get("image_size", job.unknown_size)
+    return detect_patches(model.to(device).eval(), images, image_size=size, batch=job.batch)
 
 
-def _joined(parts: list[dict[str, np.ndarray]], classes: tuple[str, ...]):
+def _joined(parts: list[dict[str, np.ndarray]], classes: tuple[str, ...]) -> Detections:
     from tiltbox.dota.detections import Detections
 
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     names = {patch: parse_patch_name(patch) for patch in dict.fromkeys(columns["patch"])}
     found = [names[patch] for patch in columns["patch"]]
     return Detections.from_columns(
-        image=np.array([name.image for name in found], dtype=object),
+        image=[name.image for name in found],
         x=np.array([name.x for name in found], dtype=np.int32),
         y=np.array([name.y for name in found], dtype=np.int32),
         size=np.array([int(name.scale) for name in found], dtype=np.int32),
-        classes=np.array(classes, dtype=object)[columns["label"]],
+        classes=[classes[label] for label in columns["label"].tolist()],
         score=columns["score"],
         rboxes=columns["rboxes"],
     )

@@ -88,8 +88,8 @@ def _remove_others(record: Path, written: Collection[Path]) -> None:
 
 def _files(folder: Path) -> list[Path]:
     """What the report reads of a variant, including its records, which continue the chain."""
-    read = ("train.json", "history.csv", "metrics.json", "pr_curves.csv", OUTCOMES, GALLERY)
-    read += ("complexity.json",)
+    read = {"train.json", "history.csv", "metrics.json", "pr_curves.csv", "complexity.json"}
+    read |= {OUTCOMES, GALLERY}
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     finished = (path for path in found if not _is_work(path.relative_to(folder)))
     return [path for path in finished if path.name in read or path.name.endswith(SUFFIX)]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,7 +86,7 @@ def split(
     iof: float = 0.7,
     workers: int | None = None,
     classes: Collection[str] | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Cut the images of ``sources`` and write ``out/{images,annfiles}`` and ``out/manifest.json``.
 
     Patches, their names and the objects they keep follow mmrotate's splitter (:mod:`tiltbox.dota.windows`).

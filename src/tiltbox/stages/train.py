@@ -7,8 +7,10 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -21,7 +23,7 @@ from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
 from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_text
 from tiltbox.layout import LEFT_OUT, TRAINING_LOCK
 from tiltbox.model.checkpoint import copy_at_hand, is_address
-from tiltbox.model.variants import Variant
+from tiltbox.model.variant import Variant
 from tiltbox.processes import run_program
 from tiltbox.provenance import SUFFIX, Begun, file_hash
 from tiltbox.records import PatchManifest, read_record
@@ -42,6 +44,9 @@ from tiltbox.training.resume import (
     validates_otherwise,
 )
 from tiltbox.training.validation_patches import images_held_out, patches_to_validate, without
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 log = logging.getLogger("tiltbox")
 
@@ -123,8 +128,7 @@ def train(
     work = out / "work"
     with _only_trainer(out):
         config = runner_config(
-            *(variant, schedule, patches, work, classes),
-            **{"cuda": gpus > 0, "held_out": held_out, "validate": validate},
+            variant, schedule, patches, work, classes, cuda=gpus > 0, held_out=held_out, validate=validate
         )
         config.pretrained = _start(start, schedule, variant)
         config.fingerprint = fingerprint(essence(config), manifest.model_dump(mode="json"))
@@ -257,7 +261,7 @@ def _warn_of_warmup(schedule: Schedule, steps: int) -> None:
         )
 
 
-def _write_config(config, work: Path) -> None:
+def _write_config(config: Config, work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     write_text(work / "config.py", config.pretty_text)
 
@@ -278,7 +282,7 @@ def _launch(config: Path, processes: int, *, on_cpu: bool) -> None:
         raise read_failure(config) or TiltboxError(config, problem, remedy)
 
 
-def _facts(name: str, variant: Variant, schedule: Schedule, config, gpus: int) -> dict:
+def _facts(name: str, variant: Variant, schedule: Schedule, config: Config, gpus: int) -> dict[str, Any]:
     """How the variant was trained, for the report."""
     import mmengine
     import torch
@@ -308,7 +312,7 @@ def _augmentation(schedule: Schedule) -> list[str]:
     return [name for name, share in shares.items() if share > 0]
 
 
-def _data(schedule: Schedule, manifest: PatchManifest, classes: tuple[str, ...]) -> dict:
+def _data(schedule: Schedule, manifest: PatchManifest, classes: tuple[str, ...]) -> dict[str, Any]:
     """What the variant was trained on."""
     return {
         "patch_size": manifest.size,
@@ -320,7 +324,7 @@ def _data(schedule: Schedule, manifest: PatchManifest, classes: tuple[str, ...])
 
 
 def _record(
-    begun: Begun, out: Path, outputs: list[Path], schedule: Schedule, variant: Variant, facts: dict
+    begun: Begun, out: Path, outputs: list[Path], schedule: Schedule, variant: Variant, facts: dict[str, Any]
 ) -> None:
     settings = {
         "name": facts["variant"],
@@ -332,7 +336,7 @@ def _record(
 
 
 @contextmanager
-def _only_trainer(out: Path):
+def _only_trainer(out: Path) -> Iterator[None]:
     lock = FileLock(out / TRAINING_LOCK, fallback_to_soft=False)
     try:
         acquired(lock, patience=1)  # `tiltbox track` holds it for a moment, to see whether a training runs

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tiltbox.errors import CheckpointError
 from tiltbox.model.checkpoint import is_address, local_copy, read_checkpoint
-from tiltbox.model.variants import Variant, load_variants
+from tiltbox.model.variant import Variant
+from tiltbox.model.variants import load_variants
 from tiltbox.settings.schedules import Schedule, starting_weights
 
 log = logging.getLogger("tiltbox")
@@ -45,7 +46,7 @@ def weights_at_hand(variant: Variant) -> Path | None:
     """
     address = load_variants().url(variant.pretrained)
     try:
-        return address and local_copy(address)
+        return local_copy(address) if address else None
     except CheckpointError as error:
         log.warning("%s: %s; a training that needs them will say what to do", error.where, error.problem)
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from tiltbox.errors import DataError
 from tiltbox.layout import run as run_name
 from tiltbox.layout import variant_and_seed
-from tiltbox.model.variants import Variant
+from tiltbox.model.variants import read_variant
 from tiltbox.provenance import SUFFIX, beside, read_provenance
 from tiltbox.records import Complexity, Metrics, Training, read_record
 from tiltbox.settings.schedules import Schedule
@@ -127,8 +127,8 @@ def _from_results(train: Path, unnamed: str) -> Journal:
     return Journal(
         training="",
         track=f"{experiment}/{run_name(facts.variant, facts.seed)}",
-        variant=Variant(**record.settings["variant"]),
-        schedule=Schedule(**record.settings["schedule"]),
+        variant=read_variant(record.settings["variant"]),
+        schedule=Schedule.model_validate(record.settings["schedule"]),
         facts=facts.model_dump(mode="json"),
         command=record.command,
         started=started,

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from tiltbox.model.variants import Variant
+from tiltbox.model.variant import Variant
 from tiltbox.settings.schedules import Schedule
 from tiltbox.tracking.catching_up import catch_up, log_progress
 from tiltbox.tracking.journal import begin_journal, end_journal, usage_file
@@ -36,7 +37,7 @@ def followed(
     track: str | None,
     variant: Variant,
     schedule: Schedule,
-    facts: Mapping,
+    facts: Mapping[str, Any],
     *,
     resumes: bool,
 ) -> Iterator[None]:

@@ -10,15 +10,15 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import JsonValue
 
 from tiltbox.errors import DataError
 from tiltbox.files import acquired
 from tiltbox.layout import TRAINING_LOCK
-from tiltbox.model.variants import Variant
+from tiltbox.model.variant import Variant
+from tiltbox.model.variants import AnyVariant
 from tiltbox.provenance import command_line
 from tiltbox.records import Record, read_record, write_record
 from tiltbox.settings.schedules import Schedule
@@ -43,9 +43,9 @@ class Journal(Record):
 
     training: str
     track: str
-    variant: Variant
+    variant: AnyVariant
     schedule: Schedule
-    facts: dict[str, JsonValue]
+    facts: dict[str, Any]
     command: str | None = None
     started: datetime
     ended: datetime | None = None
@@ -55,7 +55,7 @@ class Journal(Record):
 
 
 def begin_journal(
-    out: Path, track: str, variant: Variant, schedule: Schedule, facts: Mapping, *, resumes: bool
+    out: Path, track: str, variant: Variant, schedule: Schedule, facts: Mapping[str, Any], *, resumes: bool
 ) -> Journal:
     """Begin the journal of a training in ``out``, or continue that of the training that it resumes."""
     now = datetime.now(UTC)

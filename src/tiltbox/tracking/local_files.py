@@ -9,12 +9,18 @@ finds what is defined here as a plugin (``mlflow.artifact_repository`` in pyproj
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from tiltbox.layout import TRACKING_FILES
 
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-def artifact_repository(address: str, tracking_uri: str | None = None, registry_uri: str | None = None):
+
+def artifact_repository(
+    address: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> ArtifactRepository:
     """The repository where MLflow reads and writes files: its server, or the folder beside the database."""
     from mlflow import get_tracking_uri
     from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tiltbox.layout import variant_and_seed
@@ -81,7 +81,7 @@ def _write(folder: Path, run_id: str, model_id: str, train: Path, journal: Journ
     model.save(str(folder / "MLmodel"))
 
 
-def _facts(journal: Journal) -> dict:
+def _facts(journal: Journal) -> dict[str, Any]:
     data = journal.facts["data"]
     return {
         "name": journal.facts["variant"],

@@ -14,20 +14,19 @@ import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tiltbox.files import only_writer, whole_file
 from tiltbox.layout import TRACKING_DATABASE, variant_and_seed
-from tiltbox.model.variant import ASIDE
-from tiltbox.model.variants import Variant
+from tiltbox.model.variant import ASIDE, Variant
 from tiltbox.settings.schedules import Schedule
 from tiltbox.tracking.local_files import local_folder
 from tiltbox.tracking.store import client, experiment_id, is_remote, target
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 
 SCORES = ("mAP", "AP50", "AP75")
 TRAINING, FAILURE = "training", "failure"  # tags: a training's own mark; why it ended early
@@ -41,7 +40,7 @@ def begin_training(
     track: str,
     variant: Variant,
     schedule: Schedule,
-    facts: Mapping,
+    facts: Mapping[str, Any],
     *,
     resumes: bool,
     training: str = "",
@@ -73,17 +72,18 @@ def begin_training(
         if run is None:
             tags = {_VARIANT: name} | ({TRAINING: training} if training else {})
             run = mlflow.create_run(place, start_time=_milliseconds(begun), tags=tags, run_name=name)
+    run_id: str = run.info.run_id
     if running and run.info.status != "RUNNING":
-        mlflow.update_run(run.info.run_id, status="RUNNING")
+        mlflow.update_run(run_id, status="RUNNING")
     if running and FAILURE in run.data.tags:
-        mlflow.delete_tag(run.info.run_id, FAILURE)
+        mlflow.delete_tag(run_id, FAILURE)
     own = {TRAINING: training, "command": command}
     marks = _marks(name, variant, schedule, facts, begun) | {
         key: value for key, value in own.items() if value
     }
     _describe(run, _parameters(variant, schedule, facts), marks)
     _log_data(run, f"{experiment} train", facts["data"].get("contents"), "training")
-    return run.info.run_id
+    return run_id
 
 
 def log_history(run_id: str, history: Path) -> None:
@@ -130,7 +130,7 @@ def log_usage(run_id: str, samples: Iterable[Mapping[str, float]]) -> None:
     )
 
 
-def log_training(run_id: str, out: Path, counts: Mapping, *, ended: datetime | None = None) -> None:
+def log_training(run_id: str, out: Path, counts: Mapping[str, int], *, ended: datetime | None = None) -> None:
     """Log the results of a finished training: its resolved configuration, history and facts, and its size."""
     log_history(run_id, out / "history.csv")
     names = ("config.py", "history.csv", "train.json", "provenance.json")
@@ -148,7 +148,7 @@ def end_training(
         mlflow.set_tag(run_id, FAILURE, reason)
         mlflow.set_tag(run_id, _NOTE, reason)
     if mlflow.get_run(run_id).info.status != state:
-        mlflow.set_terminated(run_id, state, end_time=ended and _milliseconds(ended))
+        mlflow.set_terminated(run_id, state, end_time=None if ended is None else _milliseconds(ended))
 
 
 def kill_runs(track: str, trainings: Iterable[str]) -> None:
@@ -161,12 +161,12 @@ def kill_runs(track: str, trainings: Iterable[str]) -> None:
             end_training(run.info.run_id, "KILLED", "was killed and replaced by another training")
 
 
-def log_evaluation(track: str, metrics: Mapping, artifacts: Iterable[Path]) -> None:
+def log_evaluation(track: str, metrics: Mapping[str, Any], artifacts: Iterable[Path]) -> None:
     """Log the figures of a metrics.json, overall and by class, and files such as tables and pictures."""
     log_scores(_evaluated_run(track), metrics, artifacts)
 
 
-def log_scores(run: Run, metrics: Mapping, artifacts: Iterable[Path]) -> None:
+def log_scores(run: Run, metrics: Mapping[str, Any], artifacts: Iterable[Path]) -> None:
     """The same for a known run."""
     figures = {key: value for key, value in _figures(metrics).items() if value is not None}
     for name, row in metrics["classes"].items():
@@ -198,7 +198,7 @@ def _run_of(mlflow: MlflowClient, place: str, training: str) -> Run | None:
 
 
 def _left(
-    mlflow: MlflowClient, place: str, name: str, facts: Mapping, resumes: bool, training: str
+    mlflow: MlflowClient, place: str, name: str, facts: Mapping[str, Any], resumes: bool, training: str
 ) -> Run | None:
     """The latest run of these settings, if the training may continue in it."""
     run = _latest(mlflow, place, name, facts["config_hash"])
@@ -275,7 +275,7 @@ def _log_inputs(run_id: str, inputs: list[DatasetInput]) -> None:
             mlflow.log_inputs(run_id, datasets=inputs)
 
 
-def _note(metrics: Mapping) -> str:
+def _note(metrics: Mapping[str, Any]) -> str:
     """The text at the top of a run's page."""
     rows = {"all": metrics, **metrics["classes"]}
     known = {name: row for name, row in rows.items() if row["AP50"] is not None}
@@ -286,7 +286,7 @@ def _note(metrics: Mapping) -> str:
     return "\n".join([f"| class | {' | '.join(SCORES)} |", "|:--|--:|--:|--:|", *lines])
 
 
-def _figures(row: Mapping) -> dict[str, float | None]:
+def _figures(row: Mapping[str, Any]) -> dict[str, float | None]:
     """AP as fractions, the angle error in degrees."""
     error = row.get("angle_error") or {}
     return {key: row[key] for key in SCORES} | {
@@ -294,7 +294,7 @@ def _figures(row: Mapping) -> dict[str, float | None]:
     }
 
 
-def _size_metrics(counts: Mapping) -> dict[str, float]:
+def _size_metrics(counts: Mapping[str, int]) -> dict[str, float]:
     return {"params_M": counts["params"] / 1e6, "flops_G": counts["flops"] / 1e9}
 
 
@@ -334,13 +334,13 @@ def _metrics(values: Mapping[str, float], step: int = 0, time: int | None = None
     return [Metric(_metric_name(key), value, time, step, **on) for key, value in values.items()]
 
 
-def _params(values: Mapping[str, str]) -> list:
+def _params(values: Mapping[str, str]) -> list[Param]:
     from mlflow.entities import Param
 
     return [Param(*item) for item in values.items()]
 
 
-def _tags(values: Mapping[str, str]) -> list:
+def _tags(values: Mapping[str, str]) -> list[RunTag]:
     from mlflow.entities import RunTag
 
     return [RunTag(*item) for item in values.items()]
@@ -373,7 +373,7 @@ def _milliseconds(when: datetime) -> int:
 
 
 def _marks(
-    name: str, variant: Variant, schedule: Schedule, facts: Mapping, begun: datetime
+    name: str, variant: Variant, schedule: Schedule, facts: Mapping[str, Any], begun: datetime
 ) -> dict[str, str]:
     return {
         _CONFIG_HASH: facts["config_hash"],
@@ -389,7 +389,7 @@ def _marks(
     }
 
 
-def _parameters(variant: Variant, schedule: Schedule, facts: Mapping) -> dict[str, str]:
+def _parameters(variant: Variant, schedule: Schedule, facts: Mapping[str, Any]) -> dict[str, str]:
     """What runs may differ in; the weights that training starts from are the actual ones, not the setting."""
     rows = {
         "": variant.model_dump(mode="json", exclude=ASIDE),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,12 +33,12 @@ class Detector:
         from tiltbox.model import build_detector
         from tiltbox.model.checkpoint import load_exactly, read_checkpoint
         from tiltbox.model.inference import require_finite
-        from tiltbox.model.variants import Variant
+        from tiltbox.model.variants import read_variant
 
         facts = json.loads((folder / FACTS).read_text())
         _, meta = read_checkpoint(folder / CHECKPOINT)
         self.classes = tuple(meta["classes"])
-        self._model = build_detector(Variant(**facts["variant"]), num_classes=len(self.classes))
+        self._model = build_detector(read_variant(facts["variant"]), num_classes=len(self.classes))
         load_exactly(self._model, folder / CHECKPOINT, facts["name"])
         self._model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         require_finite(self._model)
@@ -46,7 +46,7 @@ class Detector:
         cutting = facts["cutting"]
         self._cutting = Cutting(cutting["size"], cutting["overlap"], tuple(cutting["rates"]), cutting["iof"])
 
-    def predict(self, image: np.ndarray, params: dict | None = None) -> pd.DataFrame:
+    def predict(self, image: np.ndarray, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Detections on one image.
 
         Args:
@@ -85,7 +85,8 @@ class Detector:
         ):
             labels, scores, rboxes = found
             parts.append((labels, scores, rbox_to_qbox(rboxes) + np.tile(window[:2], 4)))
-        return tuple(map(np.concatenate, zip(*parts, strict=True)))
+        labels, scores, qboxes = map(np.concatenate, zip(*parts, strict=True))
+        return labels, scores, qboxes
 
     def _merged(
         self, labels: np.ndarray, scores: np.ndarray, qboxes: np.ndarray

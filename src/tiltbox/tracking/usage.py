@@ -9,8 +9,13 @@ import json
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tiltbox.gpus import named_gpus
+
+if TYPE_CHECKING:
+    from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
 EVERY = 30.0  # seconds
 _WANTED = ("cpu_utilization", "system_memory", "gpu_")  # beginnings of the sensors' names
@@ -22,7 +27,8 @@ class Usage:
     def __init__(self, path: Path) -> None:
         from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 
-        self._path, self._sensors, self._last = path, [CPUMonitor()], 0.0
+        self._path, self._last = path, 0.0
+        self._sensors: list[BaseMetricsMonitor] = [CPUMonitor()]
         with suppress(Exception):  # no GPU, or no way to query it
             self._sensors.append(_gpu_sensor())
 
@@ -41,7 +47,7 @@ class Usage:
             file.write(json.dumps(values) + "\n")
 
 
-def _gpu_sensor():
+def _gpu_sensor() -> GPUMonitor:
     """A sensor of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES, numbered from 0."""
     import pynvml
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor

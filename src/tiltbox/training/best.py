@@ -26,7 +26,7 @@ def best_epoch(scores: Mapping[int, float]) -> int | None:
     >>> best_epoch({2: 0.4, 4: 0.6, 6: 0.6})
     4
     """
-    return max(sorted(scores), key=scores.get) if scores else None
+    return max(sorted(scores), key=scores.__getitem__) if scores else None
 
 
 def forget_scores(work: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from tiltbox.model.detector import detector_config
-from tiltbox.model.variants import Variant
+from tiltbox.model.variant import Variant
 from tiltbox.settings.schedules import Schedule
 from tiltbox.training.pipeline import train_pipeline
 from tiltbox.training.validation_patches import contents_of, patches_to_validate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -28,29 +29,29 @@ class PatchDataset(BaseDataset):
         classes: tuple[str, ...],
         background: bool = False,
         held_out: Collection[str] = (),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         self.patches, self.background, self.held_out = Path(patches), background, frozenset(held_out)
         super().__init__(metainfo={"classes": tuple(classes)}, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         annfiles = sorted((self.patches / "annfiles").glob("*.txt"))
         if self.held_out:
             annfiles = [path for path in annfiles if parse_patch_name(path.stem).image not in self.held_out]
         return [self._patch(path) for path in annfiles]
 
-    def filter_data(self) -> list[dict]:
+    def filter_data(self) -> list[dict[str, Any]]:
         """Leave out patches without objects, as the published recipe does, unless they are wanted."""
         return [patch for patch in self.data_list if patch["instances"] or self.background]
 
-    def prepare_data(self, idx: int) -> dict:
+    def prepare_data(self, idx: int) -> dict[str, Any]:
         """A patch through the pipeline, with what :class:`Mosaic` needs to add others."""
         return self.pipeline(self.get_data_info(idx) | {"draw": self._draw})
 
-    def _draw(self) -> dict:
+    def _draw(self) -> dict[str, Any]:
         return self.get_data_info(np.random.randint(len(self)))
 
-    def _patch(self, annfile: Path) -> dict:
+    def _patch(self, annfile: Path) -> dict[str, Any]:
         labels = read_labels(annfile, self.metainfo["classes"])
         index = {name: i for i, name in enumerate(self.metainfo["classes"])}
         instances = [

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from tiltbox.errors import TrainingError
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 REMEDY = "lower base_lr (and muon_lr, if there is one) or raise warmup_steps in the schedule"
 
@@ -22,12 +26,14 @@ class FiniteHook(Hook):
 
     priority = "ABOVE_NORMAL"  # before the loss is added to a history
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         loss = outputs["loss"].item()
         if not math.isfinite(loss):
             raise TrainingError(self._where(runner), f"the loss is {loss}, so the training diverged", REMEDY)
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         for state in ("state_dict", "ema_state_dict"):
             for name, value in checkpoint.get(state, {}).items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
@@ -35,7 +41,7 @@ class FiniteHook(Hook):
                     raise TrainingError(self._where(runner), problem, REMEDY)
 
     @staticmethod
-    def _where(runner) -> str:
+    def _where(runner: Runner) -> str:
         return (
             f"step {min(runner.iter + 1, runner.max_iters)} of {runner.max_iters}, epoch {runner.epoch + 1}"
         )

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.dist import all_reduce, barrier
@@ -22,6 +23,9 @@ from mmengine.registry import HOOKS
 from tiltbox.files import write_text
 from tiltbox.training.best import SCORES
 from tiltbox.training.validation import Validation
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 LOSSES = ("loss", "loss_cls", "loss_bbox")
 COLUMNS = ("epoch", "step", "lr", *LOSSES, "seconds", *SCORES)
@@ -40,7 +44,7 @@ class HistoryHook(Hook):
     The process that started the training passes its rows to MLflow (:mod:`tiltbox.tracking.following`).
     """
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         self._file = Path(runner.work_dir) / "history.csv"
         rows = self._rows_until(runner.iter)
         barrier()  # all must have read before one writes
@@ -51,29 +55,33 @@ class HistoryHook(Hook):
         self._said = -math.inf
         self._start()
 
-    def _validate_with(self, runner, rows: list[dict[str, str]]) -> None:
-        self._validation, self._latest = None, ""
+    def _validate_with(self, runner: Runner, rows: list[dict[str, str]]) -> None:
+        self._validation: Validation | None = None
+        self._latest = ""
         if settings := runner.cfg.get("validation"):
             self._validation = Validation(settings, self._file.parent)
             self._validation.remember(rows)
             runner.train_loop.stop_training = self._validation.gives_up
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         for name in LOSSES:
             self._sums[name] += outputs[name].item()
         self._steps += 1
         if runner.rank == 0 and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._say(runner)
 
-    def after_train_epoch(self, runner) -> None:
+    def after_train_epoch(self, runner: Runner) -> None:
         row, epoch = self._row(runner), runner.epoch + 1
-        scores = None
+        scores, ends = None, False
         if self._validation is not None and self._validation.is_due(epoch, runner.max_epochs):
             scores = self._validation.after_epoch(runner, epoch)
+            ends = scores is not None and self._validation.gives_up
             self._latest = f"; {scores} after epoch {epoch}" if scores else self._latest
         if runner.rank == 0:
             self._append([*row, *(scores.row if scores else [""] * len(SCORES))])
-        if scores is not None and self._validation.gives_up:
+        if ends:
             runner.train_loop.stop_training = True
             if runner.rank == 0:
                 log.info("training ends after epoch %d: the scores no longer rise", epoch)
@@ -89,7 +97,7 @@ class HistoryHook(Hook):
         all_reduce(means, "mean")
         return dict(zip(LOSSES, means.tolist(), strict=True))
 
-    def _say(self, runner) -> None:
+    def _say(self, runner: Runner) -> None:
         """Log the progress of this process alone: the others may be at another step."""
         self._said = time.monotonic()
         loss, classes, boxes = (f"{self._sums[name] / self._steps:.3f}" for name in LOSSES)
@@ -103,7 +111,7 @@ class HistoryHook(Hook):
             f" boxes {boxes}); {images:.1f} images a second{self._latest}"
         )
 
-    def _row(self, runner) -> list:
+    def _row(self, runner: Runner) -> list[int | str]:
         """A row without scores; to be called in all processes."""
         means = [f"{value:.6f}" for value in self._means().values()]
         lr = runner.optim_wrapper.get_lr()["lr"][0]
@@ -131,7 +139,7 @@ class HistoryHook(Hook):
         writer.writerows(rows)
         write_text(self._file, text.getvalue())
 
-    def _append(self, row: list) -> None:
+    def _append(self, row: list[int | str]) -> None:
         new = not self._file.exists()
         with self._file.open("a", newline="") as stream:
             writer = csv.writer(stream)

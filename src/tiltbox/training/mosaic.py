@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
@@ -29,12 +31,12 @@ class Mosaic(BaseTransform):
         read: The transforms that read an image and its rboxes, without randomness.
     """
 
-    def __init__(self, size: int, prob: float, read: list[dict]) -> None:
+    def __init__(self, size: int, prob: float, read: list[dict[str, Any]]) -> None:
         self.size, self.prob, self._steps = size, prob, Compose(read)
-        self._known: dict[str, dict] = {}
+        self._known: dict[str, dict[str, Any]] = {}
         self._bytes = 0
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """From a dataset's record, with ``draw`` to get another, to ``img`` (h, w, 3) and its boxes."""
         draw = results.pop("draw")
         image = self._read(results)
@@ -58,7 +60,7 @@ class Mosaic(BaseTransform):
         sides = (slice(0, y), slice(y, self.size)), (slice(0, x), slice(x, self.size))
         return [(rows, columns) for rows in sides[0] for columns in sides[1]]
 
-    def _read(self, record: dict) -> dict:
+    def _read(self, record: dict[str, Any]) -> dict[str, Any]:
         """The image of a record, remembered if there is room; the result may be modified."""
         known = self._known.get(record["img_path"])
         if known is None:
@@ -69,7 +71,9 @@ class Mosaic(BaseTransform):
         return known | {"img": known["img"].copy(), "gt_bboxes": known["gt_bboxes"].clone()}
 
 
-def _paste(canvas: np.ndarray, rows: slice, columns: slice, image: dict) -> tuple[np.ndarray, np.ndarray]:
+def _paste(
+    canvas: np.ndarray, rows: slice, columns: slice, image: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
     """Fill a tile of ``canvas`` with a piece of ``image``; returns the rboxes in it, and their labels."""
     boxes, labels = image["gt_bboxes"].tensor.numpy(), image["gt_bboxes_labels"]
     tile = np.array([columns.stop - columns.start, rows.stop - rows.start])

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
@@ -41,8 +42,8 @@ class MuonAdamW(torch.optim.AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """Update all parameters; the gradients that Muon used are deleted."""
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Update all parameters; the gradients that Muon used are deleted. Returns what ``closure`` gives."""
         for group in self.param_groups:
             if group.get("orthogonal"):
                 self._muon(group["lr"], [each for each in group["params"] if each.grad is not None])
@@ -57,7 +58,7 @@ class MuonAdamW(torch.optim.AdamW):
 
     def _smoothed(self, parameters: list[nn.Parameter]) -> Sequence[Tensor]:
         """Nesterov's momentum of each gradient, as a matrix of one row per output channel."""
-        gradients = [each.grad.flatten(1) for each in parameters]
+        gradients = [each.grad.flatten(1) for each in parameters if each.grad is not None]
         averages = [self._average(*pair) for pair in zip(parameters, gradients, strict=True)]
         torch._foreach_lerp_(averages, gradients, 1 - MOMENTUM)
         return torch._foreach_lerp(gradients, averages, MOMENTUM)
@@ -128,12 +129,14 @@ class MuonConstructor(DefaultOptimWrapperConstructor):
     AdamW; norms and biases do not decay.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict) -> None:
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any]) -> None:
         self.muon_lr = paramwise_cfg["muon_lr"]
         super().__init__(optim_wrapper_cfg)
 
-    def __call__(self, model: nn.Module):
-        matrices, weights, others = [], [], []
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        matrices: list[nn.Parameter] = []
+        weights: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in getattr(model, "module", model).named_parameters():
             is_matrix = parameter.ndim == 4 and parameter.shape[1] > 1 and "bbox_head.rtm_" not in name
             (matrices if is_matrix else weights if parameter.ndim > 1 else others).append(parameter)

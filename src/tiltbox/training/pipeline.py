@@ -5,13 +5,15 @@ Nothing here imports them: the command that starts a training would need seconds
 
 from __future__ import annotations
 
+from typing import Any
+
 from tiltbox.model.detector import PAD_VALUE
 from tiltbox.settings.schedules import Schedule
 
 UPRIGHT = ("storage-tank", "roundabout")  # their boxes stay axis-parallel when the image is rotated
 
 
-def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict]:
+def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Read, resize, compose, flip, rotate, pad and pack; all except Mosaic is from mmdet and mmrotate."""
     size = (schedule.image_size, schedule.image_size)
     upright = [index for index, name in enumerate(classes) if name in UPRIGHT]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import torch
 from mmrotate.datasets.transforms import ConvertBoxType
@@ -21,7 +23,7 @@ class QuadsToRboxes(ConvertBoxType):
     def __init__(self) -> None:
         super().__init__({"gt_bboxes": "rbox"})
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         try:
             return super().transform(results)
         except cv2.error:

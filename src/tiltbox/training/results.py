@@ -6,7 +6,9 @@ import csv
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tiltbox.errors import CheckpointError
 from tiltbox.files import write_text
 from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
 from tiltbox.records import Training, Validated, write_record
@@ -14,16 +16,22 @@ from tiltbox.training.best import best_epoch, scores_by_epoch, weights_of
 from tiltbox.training.config import read_config
 from tiltbox.training.resume import last_checkpoint
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
 log = logging.getLogger("tiltbox")
 
 CHECKPOINT, BEST, LAST = "checkpoint.pth", "best.pth", "last.pth"
 
 
-def publish(work: Path, out: Path, facts: Mapping, classes: tuple[str, ...]) -> list[Path]:
+def publish(work: Path, out: Path, facts: Mapping[str, Any], classes: tuple[str, ...]) -> list[Path]:
     """Copy the results; optimiser states and older epochs stay behind. Returns the files.
 
     checkpoint.pth contains the weights of the last epoch or, if the schedule says so, of the best one. The
     other of the two is beside it, unless they are the same.
+
+    Raises:
+        CheckpointError: No checkpoint is complete.
     """
     config = read_config(work / "config.py")
     rows = _rows(work / "history.csv")
@@ -46,11 +54,12 @@ def _rows(history: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def _validated(config, rows: list[dict[str, str]]) -> Validated | None:
+def _validated(config: Config, rows: list[dict[str, str]]) -> Validated | None:
     scores = scores_by_epoch(rows)
-    if not scores:
+    best = best_epoch(scores)
+    if best is None:
         return None
-    best, settings = best_epoch(scores), config.get("validation") or {}  # missing if resumed without it
+    settings = config.get("validation") or {}  # missing if resumed without it
     return Validated(
         held_out_images=len(settings.get("images") or ()),
         best_epoch=best,
@@ -63,6 +72,9 @@ def _validated(config, rows: list[dict[str, str]]) -> Validated | None:
 def _weights(work: Path, validated: Validated | None, last_epoch: int) -> dict[str, Path]:
     """Where the weights come from, by the name of the file to write; the result itself is the last."""
     last = last_checkpoint(work)
+    if last is None:
+        remedy = "free some space if the disk is full, and start the training again"
+        raise CheckpointError(work, "contains no complete checkpoint", remedy)
     if validated is None or validated.best_epoch == last_epoch:
         return {CHECKPOINT: last}
     best = weights_of(work, validated.best_epoch)
@@ -77,7 +89,7 @@ def _weights(work: Path, validated: Validated | None, last_epoch: int) -> dict[s
     return {BEST: best, CHECKPOINT: last}
 
 
-def _facts(facts: Mapping, rows: list[dict[str, str]], validated: Validated | None) -> Training:
+def _facts(facts: Mapping[str, Any], rows: list[dict[str, str]], validated: Validated | None) -> Training:
     seconds = round(sum(float(row["seconds"]) for row in rows), 1)  # including runs before a resume
     epochs = min(facts["epochs"], int(rows[-1]["epoch"])) if validated else facts["epochs"]
     steps = int(rows[-1]["step"])

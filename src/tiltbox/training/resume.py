@@ -8,14 +8,18 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tiltbox.dota.reading import CORRUPT
 from tiltbox.training.config import read_config
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
 log = logging.getLogger("tiltbox")
 
 
-def essence(config) -> dict:
+def essence(config: Config) -> dict[str, Any]:
     """The settings that must be unchanged for a training to resume: neither paths nor how work is shared.
 
     The manifest covers the content of the patches, to the pixel.
@@ -36,7 +40,7 @@ def essence(config) -> dict:
     return plain
 
 
-def _decides(validation: dict | None) -> bool:
+def _decides(validation: dict[str, Any] | None) -> bool:
     """Whether scores during training influence which weights are the result."""
     return validation is not None and bool(validation["patience"] or validation["checkpoint"] == "best")
 
@@ -61,7 +65,7 @@ def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
     return finished
 
 
-def validates_otherwise(work: Path, config) -> bool:
+def validates_otherwise(work: Path, config: Config) -> bool:
     """Whether the training in ``work`` was last validated on other patches than ``config`` asks for."""
     asked, before = config.validation, read_config(work / "config.py").get("validation") or {}
     return asked is not None and asked.contents != before.get("contents")
@@ -82,7 +86,7 @@ def _checkpoints(work: Path) -> list[Path]:
     """All checkpoints in a work folder, newest first."""
     found = {path: re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name) for path in work.glob("*.pth")}
     numbers = {path: int(match[1]) for path, match in found.items() if match}
-    return sorted(numbers, key=numbers.get, reverse=True)
+    return sorted(numbers, key=numbers.__getitem__, reverse=True)
 
 
 def _is_whole(path: Path) -> bool:

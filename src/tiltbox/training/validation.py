@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import EMAHook
+from torch import nn
 
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.task1 import ClassDetections
@@ -29,9 +31,14 @@ from tiltbox.training.best import best_epoch, kept_weights, scores_by_epoch, wei
 from tiltbox.training.finite import REMEDY
 from tiltbox.training.validation_patches import patches_to_validate
 
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
+
 DECIMALS = 6  # of scores in history.csv, from which the best epoch is found
 
 log = logging.getLogger("tiltbox")
+
+Accuracies = tuple[float | None, float | None]  # AP50 and mAP
 
 
 def score_patches(
@@ -82,7 +89,7 @@ class Validation:
         work: Where the best weights are kept (:mod:`tiltbox.training.best`).
     """
 
-    def __init__(self, settings: Mapping, work: Path) -> None:
+    def __init__(self, settings: Mapping[str, Any], work: Path) -> None:
         self._settings, self._work = settings, work
         self._labels = patches_to_validate(Path(settings["patches"]), settings["most"], settings["images"])
         self._scores: dict[int, float] = {}  # AP50 by epoch
@@ -95,7 +102,7 @@ class Validation:
         """Whether to validate after an epoch: every few epochs, counted from the last, which is included."""
         return (epochs - epoch) % self._settings["every"] == 0
 
-    def after_epoch(self, runner, epoch: int) -> Scores | None:
+    def after_epoch(self, runner: Runner, epoch: int) -> Scores | None:
         """Validate the weights that the training would end with; None if that failed.
 
         Raises:
@@ -106,7 +113,8 @@ class Validation:
         before = best_epoch(self._scores)
         found = self._agreed(self._detected(model))
         if isinstance(found, TiltboxError):
-            return self._failed(found, epoch)
+            self._failed(found, epoch)
+            return None
         scores = Scores(*found, len(self._labels), time.monotonic() - begun)
         if scores.AP50 is not None:
             self._scores[epoch] = round(scores.AP50, DECIMALS)
@@ -121,9 +129,11 @@ class Validation:
     def gives_up(self) -> bool:
         """Whether none of the last few validations was better than an earlier one."""
         patience, best = self._settings["patience"], best_epoch(self._scores)
-        return bool(patience and best) and sum(epoch > best for epoch in self._scores) >= patience
+        if not patience or best is None:
+            return False
+        return sum(epoch > best for epoch in self._scores) >= patience
 
-    def _detected(self, model) -> dict[str, np.ndarray] | TiltboxError:
+    def _detected(self, model: nn.Module) -> dict[str, np.ndarray] | TiltboxError:
         """Detections on this process's share of the patches, or the error, which all processes must know."""
         mine = self._labels[get_rank() :: get_world_size()]
         images = [path.parents[1] / "images" / f"{path.stem}.png" for path in mine]
@@ -138,16 +148,19 @@ class Validation:
         finally:
             model.train(was_training)
 
-    def _agreed(self, mine: dict[str, np.ndarray] | TiltboxError) -> tuple | TiltboxError:
+    def _agreed(self, mine: dict[str, np.ndarray] | TiltboxError) -> Accuracies | TiltboxError:
         """AP50 and mAP of the detections of all processes, computed by the first one."""
         parts = all_gather_object(mine)
-        result = [next((part for part in parts if isinstance(part, TiltboxError)), None)]
+        result: list[Accuracies | TiltboxError | None] = [
+            next((part for part in parts if isinstance(part, TiltboxError)), None)
+        ]
         if result[0] is None and get_rank() == 0:
             result[0] = self._scored(parts)
         broadcast_object_list(result)
+        assert result[0] is not None  # the first process has it
         return result[0]
 
-    def _scored(self, parts: list[dict[str, np.ndarray]]) -> tuple | TiltboxError:
+    def _scored(self, parts: list[dict[str, np.ndarray]]) -> Accuracies | TiltboxError:
         columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         classes = tuple(self._settings["classes"])
         try:
@@ -169,7 +182,7 @@ class Validation:
         if get_rank() == 0:
             log.warning("no validation after epoch %d: %s", epoch, error)
 
-    def _keep(self, model, epoch: int, before: int | None) -> None:
+    def _keep(self, model: nn.Module, epoch: int, before: int | None) -> None:
         """Keep the weights of a new best epoch, and the previous best, in case this epoch must be
         repeated."""
         for path in kept_weights(self._work):
@@ -186,10 +199,10 @@ def _unforeseen(error: Exception) -> TiltboxError:
     )
 
 
-def _averaged(runner):
+def _averaged(runner: Runner) -> nn.Module | None:
     hooks = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
     return next((hook.ema_model.module for hook in hooks), None)
 
 
-def _unwrapped(model):
+def _unwrapped(model: nn.Module) -> nn.Module:
     return getattr(model, "module", model)

@@ -80,7 +80,7 @@ class Canvas:
     def cover(self, points: np.ndarray, ground: np.ndarray) -> None:
         """Fill the outline with another ground (height, width, 3) of the size of the image."""
         mask = np.zeros(self.pixels.shape[:2], np.uint8)
-        cv2.fillPoly(mask, [_painted(points)], 1, cv2.LINE_8, SHIFT)
+        cv2.fillPoly(mask, [_painted(points)], [1], cv2.LINE_8, SHIFT)
         cv2.copyTo(enlarged(ground), mask, self.pixels)
 
     def shade(self, outlines: list[np.ndarray]) -> None:
@@ -97,7 +97,7 @@ class Canvas:
         window = self.pixels[top:bottom, left:right]
         mask = np.zeros(window.shape[:2], np.uint8)
         for polygon in polygons:
-            cv2.fillPoly(mask, [polygon - (np.array([left, top]) << SHIFT)], 1, cv2.LINE_8, SHIFT)
+            cv2.fillPoly(mask, [polygon - (np.array([left, top]) << SHIFT)], [1], cv2.LINE_8, SHIFT)
         return window, mask.view(bool)
 
     def photograph(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -12,11 +13,12 @@ from tiltbox.dota.labels import Labels, write_labels
 from tiltbox.dota.mini.scenes import Thing, scene
 from tiltbox.files import whole_folder
 
-SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 HEADER = ("imagesource:mini", "gsd:0.5")
 
 
-def render_mini(out: Path, *, seed: int = 0, images: Mapping[str, int], size: int = 256) -> None:
+def render_mini(out: Path, *, seed: int = 0, images: Mapping[Split, int], size: int = 256) -> None:
     """Render the mini set: ``out/{train,val,test}/{images,labelTxt}``, test without labels.
 
     The same seed, counts and size give the same pixels and labels on every machine.

@@ -6,7 +6,7 @@ A shape is painted by a function in the object's own frame: ``u`` runs from -1 (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy as np
 from tiltbox.dota.mini.canvas import Canvas, Colour, Pose, cos_sin
 
 WHITE, DARK = (238, 240, 240), (38, 42, 48)
+
+Points = Sequence[tuple[float, float]] | np.ndarray  # u and v of each
 
 
 @dataclass
@@ -33,10 +35,10 @@ class Pen:
     variant: int = 0
     outlines: list[np.ndarray] = field(default_factory=list)
 
-    def fill(self, points: list | np.ndarray, colour: Colour) -> None:
+    def fill(self, points: Points, colour: Colour) -> None:
         self.canvas.fill(self._outline(points), self._tinted(colour))
 
-    def veil(self, points: list | np.ndarray, colour: Colour) -> None:
+    def veil(self, points: Points, colour: Colour) -> None:
         self.canvas.veil(self._outline(points), self._tinted(colour))
 
     def bar(self, u0: float, v0: float, u1: float, v1: float, colour: Colour) -> None:
@@ -70,14 +72,15 @@ class Pen:
         aspect = self.pose.width / self.pose.length
         return np.array([(u + radius * aspect * c, v + radius * s) for c, s in _CIRCLE])
 
-    def _outline(self, points: list | np.ndarray) -> np.ndarray:
+    def _outline(self, points: Points) -> np.ndarray:
         half = np.array([self.pose.length, self.pose.width]) / 2
         outline = self.pose.to_image(np.asarray(points, dtype=float) * half)
         self.outlines.append(outline)
         return outline
 
     def _tinted(self, colour: Colour) -> Colour:
-        return tuple(min(max(c + t, 0), 255) for c, t in zip(colour, self.tint, strict=True))
+        red, green, blue = (min(max(c + t, 0), 255) for c, t in zip(colour, self.tint, strict=True))
+        return red, green, blue
 
 
 _CIRCLE = [cos_sin(degrees) for degrees in range(0, 360, 10)]
@@ -251,9 +254,9 @@ def small_vehicle(pen: Pen) -> None:
 
 
 def large_vehicle(pen: Pen) -> None:
-    trailer = [(242, 200, 44), (248, 184, 30)][pen.variant % 2]
+    trailer, roof = [((242, 200, 44), (255, 218, 62)), ((248, 184, 30), (255, 202, 48))][pen.variant % 2]
     pen.bar(-1, -1, 0.48, 1, trailer)
-    pen.bar(-0.95, -0.8, 0.44, 0.8, tuple(min(c + 18, 255) for c in trailer))
+    pen.bar(-0.95, -0.8, 0.44, 0.8, roof)
     for u in (-0.6, -0.25, 0.1):
         pen.across(u, -0.8, 0.8, trailer)
     pen.bar(0.48, -0.5, 0.58, 0.5, DARK)

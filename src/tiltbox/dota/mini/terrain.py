@@ -21,7 +21,8 @@ GROUNDS: dict[str, tuple[Colour, Colour]] = {
 def ground(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
     """A square of that ground, uint8 BGR (size, size, 3)."""
     low, high = (np.array(colour[::-1]) for colour in GROUNDS[kind])
-    share = sum(_noise(rng, size, cell) * weight for cell, weight in ((64, 4), (16, 2), (4, 1))) // 7
+    layers = [_noise(rng, size, cell) * weight for cell, weight in ((64, 4), (16, 2), (4, 1))]
+    share = np.sum(layers, axis=0) // 7
     grain = rng.integers(-7, 8, (size, size, 1))
     return np.clip(low + (high - low) * share[..., None] // 255 + grain, 0, 255).astype(np.uint8)
 
