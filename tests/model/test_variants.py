@@ -108,7 +108,7 @@ def test_published_checkpoint():
         ),
         ("previous", {"width": 0.001}, "variants.mine: width 0.001 leaves no channels for the head"),
         ("previous", {"head": "split"}, "variants.mine.head: 'split' is not accepted"),
-        ("current", {"size": "M!"}, "variants.mine.size: 'M!' is not accepted"),
+        ("current", {"size": "huge"}, "variants.mine.size: 'huge' is not accepted"),
         ("current", {"series": ""}, "variants.mine.series: '' is not accepted"),
         (
             "current",

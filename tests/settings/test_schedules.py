@@ -44,7 +44,7 @@ def test_epochs_of_a_size(tmp_path, epochs, expected):
 
 def test_a_size_without_epochs(tmp_path):
     schedule = find(tmp_path, LEAST)
-    with pytest.raises(SettingsError, match=r"epochs: has no number for size tiny \(only for xs, s, l\)"):
+    with pytest.raises(SettingsError, match=r"epochs: gives no number for size tiny \(only for l, s, xs\)"):
         schedule.epochs_of(find_variant("rtmdet-r-tiny"))
 
 
@@ -97,6 +97,7 @@ def test_smaller_machines_warm_up_over_as_many_images(name):
         ({"max_steps": 0}, "max_steps: 0 is not accepted"),
         ({"image_size": 100}, "image_size: 100 is not accepted"),
         ({"epochs": {}}, "epochs: {} is not accepted"),
+        ({"epochs": {"sx": 1, "others": 2}}, "epochs.sx: 'sx' is not accepted (Input should be 'n', 'tiny',"),
         ({"epochs": "many"}, "epochs: 'many' is not accepted"),
         ({"epochs": 0}, "epochs: 0 is not accepted"),
         ({"epochs": {"xs": 0, "s": 1, "l": 1}}, "epochs.xs: 0 is not accepted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from tiltbox.settings.schedules import OTHERS, Schedule, find_schedule
 from tiltbox.training.config import runner_config
 
 import_openmmlab()
+import mmrotate  # noqa: E402
+from mmdet.models.layers import ExpMomentumEMA  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.optim import build_optim_wrapper  # noqa: E402
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope  # noqa: E402
 from mmrotate.registry import MODELS  # noqa: E402
@@ -84,6 +88,35 @@ def test_averaged_weights():
     assert (ema["ema_type"], ema["momentum"], ema["update_buffers"]) == ("AveragedWeights", 2e-4, True)
     none = find_schedule("dota-2gpu").model_copy(update={"ema_momentum": None})
     assert [hook["type"] for hook in config_of(none).custom_hooks] == ["FiniteHook", "HistoryHook"]
+
+
+@pytest.mark.parametrize(
+    ("size", "schedule"), [("tiny", "rtmdet-r"), ("s", "rtmdet-r"), ("m", "rtmdet-r"), ("l", "dota-2gpu")]
+)
+def test_the_recipe_of_rtmdet_is_mmrotates(size, schedule):
+    """All that its public config sets: steps, rates, weight decay, averaging, augmentation and losses."""
+    folder = Path(mmrotate.__file__).parent / ".mim" / "configs" / "rotated_rtmdet"
+    theirs = Config.fromfile(folder / f"rotated_rtmdet_{size}-3x-dota.py")
+    ours = config_of(schedule, f"rtmdet-r-{size}")
+    assert ours.train_dataloader.batch_size == theirs.train_dataloader.batch_size
+    assert ours.train_cfg.max_epochs == theirs.train_cfg.max_epochs
+    assert learning_rates(ours) == pytest.approx(learning_rates(theirs), rel=1e-6)
+    for key in ("type", "lr", "weight_decay"):
+        assert ours.optim_wrapper.optimizer[key] == theirs.optim_wrapper.optimizer[key]
+    assert ours.optim_wrapper.paramwise_cfg == theirs.optim_wrapper.paramwise_cfg
+    (averaging,) = (hook for hook in theirs.custom_hooks if hook["type"] == "EMAHook")
+    (found,) = (hook for hook in ours.custom_hooks if hook["type"] == "EMAHook")
+    assert (found.momentum, found.update_buffers) == (averaging.momentum, averaging.update_buffers)
+    assert found.gamma == inspect.signature(ExpMomentumEMA).parameters["gamma"].default
+    steps = {step["type"]: step for step in theirs.train_dataloader.dataset.pipeline}
+    mine = {step["type"]: step for step in ours.train_dataloader.dataset.pipeline}
+    assert mine["mmdet.RandomFlip"] == steps["mmdet.RandomFlip"]
+    for key in ("prob", "angle_range", "rect_obj_labels"):
+        assert mine["RandomRotate"][key] == steps["RandomRotate"][key]
+    for key in ("loss_weight", "beta"):
+        assert ours.model.bbox_head.loss_cls[key] == theirs.model.bbox_head.loss_cls[key]
+    assert ours.model.bbox_head.loss_bbox.loss_weight == theirs.model.bbox_head.loss_bbox.loss_weight
+    assert ours.model.train_cfg.assigner.topk == theirs.model.train_cfg.assigner.topk
 
 
 @pytest.mark.parametrize("variant", ["yoloms-xs-previous", "yoloms-xs-current"])

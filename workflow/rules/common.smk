@@ -20,6 +20,7 @@ from tiltbox.errors import TiltboxError
 from tiltbox.files import acquired
 from tiltbox.freshness import Freshness
 from tiltbox.gpus import gpus_here
+from tiltbox.model.variant import SIZES
 from tiltbox.settings.workflow import resolve
 from tiltbox.versioning import name_own_folders, record_results
 
@@ -42,7 +43,6 @@ if workflow.is_main_process:
         print(f"snakemake: {remark}", file=sys.stderr)
 
 dataset = plan.dataset
-SIZES = ("xs", "s", "l")
 CORES = workflow.resource_settings.cores or 16  # they may not be set on a cluster
 
 
@@ -236,7 +236,7 @@ def cpu_threads(wildcards):
 
 def smaller_first(wildcards):
     """A priority that gives the first scores and the first comparison early; below that of scoring itself."""
-    return 3 - SIZES.index(plan.variants[variant_of(wildcards)].size)
+    return len(SIZES) - SIZES.index(plan.variants[variant_of(wildcards)].size)
 
 
 def tracked(wildcards):

@@ -17,7 +17,7 @@ rule predict:
         log_file("predict"),
     benchmark:
         benchmark_file("predict")
-    priority: 5
+    priority: 8  # above any training, so that scores come early
     conda:
         "../envs/tiltbox.yaml"
     threads: plan.gpus * 4 or cpu_threads
@@ -51,7 +51,7 @@ rule merge:
         log_file("merge"),
     benchmark:
         benchmark_file("merge")
-    priority: 5
+    priority: 8
     conda:
         "../envs/tiltbox.yaml"
     resources:
@@ -85,7 +85,7 @@ rule evaluate:
         log_file("evaluate"),
     benchmark:
         benchmark_file("evaluate")
-    priority: 5
+    priority: 8
     conda:
         "../envs/tiltbox.yaml"
     resources:

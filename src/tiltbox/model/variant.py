@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from tiltbox.configs import Settings
 Config = dict[str, Any]  # as mmengine's registries read it: a type and its arguments
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # for folders, runs and Snakemake rules
 
+Size = Literal["n", "tiny", "xs", "s", "m", "l", "x"]
+SIZES: tuple[Size, ...] = get_args(Size)  # from small to large
 PARTS = ("backbone", "neck", "bbox_head")  # as state-dicts call them
 STRIDES = (8, 16, 32)  # of the maps that heads look at
 IMAGENET_BGR: Config = {
@@ -48,7 +50,7 @@ class Variant(Settings):
     STARTED: ClassVar[tuple[str, ...]] = PARTS
 
     family: str
-    size: str = Field(pattern=r"^[a-z0-9]+$", description="decides epochs; sizes are shown side by side")
+    size: Size = Field(description="decides epochs; detectors of a size are shown together")
     series: str = Field(min_length=1, description="what legends call it; a series has a colour")
     compared_with: tuple[Name, ...] = Field(description="rows to show the difference to")
     pretrained: str | None = Field(

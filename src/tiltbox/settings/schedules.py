@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from tiltbox.configs import CONFIGS, Settings, known_name, load
 from tiltbox.errors import SettingsError
 from tiltbox.model.objective import Objective
-from tiltbox.model.variant import Variant
+from tiltbox.model.variant import Size, Variant
 from tiltbox.model.variants import load_variants
 
 # At 32 px the coarsest features are a single cell, and batch norm cannot train on one value per image.
@@ -22,9 +22,11 @@ def _for_all_sizes(value: Any) -> Any:
 
 
 # Epochs by model size; large detectors may get fewer if time is short. One number is for all sizes.
-OTHERS = "others"
+OTHERS: Literal["others"] = "others"
 Epochs = Annotated[
-    dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_for_all_sizes), Field(min_length=1)
+    dict[Size | Literal["others"], Annotated[int, Field(ge=1)]],
+    BeforeValidator(_for_all_sizes),
+    Field(min_length=1),
 ]
 
 
