@@ -41,6 +41,26 @@ def test_published_figures_of_rtmdet_leave_batch_norms_out(name):
     assert (round(found.params / 1e6, 2), round(others / 1e9, 2)) == RTMDET[name]
 
 
+class BackboneAndNeck(nn.Module):
+    """The part of a detector that MS-Blocks change."""
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.backbone, self.neck = detector.backbone, detector.neck
+
+    def forward(self, x, mode):
+        return self.neck(self.backbone(x))
+
+
+def test_ms_blocks_save_parameters_but_not_multiply_adds():
+    """As docs/detectors.md says, against the claim of "fewer parameters and MACs"."""
+    plain, ms = (
+        count_complexity(BackboneAndNeck(build_detector(name))) for name in ("yolov8-n", "yolov8-n-ms")
+    )
+    assert (plain.params, ms.params) == (2_259_536, 2_110_208)
+    assert (round(plain.flops / 1e9, 3), round(ms.flops / 1e9, 3)) == (6.618, 7.227)
+
+
 @pytest.mark.parametrize("name", ["yoloms-xs-previous", "rtmdet-r-tiny", "yolov8-n", "yolov8-n-ms"])
 def test_mmengine_counts_the_same(name):
     from mmengine.analysis import FlopAnalyzer
