@@ -9,6 +9,8 @@ has to be split, into two signed triangles.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tiltbox.compiled import compiled
@@ -20,7 +22,53 @@ MOST_CELLS = 1e9  # in one direction, so that an integer can count them
 FEW = 30  # boxes; with so few a grid costs more than it saves
 _MOST_CORNERS = 20  # four cuts turn 4 corners into at most 6, 9, 13, 19
 
-Boxes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # what ``prepare`` returns
+
+class Quads(NamedTuple):
+    """Quads with what is known of each; n of them.
+
+    Attributes:
+        corners: Positively oriented, shape (n, 4, 2).
+        areas: Shape (n,).
+        convex: Shape (n,), bool.
+        horizontal: The horizontal boxes around them, x0 y0 x1 y1, shape (n, 4).
+    """
+
+    corners: np.ndarray
+    areas: np.ndarray
+    convex: np.ndarray
+    horizontal: np.ndarray
+
+
+class _Levels(NamedTuple):
+    """Boxes of about the same size, k levels of them.
+
+    Attributes:
+        low, high: The least and the largest x and y of their centres, shape (k, 2).
+        side: Their largest side, shape (k,).
+        least_area, largest_area: Shape (k,); 0 and infinite where crossing edges may share more than the
+            areas suggest.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    side: np.ndarray
+    least_area: np.ndarray
+    largest_area: np.ndarray
+
+
+class _Grids(NamedTuple):
+    """A grid for each of k levels.
+
+    Attributes:
+        size: The side of its cells, shape (k,).
+        columns, rows: Its numbers of cells, shape (k,).
+        begin: Where its cells begin in one long array, shape (k + 1,).
+    """
+
+    size: np.ndarray
+    columns: np.ndarray
+    rows: np.ndarray
+    begin: np.ndarray
 
 
 @compiled
@@ -57,23 +105,21 @@ def _is_convex(quad: np.ndarray) -> bool:
 
 
 @compiled
-def prepare(qboxes: np.ndarray) -> Boxes:
-    """For qboxes (n, 8): corners (n, 4, 2), positively oriented; areas (n,); whether convex (n,); horizontal
-    boxes x0 y0 x1 y1 (n, 4).
-    """
+def prepare(qboxes: np.ndarray) -> Quads:
+    """The quads of qboxes (n, 8)."""
     count = len(qboxes)
-    quads, areas = np.empty((count, 4, 2)), np.empty(count)
+    corners, areas = np.empty((count, 4, 2)), np.empty(count)
     convex, horizontal = np.empty(count, np.bool_), np.empty((count, 4))
     for i in range(count):
         for k in range(4):
-            quads[i, k, 0], quads[i, k, 1] = qboxes[i, 2 * k], qboxes[i, 2 * k + 1]
-        if _runs_backwards(quads[i]):
-            quads[i] = quads[i, ::-1].copy()
-        areas[i] = abs(_signed_area(quads[i], 4))
-        convex[i] = _is_convex(quads[i])
-        horizontal[i, 0], horizontal[i, 1] = quads[i, :, 0].min(), quads[i, :, 1].min()
-        horizontal[i, 2], horizontal[i, 3] = quads[i, :, 0].max(), quads[i, :, 1].max()
-    return quads, areas, convex, horizontal
+            corners[i, k, 0], corners[i, k, 1] = qboxes[i, 2 * k], qboxes[i, 2 * k + 1]
+        if _runs_backwards(corners[i]):
+            corners[i] = corners[i, ::-1].copy()
+        areas[i] = abs(_signed_area(corners[i], 4))
+        convex[i] = _is_convex(corners[i])
+        horizontal[i, 0], horizontal[i, 1] = corners[i, :, 0].min(), corners[i, :, 1].min()
+        horizontal[i, 2], horizontal[i, 3] = corners[i, :, 0].max(), corners[i, :, 1].max()
+    return Quads(corners, areas, convex, horizontal)
 
 
 @compiled
@@ -133,16 +179,16 @@ def _shared_area(first: np.ndarray, second: np.ndarray, second_convex: bool, wor
 
 
 @compiled
-def _pair_iou(first: Boxes, i: int, second: Boxes, j: int, work: np.ndarray) -> float:
-    """IoU of quad ``i`` of ``first`` and quad ``j`` of ``second``, both from ``prepare``."""
-    a, b = first[3][i], second[3][j]
+def _pair_iou(first: Quads, i: int, second: Quads, j: int, work: np.ndarray) -> float:
+    """IoU of quad ``i`` of ``first`` and quad ``j`` of ``second``."""
+    a, b = first.horizontal[i], second.horizontal[j]
     if not (a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]):
         return 0.0
-    both_convex = first[2][i] and second[2][j]
-    if both_convex and not (first[1][i] > ZERO_AREA and second[1][j] > ZERO_AREA):
+    both_convex = first.convex[i] and second.convex[j]
+    if both_convex and not (first.areas[i] > ZERO_AREA and second.areas[j] > ZERO_AREA):
         return 0.0
-    shared = _shared_area(first[0][i], second[0][j], second[2][j], work)
-    union = first[1][i] + second[1][j] - shared
+    shared = _shared_area(first.corners[i], second.corners[j], second.convex[j], work)
+    union = first.areas[i] + second.areas[j] - shared
     if not ZERO_AREA < union < np.inf:  # also where a coordinate is not finite
         return 0.0
     return min(shared / union, 1.0) if both_convex else shared / union
@@ -154,35 +200,35 @@ def _scratch() -> np.ndarray:
 
 
 @compiled
-def iou_matrix(first: Boxes, second: Boxes) -> np.ndarray:
+def iou_matrix(first: Quads, second: Quads) -> np.ndarray:
     work = _scratch()
-    result = np.empty((len(first[1]), len(second[1])))
-    for i in range(len(first[1])):
-        for j in range(len(second[1])):
+    result = np.empty((len(first.areas), len(second.areas)))
+    for i in range(len(first.areas)):
+        for j in range(len(second.areas)):
             result[i, j] = _pair_iou(first, i, second, j, work)
     return result
 
 
 @compiled
-def iou_aligned(first: Boxes, second: Boxes) -> np.ndarray:
+def iou_aligned(first: Quads, second: Quads) -> np.ndarray:
     work = _scratch()
-    result = np.empty(len(first[1]))
+    result = np.empty(len(first.areas))
     for i in range(len(result)):
         result[i] = _pair_iou(first, i, second, i, work)
     return result
 
 
 @compiled
-def _may_exceed(first: Boxes, i: int, second: Boxes, j: int, threshold: float) -> bool:
+def _may_exceed(first: Quads, i: int, second: Quads, j: int, threshold: float) -> bool:
     """Whether the horizontal boxes and the areas leave room for an IoU above ``threshold``."""
-    a, b = first[3][i], second[3][j]
+    a, b = first.horizontal[i], second.horizontal[j]
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if not (width > 0 and height > 0):
         return False
-    if not (first[2][i] and second[2][j]):  # crossing edges may share more than the areas suggest
+    if not (first.convex[i] and second.convex[j]):  # crossing edges may share more than the areas suggest
         return True
-    most = min(width * height, first[1][i], second[1][j])
-    return most > (threshold - ROUNDING) * (first[1][i] + second[1][j] - most)
+    most = min(width * height, first.areas[i], second.areas[j])
+    return most > (threshold - ROUNDING) * (first.areas[i] + second.areas[j] - most)
 
 
 @compiled
@@ -201,9 +247,9 @@ def _grouped(group: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @compiled
 def best_match_in_groups(
-    first: Boxes,
+    first: Quads,
     first_group: np.ndarray,
-    second: Boxes,
+    second: Quads,
     second_group: np.ndarray,
     count: int,
     above: float,
@@ -214,7 +260,7 @@ def best_match_in_groups(
     """
     work = _scratch()
     rows, begin = _grouped(second_group, count)
-    best, index = np.zeros(len(first[1])), np.full(len(first[1]), -1)
+    best, index = np.zeros(len(first.areas)), np.full(len(first.areas), -1)
     for i in range(len(best)):
         for k in range(begin[first_group[i]], begin[first_group[i] + 1]):
             j = rows[k]
@@ -226,7 +272,7 @@ def best_match_in_groups(
 
 
 @compiled
-def _levels(sides: np.ndarray) -> np.ndarray:
+def _level_of_each(sides: np.ndarray) -> np.ndarray:
     """The level of each box by its size: each holds boxes up to twice as large as the one below.
 
     So a few huge boxes, as a barely trained detector draws them, do not coarsen the cells of all others.
@@ -238,42 +284,42 @@ def _levels(sides: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _bounds(boxes: Boxes, centres: np.ndarray, sides: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """For each level: least x, least y, largest x, largest y of its centres; its largest side; its least and
-    largest area, 0 and infinite where crossing edges may share more than the areas suggest.
-    """
-    bounds = np.empty((level.max() + 1, 7))
-    bounds[:] = np.array([np.inf, np.inf, -np.inf, -np.inf, ZERO_AREA, np.inf, 0.0])
+def _levels(quads: Quads, centres: np.ndarray, sides: np.ndarray, level: np.ndarray) -> _Levels:
+    count = level.max() + 1
+    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+    side = np.full(count, ZERO_AREA)
+    least, largest = np.full(count, np.inf), np.zeros(count)
     for i in range(len(level)):
-        row, known = bounds[level[i]], boxes[2][i]
+        at = level[i]
         for k in range(2):
-            row[k], row[k + 2] = min(row[k], centres[i, k]), max(row[k + 2], centres[i, k])
-        row[4] = max(row[4], sides[i])
-        row[5] = min(row[5], boxes[1][i] if known else 0.0)
-        row[6] = max(row[6], boxes[1][i] if known else np.inf)
-    return bounds
+            low[at, k], high[at, k] = min(low[at, k], centres[i, k]), max(high[at, k], centres[i, k])
+        side[at] = max(side[at], sides[i])
+        least[at] = min(least[at], quads.areas[i] if quads.convex[i] else 0.0)
+        largest[at] = max(largest[at], quads.areas[i] if quads.convex[i] else np.inf)
+    return _Levels(low, high, side, least, largest)
 
 
 @compiled
-def _grids(bounds: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each level: the size of its cells, its columns and rows, and where they begin in one long array.
+def _grids(levels: _Levels, members: np.ndarray) -> _Grids:
+    """A grid for each level, whose cells are as large as the largest box of the level.
 
-    Cells are as large as the largest box of the level. If they would outnumber its boxes, the grid is smaller
-    than the scene and repeats over it, so that boxes far apart may share a cell. That costs a comparison;
-    larger cells, for the sake of one distant box, would crowd all others.
+    If they would outnumber its boxes, the grid is smaller than the scene and repeats over it, so that boxes
+    far apart may share a cell. That costs a comparison; larger cells, for the sake of one distant box, would
+    crowd all others.
     """
-    size, shape = np.ones(len(bounds)), np.ones((len(bounds), 2), np.int64)
-    begin = np.zeros(len(bounds) + 1, np.int64)
-    for k in range(len(bounds)):
+    count = len(members)
+    size, begin = np.ones(count), np.zeros(count + 1, np.int64)
+    columns, rows = np.ones(count, np.int64), np.ones(count, np.int64)
+    for k in range(count):
         begin[k + 1] = begin[k]
         if members[k]:
-            width, height = bounds[k, 2] - bounds[k, 0], bounds[k, 3] - bounds[k, 1]
-            size[k] = max(bounds[k, 4], max(width, height) / MOST_CELLS)
+            width, height = levels.high[k] - levels.low[k]
+            size[k] = max(levels.side[k], max(width, height) / MOST_CELLS)
             most = int(np.ceil(np.sqrt(members[k])))
-            shape[k, 0] = min(int(width / size[k]) + 1, most)
-            shape[k, 1] = min(int(height / size[k]) + 1, most)
-            begin[k + 1] += shape[k, 0] * shape[k, 1]
-    return size, shape, begin
+            columns[k] = min(int(width / size[k]) + 1, most)
+            rows[k] = min(int(height / size[k]) + 1, most)
+            begin[k + 1] += columns[k] * rows[k]
+    return _Grids(size, columns, rows, begin)
 
 
 @compiled
@@ -290,63 +336,64 @@ def _span(low: float, high: float, least: float, largest: float, size: float, co
 
 
 @compiled
-def suppress(boxes: Boxes, threshold: float) -> np.ndarray:
-    """Greedy NMS of prepared finite quads, best first: whether each is kept, (n,) bool."""
-    count, horizontal = len(boxes[1]), boxes[3]
+def suppress(quads: Quads, threshold: float) -> np.ndarray:
+    """Greedy NMS of finite quads, best first: whether each is kept, (n,) bool."""
+    count, horizontal = len(quads.areas), quads.horizontal
     kept = np.ones(count, np.bool_)
     if count == 0:
         return kept
     work = _scratch()
     centres = (horizontal[:, :2] + horizontal[:, 2:]) / 2
     sides = np.maximum(horizontal[:, 2] - horizontal[:, 0], horizontal[:, 3] - horizontal[:, 1])
-    level = _levels(sides)
-    bounds = _bounds(boxes, centres, sides, level)
-    size, shape, begin = _grids(bounds, np.bincount(level))
+    level = _level_of_each(sides)
+    levels = _levels(quads, centres, sides, level)
+    grids = _grids(levels, np.bincount(level))
     # The centre of an overlapping box is within half of its level's largest side of the horizontal box.
     # However coarse the coordinates are, rounding keeps the order of what is compared.
-    reach = bounds[:, 4] * (0.5 + ROUNDING)
-    newest = np.full(begin[-1], -1)  # in each cell, the last box kept
+    reach = levels.side * (0.5 + ROUNDING)
+    newest = np.full(grids.begin[-1], -1)  # in each cell, the last box kept
     older = np.empty(count, np.int64)  # the one kept before it in the same cell
     least_iou = threshold - ROUNDING
     for i in range(count):
-        area = boxes[1][i] if boxes[2][i] else np.nan  # compares as false: all levels are searched
+        area = quads.areas[i] if quads.convex[i] else np.nan  # compares as false: all levels are searched
         x0, y0, x1, y1 = horizontal[i]
-        for k in range(len(bounds)):
-            if bounds[k, 6] <= least_iou * area or area <= least_iou * bounds[k, 5]:
+        for k in range(len(reach)):
+            if levels.largest_area[k] <= least_iou * area or area <= least_iou * levels.least_area[k]:
                 continue  # the areas alone keep the IoU below the threshold
-            columns, rows = shape[k]
-            left, right = _span(x0 - reach[k], x1 + reach[k], bounds[k, 0], bounds[k, 2], size[k], columns)
-            top, bottom = _span(y0 - reach[k], y1 + reach[k], bounds[k, 1], bounds[k, 3], size[k], rows)
+            (x_low, y_low), (x_high, y_high) = levels.low[k], levels.high[k]
+            size, columns, rows = grids.size[k], grids.columns[k], grids.rows[k]
+            left, right = _span(x0 - reach[k], x1 + reach[k], x_low, x_high, size, columns)
+            top, bottom = _span(y0 - reach[k], y1 + reach[k], y_low, y_high, size, rows)
             for row in range(top, bottom + 1):
                 for column in range(left, right + 1):
-                    j = newest[begin[k] + row % rows * columns + column % columns]
+                    j = newest[grids.begin[k] + row % rows * columns + column % columns]
                     while j >= 0 and kept[i]:
                         if (
-                            _may_exceed(boxes, i, boxes, j, threshold)
-                            and _pair_iou(boxes, i, boxes, j, work) > threshold
+                            _may_exceed(quads, i, quads, j, threshold)
+                            and _pair_iou(quads, i, quads, j, work) > threshold
                         ):
                             kept[i] = False
                         j = older[j]
         if kept[i]:
             k = level[i]
-            row = int((centres[i, 1] - bounds[k, 1]) / size[k]) % shape[k, 1]
-            column = int((centres[i, 0] - bounds[k, 0]) / size[k]) % shape[k, 0]
-            cell = begin[k] + row * shape[k, 0] + column
+            row = int((centres[i, 1] - levels.low[k, 1]) / grids.size[k]) % grids.rows[k]
+            column = int((centres[i, 0] - levels.low[k, 0]) / grids.size[k]) % grids.columns[k]
+            cell = grids.begin[k] + row * grids.columns[k] + column
             older[i] = newest[cell]
             newest[cell] = i
     return kept
 
 
 @compiled
-def _suppress_few(boxes: Boxes, threshold: float) -> np.ndarray:
-    """Like ``suppress``, without a grid: each box is compared with all kept ones."""
-    kept, work = np.ones(len(boxes[1]), np.bool_), _scratch()
+def _suppress_few(quads: Quads, threshold: float) -> np.ndarray:
+    """Like ``suppress``, without a grid: each quad is compared with all kept ones."""
+    kept, work = np.ones(len(quads.areas), np.bool_), _scratch()
     for i in range(len(kept)):
         for j in range(i):
             if (
                 kept[j]
-                and _may_exceed(boxes, i, boxes, j, threshold)
-                and _pair_iou(boxes, i, boxes, j, work) > threshold
+                and _may_exceed(quads, i, quads, j, threshold)
+                and _pair_iou(quads, i, quads, j, work) > threshold
             ):
                 kept[i] = False
                 break
@@ -366,8 +413,8 @@ def keep_in_groups(
     for k in range(count):
         mine = rows[begin[k] : begin[k + 1]]
         mine = mine[np.argsort(-scores[mine], kind="mergesort")]
-        boxes = prepare(qboxes[mine])
-        stays = _suppress_few(boxes, threshold) if len(mine) <= FEW else suppress(boxes, threshold)
+        quads = prepare(qboxes[mine])
+        stays = _suppress_few(quads, threshold) if len(mine) <= FEW else suppress(quads, threshold)
         for i in range(len(mine)):
             if stays[i]:
                 kept[total] = mine[i]

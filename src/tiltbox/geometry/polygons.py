@@ -30,8 +30,10 @@ def quad_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def aligned_quad_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """IoU of row i with row i: (n, 8) and (n, 8) to (n,), float64."""
     ours, theirs = prepared(first), prepared(second)
-    if len(ours[1]) != len(theirs[1]):
-        raise ValueError(f"Expected as many quads as quads, but got {len(ours[1])} and {len(theirs[1])}")
+    if len(ours.areas) != len(theirs.areas):
+        raise ValueError(
+            f"Expected as many quads as quads, but got {len(ours.areas)} and {len(theirs.areas)}"
+        )
     return kernels.iou_aligned(ours, theirs)
 
 
@@ -58,7 +60,7 @@ def best_overlaps(
     )
 
 
-def prepared(qboxes: np.ndarray) -> kernels.Boxes:
+def prepared(qboxes: np.ndarray) -> kernels.Quads:
     """Quads of shape (n, 8) as the kernels take them."""
     qboxes = np.ascontiguousarray(qboxes, dtype=np.float64)
     if qboxes.ndim != 2 or qboxes.shape[1] != 8:
