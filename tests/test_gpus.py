@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tiltbox import gpus
-from tiltbox.gpus import gpus_here, named_gpus
+from tiltbox.errors import SettingsError
+from tiltbox.gpus import gpus_here, named_gpus, require_gpus
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +55,10 @@ def test_without_device_files_the_driver_is_asked(tmp_path, monkeypatch, script,
     program.chmod(0o755)
     monkeypatch.setattr(gpus.shutil, "which", lambda name: str(program))
     assert gpus_here() == count
+
+
+def test_more_than_there_are():
+    assert [require_gpus(count, 2, "--gpus ") for count in (0, 2)] == [0, 2]
+    with pytest.raises(SettingsError) as error:
+        require_gpus(3, 2, "gpus=")
+    assert str(error.value) == "gpus: asks for 3, but this machine has 2; choose gpus=2"

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tiltbox.errors import SettingsError
+
 DEVICES = Path("/dev")
 SECONDS = 10  # the time that nvidia-smi may take
 
@@ -24,11 +26,30 @@ def named_gpus() -> list[str] | None:
 
 
 def gpus_here() -> int:
-    """The number of GPUs that a process started here would see."""
+    """The number of GPUs that a process started here would see.
+
+    Once PyTorch is loaded, :func:`tiltbox.training.devices.gpu_count` knows how many it can use, which are
+    none if it was built without CUDA.
+    """
     named = named_gpus()
     if named is not None:
         return len(named)
     return len(list(DEVICES.glob("nvidia[0-9]*"))) or _listed_gpus()
+
+
+def require_gpus(asked: int, here: int, option: str) -> int:
+    """The number that is asked for.
+
+    Args:
+        option: How the user asks for GPUs, up to the number: ``"gpus="`` or ``"--gpus "``.
+
+    Raises:
+        SettingsError: There are fewer.
+    """
+    if asked > here:
+        problem = f"asks for {asked}, but this machine has {here}"
+        raise SettingsError(option.rstrip("= "), problem, f"choose {option}{here}")
+    return asked
 
 
 def _listed_gpus() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tiltbox.settings.auto import TrainingData, before_the_data, choose, for_prediction
+from tiltbox.settings.auto import TrainingData, before_the_data, choose, fitting_gpus, for_prediction
 from tiltbox.settings.schedules import OTHERS, find_schedule
 
 
@@ -79,3 +79,11 @@ def test_before_there_are_data():
 def test_processes_share_the_steps():
     data = TrainingData(500, 1000, 512, 20.0)
     assert choose(data, 0, processes=2)[0].epochs == {OTHERS: 20}
+
+
+@pytest.mark.parametrize(
+    ("patches", "here", "expected"),
+    [(0, 0, 0), (0, 8, 1), (3999, 8, 1), (4000, 0, 0), (4000, 1, 1), (4000, 8, 2)],
+)
+def test_as_many_gpus_as_the_recipe_is_for(patches, here, expected):
+    assert fitting_gpus(patches, here) == expected

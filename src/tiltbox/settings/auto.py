@@ -66,13 +66,21 @@ def base(patches: int, gpus: int) -> str:
     return "small-gpu" if gpus else "small-cpu"
 
 
+def fitting_gpus(patches: int, here: int) -> int:
+    """How many of the GPUs here a training on this many patches with objects takes: as its schedule says."""
+    return min(here, find_schedule(base(patches, here)).processes)
+
+
 def candidates(gpus: int) -> dict[str, Schedule]:
     """The schedules to choose from, by name: for few data and for many."""
     return {name: find_schedule(name) for name in (base(0, gpus), base(LARGE, gpus))}
 
 
 def before_the_data(gpus: int) -> Schedule:
-    """What is known of the schedule before there are patches: numbers of processes, threads and workers."""
+    """What is known of the schedule before there are patches: numbers of processes, threads and workers.
+
+    Snakemake must say then how many GPUs a training gets, and so takes as many as fit few patches.
+    """
     return find_schedule(base(0, gpus))
 
 

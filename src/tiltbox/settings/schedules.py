@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tiltbox.configs import CONFIGS, Settings, known_name, load
 from tiltbox.errors import SettingsError
+from tiltbox.gpus import require_gpus
 from tiltbox.model.objective import Objective
 from tiltbox.model.variant import Size, Variant
 from tiltbox.model.variants import load_variants
@@ -170,16 +171,12 @@ def gpus_to_use(schedule: Schedule, asked: int | None, here: int, *, option: str
     Raises:
         SettingsError: There are some, but fewer than the schedule says; or fewer than asked for.
     """
-    if asked is None and here == 0:
-        return 0
-    wanted = schedule.processes if asked is None else asked
-    if wanted <= here:
-        return wanted
     if asked is not None:
-        problem, remedy = f"asks for {asked}, but this machine has {here}", f"choose {option}{here}"
-    else:
-        problem = f"schedule {name}".rstrip() + f" wants {wanted} GPUs, but this machine has {here}"
-        remedy = f"choose another schedule (such as dota-1gpu), {option}{here} or {option}0"
+        return require_gpus(asked, here, option)
+    if here == 0 or schedule.processes <= here:
+        return min(schedule.processes, here)
+    problem = f"schedule {name}".rstrip() + f" wants {schedule.processes} GPUs, but this machine has {here}"
+    remedy = f"choose another schedule (such as dota-1gpu), {option}{here} or {option}0"
     raise SettingsError(option.rstrip("= "), problem, remedy)
 
 

@@ -14,10 +14,11 @@ from tiltbox import layout
 from tiltbox.configs import CONFIGS, Settings, fingerprint, known_name, validated
 from tiltbox.errors import SettingsError, TiltboxError
 from tiltbox.gpus import gpus_here
-from tiltbox.model.variant import ASIDE, Variant
+from tiltbox.model.variant import Variant
 from tiltbox.model.variants import load_variants
 from tiltbox.provenance import beside, located, read_provenance
-from tiltbox.settings.auto import AUTO, before_the_data, candidates
+from tiltbox.settings import dependencies
+from tiltbox.settings.auto import AUTO, before_the_data, candidates, fitting_gpus
 from tiltbox.settings.datasets import Dataset, find_dataset
 from tiltbox.settings.schedules import Schedule, find_schedule, gpus_to_use, starting_weights
 
@@ -132,8 +133,7 @@ class Plan:
 
     def detector(self, name: str) -> str:
         """A hash of what defines the detector of a variant and its classes, apart from its weights."""
-        row = self.variants[name].model_dump(mode="json", exclude=ASIDE)
-        return fingerprint(row, {"classes": self.dataset.classes})
+        return dependencies.detector(self.variants[name], self.dataset.classes)
 
     @property
     def needs_weights(self) -> bool:
@@ -152,35 +152,21 @@ class Plan:
     def depends_on(self, name: str, seed: int = 0) -> str:
         """A hash of everything that can change the final weights of a training of the variant.
 
-        GPUs count only by their number, that is, of processes, and only if it is set: what ``auto`` finds
-        belongs to a machine, and results are valid on others, too. The number of data loading processes does
-        not matter, nor do weights to start from if the schedule does not use them, nor validation on the test
-        split.
+        These are the settings of :func:`tiltbox.settings.dependencies.training`. GPUs count only by their
+        number, that is, of processes, and only if it is set: what ``auto`` finds belongs to a machine, and
+        results are valid on others, too.
         """
         variant = self.variants[name]
         possible = _anywhere() if self.schedule_name == AUTO else self._schedules
-        changed = {"pretrained": _first_weights(possible, variant), "seed": seed}
+        changed = {"seed": seed}
         if self.workflow.gpus != "auto":
             changed["processes"] = self.gpus or 1
-        schedules = [
-            schedule.model_dump(mode="json", exclude={"workers", "epochs", "validation"})
-            | _held_out(schedule)
-            | {"epochs": schedule.epochs_of(variant)}
-            | changed
-            for schedule in possible.values()
-        ]
+        schedules = [schedule.model_copy(update=changed) for schedule in possible.values()]
+        start = _first_weights(possible, variant)
+        found = dependencies.training(variant, self.dataset.classes, schedules, start)
         if self.schedule_name == AUTO:
-            schedules.append({"schedule": AUTO})
-        return fingerprint({"detector": self.detector(name)}, *schedules, self.dataset.patch)
-
-
-def _held_out(schedule: Schedule) -> dict[str, Any]:
-    validation = schedule.validation
-    if not validation.share:
-        return {}
-    return {
-        "validation": validation.model_dump(mode="json", include=None if validation.decides else {"share"})
-    }
+            found.append({"schedule": AUTO})
+        return fingerprint(*found, self.dataset.patch)
 
 
 def _first_weights(schedules: Mapping[str, Schedule], variant: Variant) -> str | None:
@@ -221,7 +207,7 @@ def resolve(
     schedule_name = dataset.schedule if workflow.schedule == AUTO else workflow.schedule
     here = gpus_here() if gpus is None else gpus
     asked = None if workflow.gpus == "auto" else workflow.gpus
-    likely = here if asked is None else asked
+    likely = fitting_gpus(0, here) if asked is None else asked
     schedule = before_the_data(likely) if schedule_name == AUTO else find_schedule(schedule_name)
     used = gpus_to_use(schedule, asked, here, option="gpus=", name=schedule_name)
     return Plan(workflow, dataset, schedule, schedule_name, {name: rows[name] for name in names}, used)

@@ -27,7 +27,8 @@ from tiltbox.model.variant import Variant
 from tiltbox.processes import run_program
 from tiltbox.provenance import SUFFIX, Begun, file_hash
 from tiltbox.records import PatchManifest, read_record
-from tiltbox.settings.auto import LARGE, TrainingData, choose
+from tiltbox.settings import dependencies
+from tiltbox.settings.auto import TrainingData, choose, fitting_gpus
 from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
 from tiltbox.stages.weights import require_weights
 from tiltbox.training.best import forget_scores
@@ -36,10 +37,9 @@ from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
 from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish
 from tiltbox.training.resume import (
-    essence,
+    fingerprint_of,
     has_epochs,
     last_checkpoint,
-    mark_of,
     prepare_work,
     validates_otherwise,
 )
@@ -131,7 +131,10 @@ def train(
             variant, schedule, patches, work, classes, cuda=gpus > 0, held_out=held_out, validate=validate
         )
         config.pretrained = _start(start, schedule, variant)
-        config.fingerprint = fingerprint(essence(config), manifest.model_dump(mode="json"))
+        config.fingerprint = fingerprint(
+            *dependencies.training(variant, classes, [schedule], config.pretrained),
+            manifest.model_dump(mode="json"),
+        )
         if config.pretrained and not (resume and has_epochs(work, config.fingerprint)):
             # Before anything is deleted and before waiting for a GPU; and once, not in every process.
             require_weights(config.pretrained, "give a file with --start FILE")
@@ -157,9 +160,8 @@ def train(
 
 def _require_own(out: Path) -> None:
     """Refuse a folder with files of these names that no training wrote."""
-    ours = (
-        (out / TRAINING_LOCK).exists() or (out / "train.json").exists() or mark_of(out / "work") is not None
-    )
+    known = (out / TRAINING_LOCK).exists() or (out / "train.json").exists()
+    ours = known or fingerprint_of(out / "work") is not None
     for name in (CHECKPOINT, BEST, LAST, "config.py", "history.csv", "work"):
         if (out / name).exists() and not ours:
             problem = f"contains '{name}', which 'tiltbox train' did not write"
@@ -172,7 +174,7 @@ def _chosen(
     """The schedule that fits the patches, and a line about it."""
     full = manifest.patches - manifest.empty_patches
     if gpus is None:
-        gpus = min(gpu_count(), 2 if full >= LARGE else 1)
+        gpus = fitting_gpus(full, gpu_count())
     side = median_object_side(patches, classes)
     data = TrainingData(full, manifest.objects_in_patches, manifest.size, side)
     return choose(data, gpus, processes or 1)

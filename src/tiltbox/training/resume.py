@@ -8,7 +8,7 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tiltbox.dota.reading import CORRUPT
 from tiltbox.training.config import read_config
@@ -19,44 +19,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("tiltbox")
 
 
-def essence(config: Config) -> dict[str, Any]:
-    """The settings that must be unchanged for a training to resume: neither paths nor how work is shared.
+def prepare_work(work: Path, fingerprint: str, wanted: bool) -> bool:
+    """Make ``work`` the folder of the training with this fingerprint; returns whether it has finished epochs.
 
-    The manifest covers the content of the patches, to the pixel.
-    """
-    plain = config.to_dict()
-    if _decides(plain["validation"]):
-        del plain["validation"]["patches"], plain["validation"]["contents"]  # the manifest covers them
-    else:
-        del plain["validation"]
-    loader = plain["train_dataloader"]
-    for part, keys in (
-        (plain, ("work_dir", "cpu_threads")),
-        (loader, ("num_workers", "persistent_workers")),
-        (loader["dataset"], ("patches",)),
-    ):
-        for key in keys:
-            del part[key]
-    return plain
+    Finished epochs of another training are kept beside it, as ``work.<its fingerprint>``, and resumed when
+    that training is asked for again. If resuming is not ``wanted``, everything unfinished is deleted.
 
-
-def _decides(validation: dict[str, Any] | None) -> bool:
-    """Whether scores during training influence which weights are the result."""
-    return validation is not None and bool(validation["patience"] or validation["checkpoint"] == "best")
-
-
-def prepare_work(work: Path, mark: str, wanted: bool) -> bool:
-    """Make ``work`` the folder of the training ``mark``; returns whether it has finished epochs.
-
-    Finished epochs of another training are kept beside it, as ``work.<its mark>``, and resumed when that
-    training is asked for again. If resuming is not ``wanted``, everything unfinished is deleted.
+    Args:
+        fingerprint: A hash of the training's patches and of :func:`tiltbox.settings.dependencies.training`.
     """
     if not wanted:
         _drop_all(work)
-    elif mark_of(work) != mark:
+    elif fingerprint_of(work) != fingerprint:
         _set_aside(work)
-        if _aside(work, mark).exists():
-            os.replace(_aside(work, mark), work)
+        if _aside(work, fingerprint).exists():
+            os.replace(_aside(work, fingerprint), work)
     if not work.exists():
         return False
     _drop_damaged(work)
@@ -71,9 +48,9 @@ def validates_otherwise(work: Path, config: Config) -> bool:
     return asked is not None and asked.contents != before.get("contents")
 
 
-def has_epochs(work: Path, mark: str) -> bool:
-    """Whether finished epochs of the training ``mark`` are in ``work`` or kept beside it."""
-    folder = work if mark_of(work) == mark else _aside(work, mark)
+def has_epochs(work: Path, fingerprint: str) -> bool:
+    """Whether finished epochs of the training with this fingerprint are in ``work`` or kept beside it."""
+    folder = work if fingerprint_of(work) == fingerprint else _aside(work, fingerprint)
     return last_checkpoint(folder) is not None
 
 
@@ -119,7 +96,7 @@ def _set_aside(work: Path) -> None:
     if last_checkpoint(work) is None:
         shutil.rmtree(work, ignore_errors=True)
         return
-    kept = _aside(work, mark_of(work) or "unknown")
+    kept = _aside(work, fingerprint_of(work) or "unknown")
     shutil.rmtree(kept, ignore_errors=True)  # an older state of the same training
     os.replace(work, kept)
     log.warning(
@@ -129,11 +106,11 @@ def _set_aside(work: Path) -> None:
     )
 
 
-def _aside(work: Path, mark: str) -> Path:
-    return work.with_name(f"{work.name}.{mark}")
+def _aside(work: Path, fingerprint: str) -> Path:
+    return work.with_name(f"{work.name}.{fingerprint}")
 
 
-def mark_of(work: Path) -> str | None:
+def fingerprint_of(work: Path) -> str | None:
     """The fingerprint with which the training in ``work`` was started."""
     path = work / "config.py"
     return read_config(path).get("fingerprint") if path.exists() else None
