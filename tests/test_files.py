@@ -20,16 +20,16 @@ from tiltbox import files
 from tiltbox.errors import OutputError
 from tiltbox.files import (
     MARK,
+    atomic_file,
+    atomic_folder,
     require_space,
     require_writable,
-    whole_file,
-    whole_folder,
     write_json,
     write_text,
 )
 
 Usage = namedtuple("Usage", "total used free")
-split_folder = partial(whole_folder, stage="split")
+split_folder = partial(atomic_folder, stage="split")
 
 
 class Interrupted(BaseException):
@@ -59,7 +59,7 @@ def fill(whole: AbstractContextManager[Path], text: str) -> None:
 
 
 def test_an_empty_file(tmp_path):
-    with whole_file(tmp_path / "new" / "file.txt") as temporary:
+    with atomic_file(tmp_path / "new" / "file.txt") as temporary:
         assert temporary.stat().st_size == 0
         assert temporary.stat().st_dev == (tmp_path / "new").stat().st_dev  # so it can be renamed
     assert (tmp_path / "new" / "file.txt").read_bytes() == b""
@@ -68,7 +68,7 @@ def test_an_empty_file(tmp_path):
 
 def test_nothing_is_there_before_all_is_written(tmp_path):
     path = tmp_path / "file.txt"
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text("all")
         assert not path.exists()
     assert path.read_text() == "all"
@@ -90,7 +90,7 @@ def test_rights_are_those_of_any_new_file_and_folder(tmp_path, mask):
 def test_a_failure_leaves_the_old_file(tmp_path, failure):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(failure), whole_file(path) as temporary:
+    with pytest.raises(failure), atomic_file(path) as temporary:
         temporary.write_text("half of the n")
         raise failure
     assert path.read_text() == "old"
@@ -192,7 +192,7 @@ def test_what_was_put_beside_it_stays(tmp_path):
 
 
 def test_what_another_stage_wrote_stays(tmp_path):
-    fill(whole_folder(tmp_path / "out", "download"), "raw")
+    fill(atomic_folder(tmp_path / "out", "download"), "raw")
     with pytest.raises(OutputError, match="does not say that 'tiltbox split' wrote it"):
         fill(split_folder(tmp_path / "out"), "patches")
     assert (tmp_path / "out" / "a").read_text() == "raw"
@@ -231,7 +231,7 @@ def test_what_it_is_made_from_stays(tmp_path, read):
     (tmp_path / "out" / "images").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "out" / "images")
     with pytest.raises(OutputError, match=f"out: contains {tmp_path / read}, which it is made from"):
-        fill(whole_folder(tmp_path / "out", "split", reads=[tmp_path, tmp_path / read]), "new")
+        fill(atomic_folder(tmp_path / "out", "split", reads=[tmp_path, tmp_path / read]), "new")
     assert (tmp_path / "out" / "a").read_text() == "old"
 
 
@@ -296,12 +296,12 @@ def test_the_old_folder_comes_back(tmp_path, monkeypatch, failing, failure, rais
 # what killed processes leave ----------------------------------------------------------------------------
 
 
-def killed(tmp_path: Path, kill_at: str, whole: str = 'whole_folder(out, "split")') -> None:
+def killed(tmp_path: Path, kill_at: str, whole: str = 'atomic_folder(out, "split")') -> None:
     """Run a process that writes ``out`` and is killed at the call of ``kill_at``."""
     code = f"""
 import os, shutil, signal, sys
 from pathlib import Path
-from tiltbox.files import whole_file, whole_folder
+from tiltbox.files import atomic_file, atomic_folder
 
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -358,13 +358,13 @@ def test_the_old_folder_comes_back_in_the_place_of_an_empty_one(tmp_path):
 
 def test_what_a_killed_process_left_of_a_file(tmp_path):
     put(tmp_path / "out", "old")
-    killed(tmp_path, "kill()", "whole_file(out)")
+    killed(tmp_path, "kill()", "atomic_file(out)")
     assert len(names(tmp_path)) > 1 and (tmp_path / "out").read_text() == "old"
     write_text(tmp_path / "out", "new")
     assert contents(tmp_path) == {"out": "new"}
 
 
-@pytest.mark.parametrize("whole", [whole_file, split_folder])
+@pytest.mark.parametrize("whole", [atomic_file, split_folder])
 def test_hidden_neighbours_stay(tmp_path, whole):
     """Only folders with our name and a random part may be removed."""
     others = [".out.settings", ".out.tiltbox", ".out.tiltbox-notes", ".out2.tiltbox-abcdefgh", ".other"]
@@ -375,7 +375,7 @@ def test_hidden_neighbours_stay(tmp_path, whole):
     assert names(tmp_path) == sorted([*others, "out"])
 
 
-@pytest.mark.parametrize("whole", [whole_file, split_folder])
+@pytest.mark.parametrize("whole", [atomic_file, split_folder])
 def test_two_at_once(tmp_path, monkeypatch, whole):
     """The second does not disturb the first, and its work is not lost."""
     monkeypatch.setattr(files, "_FILE_PATIENCE", 0)
@@ -411,7 +411,7 @@ def test_a_drive_without_locks(tmp_path, monkeypatch, failure):
 
 
 @pytest.mark.parametrize("below", ["file", "file/deeper"])
-@pytest.mark.parametrize("whole", [whole_file, split_folder])
+@pytest.mark.parametrize("whole", [atomic_file, split_folder])
 def test_below_a_regular_file(tmp_path, whole, below):
     """Stands for every folder that cannot be written, even if the tests run as root."""
     (tmp_path / "file").write_text("mine")
@@ -434,7 +434,7 @@ def test_writable_folders_are_made_and_left_empty(tmp_path):
     assert names(tmp_path / "a" / "b") == []
 
 
-@pytest.mark.parametrize("whole", [whole_file, split_folder])
+@pytest.mark.parametrize("whole", [atomic_file, split_folder])
 def test_a_disk_that_fills_up(tmp_path, whole):
     with pytest.raises(OutputError) as error, whole(tmp_path / "out"):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,4 +1,4 @@
-"""How the command ends; its output and exit codes are tested in test_cli.py."""
+"""How the command ends; its output and exit codes are tested in cli/."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ WAIT_FOR_IT = "wait for it, or end it (it may have outlived its workflow)"
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield the path of an empty file to fill; it takes the place of ``path`` when the block succeeds."""
     path = Path(path)
     require_file_place(path)
@@ -50,7 +50,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Iterator[Path]:
+def atomic_folder(path: Path, stage: str, *, reads: Iterable[Path] = ()) -> Iterator[Path]:
     """Yield an empty folder to fill; it takes the place of ``path`` when the block succeeds.
 
     Args:
@@ -85,7 +85,7 @@ def require_file_place(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -191,7 +191,7 @@ def _take_place(new: Path, path: Path, old: Path) -> None:
 @contextmanager
 def _workplace(path: Path, patience: float) -> Iterator[Path]:
     """Yield a folder beside ``path``; it is removed when the block ends, as are those of killed processes."""
-    with only_writer(path, patience) as alone:
+    with write_lock(path, patience) as alone:
         for left in _workplaces(path) if alone else ():
             _remove(left, path)
         place = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
@@ -206,7 +206,7 @@ def _workplace(path: Path, patience: float) -> Iterator[Path]:
 
 
 @contextmanager
-def only_writer(path: Path, patience: float = -1) -> Iterator[bool]:
+def write_lock(path: Path, patience: float = -1) -> Iterator[bool]:
     """Hold the lock of ``path``; yields whether there is one.
 
     Args:

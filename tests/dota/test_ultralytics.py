@@ -8,7 +8,7 @@ import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.results import read_results
-from tiltbox.dota.ultralytics import DOTA_V1_NAMES, names_of
+from tiltbox.dota.ultralytics import DOTA_V1_NAMES, category_names
 from tiltbox.errors import DataError
 
 POLY = [14.0, 9.0, 10.0, 9.0, 10.0, 7.0, 14.0, 7.0]
@@ -62,14 +62,14 @@ def test_files_of_versions_that_may_count_from_0_are_told(tmp_path, caplog):
 
 def test_names():
     assert set(DOTA_V1_NAMES) == set(DOTA_V1_CLASSES)
-    assert names_of(DOTA_V1_CLASSES) == DOTA_V1_NAMES
-    assert names_of(("ship", "car")) == ("ship", "car")
+    assert category_names(DOTA_V1_CLASSES) == DOTA_V1_NAMES
+    assert category_names(("ship", "car")) == ("ship", "car")
 
 
 @pytest.mark.parametrize("text", ["names: {0: ship, 1: storage tank}", "names: [ship, storage tank]"])
 def test_names_of_a_data_file(tmp_path, text):
     (tmp_path / "data.yaml").write_text(text)
-    assert names_of(DOTA_V1_CLASSES, tmp_path / "data.yaml") == ("ship", "storage-tank")
+    assert category_names(DOTA_V1_CLASSES, tmp_path / "data.yaml") == ("ship", "storage-tank")
     found = read_results(written(tmp_path, prediction(2)), DOTA_V1_CLASSES, tmp_path / "data.yaml")
     assert len(found["storage-tank"]) == 1
 
@@ -88,7 +88,7 @@ def test_names_of_a_data_file(tmp_path, text):
 def test_malformed_data_files(tmp_path, text, problem):
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(DataError, match=problem):
-        names_of(DOTA_V1_CLASSES, tmp_path / "data.yaml")
+        category_names(DOTA_V1_CLASSES, tmp_path / "data.yaml")
 
 
 @pytest.mark.parametrize(

@@ -158,11 +158,11 @@ def test_names_are_for_predictions_alone(scene, tmp_path):
         [tmp_path / "predictions.json"],
         scene / "labelTxt",
         classes=CLASSES,
-        names=tmp_path / "data.yaml",
+        data_file=tmp_path / "data.yaml",
     )
     assert found.classes["ship"]["AP50"].first == found.classes["ship"]["AP50"].second == pytest.approx(1)
     with pytest.raises(SettingsError, match=r"is only for a predictions\.json"):
-        run(scene, names=tmp_path / "data.yaml")
+        run(scene, data_file=tmp_path / "data.yaml")
 
 
 @pytest.mark.parametrize("runs", [",", "good,", ",good", ""])

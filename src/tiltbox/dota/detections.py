@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from tiltbox.dota.arrow import as_numpy, as_strings
 from tiltbox.errors import DataError
-from tiltbox.files import whole_file
+from tiltbox.files import atomic_file
 
 RBOX = ("cx", "cy", "w", "h", "theta")
 SCHEMA = pa.schema(
@@ -98,7 +98,7 @@ def write_detections(path: Path, detections: Detections) -> None:
         "score": detections.score,
         **{name: np.ascontiguousarray(detections.rboxes[:, i]) for i, name in enumerate(RBOX)},
     }
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         pq.write_table(pa.table(columns, schema=SCHEMA), temporary)
 
 

@@ -17,7 +17,7 @@ import requests
 import urllib3
 
 from tiltbox.errors import DataError
-from tiltbox.files import cannot_write, only_writer, require_space, require_writable
+from tiltbox.files import cannot_write, require_space, require_writable, write_lock
 from tiltbox.progress import progress
 
 CHUNK = 2**16  # bytes
@@ -115,7 +115,7 @@ def transfer(
     if target.is_file() and _is_right(target, checksum, accepts):
         return target
     require_writable(target.parent)
-    with only_writer(target):
+    with write_lock(target):
         if not (target.is_file() and _is_right(target, checksum, accepts)):  # another process downloaded it
             _fetch_whole(url, target, checksum, accepts, patience)
     return target

@@ -37,7 +37,7 @@ Row = tuple[int, str, float, list[float]]  # number, image, score, corners
 _WRITE = "write it with `yolo obb val save_json=True`"
 
 
-def names_of(classes: Sequence[str], data_file: Path | None = None) -> tuple[str, ...]:
+def category_names(classes: Sequence[str], data_file: Path | None = None) -> tuple[str, ...]:
     """The class names of the categories: from a data file, else DOTAv1.yaml's, or ``classes`` if not DOTA's.
 
     Raises:
@@ -60,7 +60,7 @@ def read_predictions(path: Path, classes: Sequence[str], names: Sequence[str]) -
     """The predictions of each of ``classes``, in that order.
 
     Args:
-        names: The class names that ``category_id`` numbers from 1; see :func:`names_of`.
+        names: The class names that ``category_id`` numbers from 1; see :func:`category_names`.
 
     Raises:
         DataError: The file cannot be read or is not one of Ultralytics' (with the number of the prediction).

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tiltbox.compiled import compiled
+from tiltbox.defaults import RESAMPLES, RESAMPLING_SEED
 from tiltbox.dota.labels import Labels
 from tiltbox.dota.task1 import ClassDetections, no_detections
 from tiltbox.metrics.ap import RECALL_POINTS
@@ -102,8 +103,8 @@ def compare_runs(
     labels: Mapping[str, Labels],
     classes: Collection[str],
     *,
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = RESAMPLING_SEED,
 ) -> Comparison:
     """Compare two detectors by their detections in whole images.
 
@@ -127,8 +128,8 @@ def compare_outcomes(
     second: Sequence[Mapping[str, Outcomes]],
     images: int,
     *,
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = RESAMPLING_SEED,
 ) -> Comparison:
     """The same from the :class:`Outcomes` of each run by class; all must have the same images and classes."""
     resampling = Resampling(images, resamples, seed)
@@ -143,7 +144,7 @@ class Resampling:
         seed: Seed of the draws.
     """
 
-    def __init__(self, images: int, resamples: int = 1000, seed: int = 0) -> None:
+    def __init__(self, images: int, resamples: int = RESAMPLES, seed: int = RESAMPLING_SEED) -> None:
         self.images, self.resamples, self.seed = images, resamples, seed
         self._counts = image_counts(np.random.default_rng(seed), images, resamples)
 

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from tiltbox.dota.arrow import as_numpy, as_strings, from_numpy, from_strings
 from tiltbox.errors import DataError
-from tiltbox.files import whole_file
+from tiltbox.files import atomic_file
 from tiltbox.metrics.bootstrap import Outcomes
 
 OBJECT = -1  # in place of a number of thresholds
@@ -46,7 +46,7 @@ def write_outcomes(path: Path, images: Sequence[str], outcomes: Mapping[str, Out
     arrays = [*encoded, *map(from_numpy, columns[2:])]
     table = pa.Table.from_arrays(arrays, names=[*names, "matched", "claimed"])
     table = table.replace_schema_metadata({"names": json.dumps(names, ensure_ascii=False)})
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tiltbox.defaults import ABSENT_CLASSES
 from tiltbox.dota.labels import Labels
 from tiltbox.dota.task1 import ClassDetections, no_detections
 from tiltbox.errors import SettingsError
@@ -156,7 +157,7 @@ def evaluate_task1(
     classes: Collection[str],
     *,
     thresholds: tuple[float, ...] = IOU_THRESHOLDS,
-    absent_classes: str = "null",
+    absent_classes: str = ABSENT_CLASSES,
 ) -> Task1Score:
     """Score detections of whole images against their labels.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tiltbox.dota.transfer import Patience, is_web_page, transfer
 from tiltbox.errors import CheckpointError, DataError, OutputError
-from tiltbox.files import whole_file
+from tiltbox.files import atomic_file
 from tiltbox.model.variant import PARTS
 
 CLASSIFIER = "bbox_head.rtm_cls."  # depends on the number of classes
@@ -59,7 +59,7 @@ def _listed(keys: Sequence[str]) -> str:
 
 def save_checkpoint(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
     """Write weights and their meta data (variant, classes, image_size, …) whole or not at all."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         torch.save({"state_dict": weights, "meta": meta}, temporary)
 
 

@@ -15,7 +15,7 @@ from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
-from tiltbox.files import whole_file
+from tiltbox.files import atomic_file
 from tiltbox.report.examples import varied
 from tiltbox.report.table import counted
 
@@ -40,17 +40,17 @@ def example_pictures(
     out: Path,
     classes: Sequence[str],
     *,
-    names: Path | None = None,
+    data_file: Path | None = None,
     count: int = 4,
     score: float = 0.3,
 ) -> list[Path]:
     """Write PNGs of ``count`` images with many kinds of objects: labels left, detections right.
 
     Args:
-        task1, names: Merged detections, as evaluate takes them; those with at least ``score`` are drawn.
+        task1, data_file: Merged detections, as evaluate takes them; those with at least ``score`` are drawn.
         labels, images: The labelTxt and images folders of the split.
     """
-    found = read_results(task1, classes, names)
+    found = read_results(task1, classes, data_file)
     truth = {image_name(path): read_labels(path) for path in list_labels(labels)}
     files = {image_name(path): path for path in list_images(images)}
     out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _picture(
     both = np.hstack([drawn[0], gap, drawn[1]])
     present = [name for name in classes if name in {*truth.classes, *names}]
     path = out / f"{file.stem}.png"
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         write_png(temporary, np.vstack([both, _legend(present, classes, both.shape[1])]))
     return path
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self, cast, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from tiltbox.configs import CONFIGS, Settings, fingerprint, known_name, load
+from tiltbox.defaults import LEAST_IOF, PATCH_OVERLAP, PATCH_SIZE, RATES
 from tiltbox.dota import image_files, labels
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.reading import plain_name
@@ -132,10 +133,12 @@ class SplitFolders(Settings):
 class Patch(Settings):
     """How images are cut: at every rate, windows that are ``size / rate`` pixels wide; none is resized."""
 
-    size: int = Field(1024, ge=32)
-    overlap: int = Field(200, ge=0)
-    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
-    iof: float = Field(0.7, gt=0, le=1, description="least share of an object in a window that keeps it")
+    size: int = Field(PATCH_SIZE, ge=32)
+    overlap: int = Field(PATCH_OVERLAP, ge=0)
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(RATES, min_length=1)
+    iof: float = Field(
+        LEAST_IOF, gt=0, le=1, description="least share of an object in a window that keeps it"
+    )
 
     @model_validator(mode="after")
     def _can_be_cut(self) -> Self:

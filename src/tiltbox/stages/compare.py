@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tiltbox.defaults import RESAMPLES, RESAMPLING_SEED
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import read_labels
-from tiltbox.dota.results import require_no_names
+from tiltbox.dota.results import refuse_data_file
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import require_file_place, require_writable, write_json
 from tiltbox.metrics.bootstrap import Comparison, Difference, compare_runs
@@ -25,10 +26,10 @@ def compare(
     labels: Path,
     out: Path | None = None,
     *,
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = RESAMPLING_SEED,
     classes: Sequence[str] = DOTA_V1_CLASSES,
-    names: Path | None = None,
+    data_file: Path | None = None,
 ) -> Comparison:
     """Compare two detectors by the results of their runs (:mod:`tiltbox.metrics.bootstrap`).
 
@@ -39,7 +40,7 @@ def compare(
         out: A JSON file to write: the differences are second - first, in fractions.
         resamples, seed: Number of resamples and seed of the bootstrap.
         classes: The classes to score, in the order of the result.
-        names: The data file with the class names of the categories of a predictions.json.
+        data_file: The file with the class names of the categories of a predictions.json.
 
     Raises:
         DataError: A file is missing or malformed, detections are on an image without labels, or there are
@@ -55,9 +56,9 @@ def compare(
         _require_place(out, [*first, *second, labels])
     truth = {name: read_labels(path, classes) for name, path in files.items()}
     if not any(_is_json(path) for path in (*first, *second)):
-        require_no_names(names)
+        refuse_data_file(data_file)
     ours, theirs = (
-        [read_scored(path, classes, truth, names if _is_json(path) else None) for path in runs]
+        [read_scored(path, classes, truth, data_file if _is_json(path) else None) for path in runs]
         for runs in (first, second)
     )
     found = compare_runs(ours, theirs, truth, classes, resamples=resamples, seed=seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tiltbox.defaults import INPUT_SIZE
 from tiltbox.errors import SettingsError
 from tiltbox.model.variant import Variant
 from tiltbox.provenance import Begun, beside
@@ -12,7 +13,7 @@ from tiltbox.records import Complexity, write_record
 
 
 def complexity(
-    name: str, variant: Variant, out: Path, *, size: int = 1024, num_classes: int = 15
+    name: str, variant: Variant, out: Path, *, size: int = INPUT_SIZE, num_classes: int = 15
 ) -> dict[str, Any]:
     """Write complexity.json: parameters, and multiply-adds at an input of 1 x 3 x size x size.
 

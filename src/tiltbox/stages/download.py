@@ -16,7 +16,7 @@ from tiltbox.dota.reading import image_name
 from tiltbox.dota.sources import label_files
 from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import require_space, whole_folder, write_json
+from tiltbox.files import atomic_folder, require_space, write_json
 from tiltbox.provenance import Begun, beside
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
 
@@ -64,7 +64,7 @@ def download(
         problem = "is reserved for the archives of the folders beside it"
         raise OutputError(out, problem, "choose another folder with --out")
     reads = [path for path in (dataset.source.folder, archives) if path is not None]
-    with whole_folder(out, "download", reads=reads) as folder:
+    with atomic_folder(out, "download", reads=reads) as folder:
         _fill(dataset, folder, out, _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives))
         manifest = _manifest(dataset, _checked(dataset, folder, shown_as=out))
         write_json(folder / "manifest.json", manifest)

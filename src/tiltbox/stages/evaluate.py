@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from tiltbox.defaults import ABSENT_CLASSES
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.image_files import list_images
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.reading import image_name
-from tiltbox.errors import OutputError
-from tiltbox.files import require_file_place, require_writable, whole_file, write_text
+from tiltbox.errors import DataError, OutputError
+from tiltbox.files import atomic_file, require_file_place, require_writable, write_text
 from tiltbox.layout import GALLERY, OUTCOMES
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, AngleError, angle_error
 from tiltbox.metrics.bootstrap import Outcomes, outcomes_of
@@ -27,10 +28,12 @@ from tiltbox.metrics.score import Curve, Task1Score, evaluate_task1
 from tiltbox.provenance import LABEL_FILES, TASK1_FILES, Begun, beside
 from tiltbox.records import AngleErrors, ClassMetrics, Metrics, write_record
 from tiltbox.report.examples import gallery, varied
+from tiltbox.report.pictures import example_pictures
 from tiltbox.stages.scored import label_files, read_scored
 
 # Beside the metrics.
 SERVER_BLOCK, CURVES, CONFUSION = "dota.txt", "pr_curves.csv", "confusion.csv"
+PICTURES = "pictures"  # a folder
 log = logging.getLogger("tiltbox")
 
 CURVE_THRESHOLDS = (0.5, 0.75)
@@ -44,10 +47,11 @@ def evaluate(
     *,
     dataset: str = "",
     split: str = "",
-    absent_classes: str = "null",
+    absent_classes: str = ABSENT_CLASSES,
     classes: Sequence[str] = DOTA_V1_CLASSES,
-    names: Path | None = None,
+    data_file: Path | None = None,
     images: Path | None = None,
+    track: str | None = None,
 ) -> dict[str, Any]:
     """Score detections and write ``out``, with four or five further files beside it.
 
@@ -65,8 +69,9 @@ def evaluate(
         absent_classes: ``"null"`` leaves classes without objects out of the means, ``"zero"`` counts them as
             0.
         classes: The classes to score, in the order of the result.
-        names: The data file that says what the categories of a predictions.json are.
+        data_file: The file that says what the categories of a predictions.json are.
         images: The folder of the images; missing images are not in the gallery.
+        track: MLflow experiment and run to log to, as ``experiment/run``; None logs nothing.
 
     Returns:
         The metrics, as they are written: AP as fractions, angle errors in degrees
@@ -74,18 +79,25 @@ def evaluate(
 
     Raises:
         DataError: A file is missing or malformed, or detections are on an image without labels.
-        SettingsError: ``absent_classes`` is neither, or ``names`` is given for Task1 files.
+        SettingsError: ``absent_classes`` is neither, ``data_file`` is given for Task1 files, or ``track``
+            does not name a run.
         OutputError: ``out`` cannot be written, or would overwrite or be mistaken for something else.
     """
     begun, task1, labels, out = Begun("evaluate"), Path(task1), Path(labels), Path(out)
+    if track:
+        from tiltbox.stages import tracked  # only where it is needed: it takes long to import
+
+        tracked.require_run(track)
+    if images and not images.is_dir():
+        raise DataError(images, "folder not found", "give the images of --labels with --images")
     files = label_files(labels)
     _require_place(out, labels, task1)
     begun.reads(labels, pattern=LABEL_FILES)
     truth = {name: read_labels(path, classes) for name, path in files.items()}
-    found = read_scored(task1, classes, truth, names)
+    found = read_scored(task1, classes, truth, data_file)
     begun.reads(task1, pattern=TASK1_FILES if task1.is_dir() else None)
     shown = _examples(images, truth) if images else {}
-    begun.reads(*([names] if names else []), *shown.values())
+    begun.reads(*([data_file] if data_file else []), *shown.values())
     score = evaluate_task1(found, truth, classes, absent_classes=absent_classes)
     record = metrics_of(score, dataset, split, len(truth), _hash_of(files.values()))
     record = record.model_copy(update={"absent_classes": absent_classes})
@@ -107,6 +119,13 @@ def evaluate(
         write_record(outputs[-1], examples)
     settings = {"absent_classes": absent_classes, "classes": list(classes), "split": split}
     begun.record(beside(out), outputs, settings=settings)
+    if track:
+        tables = [out, beside(out), *(out.with_name(name) for name in (SERVER_BLOCK, CURVES, CONFUSION))]
+        pictures = out.with_name(PICTURES)
+        drawn = []
+        if images:
+            drawn = example_pictures(task1, labels, images, pictures, classes, data_file=data_file)
+        tracked.log_scores(track, metrics, [*tables, *drawn], out.parent.parent)
     return metrics
 
 
@@ -231,7 +250,7 @@ def _require_place(out: Path, labels: Path, task1: Path) -> None:
 
 
 def _write_confusion(path: Path, found: Confusion) -> None:
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["object", *found.classes, "missed"])
         for name, row in zip([*found.classes, "nothing"], found.counts.tolist(), strict=True):
@@ -239,7 +258,7 @@ def _write_confusion(path: Path, found: Confusion) -> None:
 
 
 def _write_curves(path: Path, score: Task1Score) -> None:
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["class", "threshold", "recall", "precision", "score"])
         writer.writerows(_curve_rows(score))

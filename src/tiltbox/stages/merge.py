@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from tiltbox.defaults import MERGE_IOU
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import read_detections
 from tiltbox.dota.patches import PatchName, parse_patch_name
 from tiltbox.dota.reading import MAX_COORDINATE, require_class
-from tiltbox.dota.results import read_results, require_no_names
+from tiltbox.dota.results import read_results, refuse_data_file
 from tiltbox.dota.task1 import ClassDetections, write_task1
 from tiltbox.errors import DataError, SettingsError
-from tiltbox.files import whole_folder
+from tiltbox.files import atomic_folder
 from tiltbox.geometry.boxes import polygon_area, rbox_to_qbox
 from tiltbox.geometry.kernels import ZERO_AREA
 from tiltbox.geometry.nms import nms_quads_in_groups
@@ -48,9 +49,9 @@ def merge(
     detections: Path,
     out: Path,
     *,
-    iou: float = 0.1,
+    iou: float = MERGE_IOU,
     classes: Sequence[str] = DOTA_V1_CLASSES,
-    names: Path | None = None,
+    data_file: Path | None = None,
 ) -> dict[str, Any]:
     """Merge patch detections and write ``out/Task1_<class>.txt`` for every class, and ``out/Task1.zip``.
 
@@ -67,7 +68,7 @@ def merge(
         out: The folder to write.
         iou: Threshold of the suppression, from 0 to 1.
         classes: The classes, in the order of the result.
-        names: The data file that says what the categories of a predictions.json are.
+        data_file: The file that says what the categories of a predictions.json are.
 
     Returns:
         Counts: ``images`` and ``detections`` of the input, those that were ``not_finite`` (dropped) or
@@ -75,18 +76,19 @@ def merge(
 
     Raises:
         DataError: The detections are missing or malformed, of an unknown class or not on a patch.
-        SettingsError: ``iou`` is not from 0 to 1, or ``names`` is given for anything but a predictions.json.
+        SettingsError: ``iou`` is not from 0 to 1, or ``data_file`` is given for anything but a
+            predictions.json.
         OutputError: ``out`` cannot be written, contains anything but a merge or is being written by another
             process.
     """
     begun, detections, out = Begun("merge"), Path(detections), Path(out)
     if not 0 <= iou <= 1:
         raise SettingsError("iou", f"{iou} is not accepted", "give a number from 0 to 1")
-    with whole_folder(out, "merge", reads=[detections]) as folder:
+    with atomic_folder(out, "merge", reads=[detections]) as folder:
         if detections.exists():  # otherwise its reader says what is missing
             begun.reads(detections, pattern=TASK1_FILES if detections.is_dir() else None)
         counts = Counts()
-        parts = progress(_read(detections, classes, names), "merge", len(classes))
+        parts = progress(_read(detections, classes, data_file), "merge", len(classes))
         write_task1(folder, _merged(parts, iou, counts))
     settings = {"iou": iou, "classes": list(classes)}
     begun.record(beside(out), matching(out, "*"), settings=settings)
@@ -134,11 +136,11 @@ def suppressed(boxes: Boxes, iou: float) -> Boxes:
     return boxes[nms_quads_in_groups(boxes.qboxes, boxes.scores, rank[boxes.image], len(rank), iou)]
 
 
-def _read(source: Path, classes: Sequence[str], names: Path | None) -> Iterator[tuple[str, Boxes]]:
+def _read(source: Path, classes: Sequence[str], data_file: Path | None) -> Iterator[tuple[str, Boxes]]:
     """The boxes of each of ``classes``, in that order."""
     if source.is_dir() or source.suffix.lower() in (".zip", ".json"):
-        return _from_patches(read_results(source, classes, names))
-    require_no_names(names)
+        return _from_patches(read_results(source, classes, data_file))
+    refuse_data_file(data_file)
     return _from_parquet(source, classes)
 
 

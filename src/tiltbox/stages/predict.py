@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tiltbox.defaults import PREDICTION_BATCH
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.image_files import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
+from tiltbox.gpus import require_gpus
 from tiltbox.model.variant import Variant
 from tiltbox.processes import map_in_processes
 from tiltbox.provenance import Begun, beside, file_hash
 
 if TYPE_CHECKING:
     from tiltbox.dota.detections import Detections
-
-BATCH = 8
 
 
 class _Job(NamedTuple):
@@ -30,7 +30,7 @@ class _Job(NamedTuple):
     checkpoint: Path | str
     classes: tuple[str, ...]
     image_size: int | None
-    unknown_size: int
+    fallback_image_size: int
     batch: int
 
 
@@ -43,10 +43,10 @@ def predict(
     *,
     classes: tuple[str, ...] = DOTA_V1_CLASSES,
     image_size: int | None = None,
-    unknown_size: int = 1024,
+    fallback_image_size: int = 1024,
     gpus: int | None = None,
     threads: int | None = None,
-    batch: int = BATCH,
+    batch: int = PREDICTION_BATCH,
 ) -> int:
     """Detect on ``patches/images`` and write the detections to a parquet file; returns their number.
 
@@ -56,7 +56,7 @@ def predict(
     Args:
         checkpoint: tiltbox's own or a published one (file or address), fitting the variant exactly.
         image_size: Side to which patches are resized for the detector; None for the one it was trained with.
-        unknown_size: The same if the checkpoint does not say what it was trained with.
+        fallback_image_size: The same if the checkpoint does not say what it was trained with.
         gpus: GPUs to share the patches between; 0 for the CPU; None for all.
         threads: CPU threads without a GPU; None for all.
 
@@ -79,16 +79,14 @@ def predict(
             patches / "images", "contains no patches", "cut the images with `tiltbox split` first"
         )
     available = gpu_count()
-    gpus = available if gpus is None else gpus
-    if gpus > available:
-        raise SettingsError("--gpus", f"asks for {gpus}, but this machine has {available}", "ask for fewer")
+    gpus = available if gpus is None else require_gpus(gpus, available, "--gpus ")
     gpus = min(gpus, len(images))
     _require_original_scale(images)
     weights = local_copy(checkpoint)  # once, not in every process
     begun.knows({checkpoint if is_address(checkpoint) else weights: file_hash(weights)})
     begun.reads(*filter(Path.is_file, [patches / "manifest.json"]))  # patches of other tools may not have one
     with leased_gpus(gpus), cpu_threads(None if gpus else threads):
-        job = _Job(name, variant, checkpoint, classes, image_size, unknown_size, batch)
+        job = _Job(name, variant, checkpoint, classes, image_size, fallback_image_size, batch)
         parts = _on_devices(job, images, [f"cuda:{i}" for i in range(gpus)] or ["cpu"])
     detections = _joined(parts, classes)
     write_detections(out, detections)
@@ -124,7 +122,7 @@ def _detect(job: _Job, task: tuple[list[Path], str]) -> dict[str, np.ndarray]:
     images, device = task
     model = build_detector(job.variant, num_classes=len(job.classes))
     meta = load_exactly(model, job.checkpoint, job.name, job.classes)
-    size = job.image_size or meta.get("image_size", job.unknown_size)
+    size = job.image_size or meta.get("image_size", job.fallback_image_size)
     return detect_patches(model.to(device).eval(), images, image_size=size, batch=job.batch)
 
 

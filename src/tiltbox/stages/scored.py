@@ -31,14 +31,14 @@ def label_files(folder: Path) -> dict[str, Path]:
 
 
 def read_scored(
-    source: Path, classes: Sequence[str], labelled: Container[str], names: Path | None = None
+    source: Path, classes: Sequence[str], labelled: Container[str], data_file: Path | None = None
 ) -> dict[str, ClassDetections]:
     """Detections of whole images, by class (:func:`tiltbox.dota.results.read_results`).
 
     Raises:
         DataError: A file is missing or malformed, or detections are on an image that is not ``labelled``.
     """
-    found = read_results(source, classes, names)
+    found = read_results(source, classes, data_file)
     for part in found.values():
         _require_labels(part, labelled)
     if look_normalised(found):

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from isal import isal_zlib
 
+from tiltbox.defaults import LEAST_IOF, PATCH_OVERLAP, PATCH_SIZE, RATES
 from tiltbox.dota.image_files import list_images
 from tiltbox.dota.images import pixels_in, read_image, write_png
 from tiltbox.dota.labels import Labels, format_labels
@@ -31,7 +32,7 @@ from tiltbox.dota.windows import (
     without_area,
 )
 from tiltbox.errors import DataError, SettingsError
-from tiltbox.files import cannot_write, require_space, whole_folder
+from tiltbox.files import atomic_folder, cannot_write, require_space
 from tiltbox.layout import LEFT_OUT
 from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 from tiltbox.provenance import LABEL_FILES, Begun, beside, file_hash, matching
@@ -80,10 +81,10 @@ def split(
     sources: Sequence[Path],
     out: Path,
     *,
-    size: int = 1024,
-    overlap: int = 200,
-    rates: Sequence[float] = (1.0,),
-    iof: float = 0.7,
+    size: int = PATCH_SIZE,
+    overlap: int = PATCH_OVERLAP,
+    rates: Sequence[float] = RATES,
+    iof: float = LEAST_IOF,
     workers: int | None = None,
     classes: Collection[str] | None = None,
 ) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def split(
     cutting = Cutting(size, overlap, tuple(rates), iof)
     if workers is not None and workers < 1:
         raise SettingsError("workers", f"{workers} is not accepted", "give at least 1")
-    with whole_folder(out, "split", reads=sources) as folder:
+    with atomic_folder(out, "split", reads=sources) as folder:
         labels = (Path(source) / "labelTxt" for source in sources)
         begun.reads(*filter(Path.is_dir, labels), pattern=LABEL_FILES)
         images = read_sources(sources, classes)

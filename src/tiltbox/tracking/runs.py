@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tiltbox.files import only_writer, whole_file
+from tiltbox.files import atomic_file, write_lock
 from tiltbox.layout import TRACKING_DATABASE, variant_and_seed
 from tiltbox.model.variant import ASIDE, Variant
 from tiltbox.settings.schedules import Schedule
@@ -66,7 +66,7 @@ def begin_training(
     """
     experiment, name = target(track)
     mlflow, begun = client(), begun or datetime.now(UTC)
-    with only_writer(TRACKING_DATABASE):
+    with write_lock(TRACKING_DATABASE):
         place = experiment_id(mlflow, experiment)
         run = _run_of(mlflow, place, training) or _left(mlflow, place, name, facts, resumes, training)
         if run is None:
@@ -211,7 +211,7 @@ def _evaluated_run(track: str) -> Run:
     """The run of the variant's latest training; a new one if it was not trained here."""
     experiment, name = target(track)
     mlflow = client()
-    with only_writer(TRACKING_DATABASE):  # two evaluations may come at the same time
+    with write_lock(TRACKING_DATABASE):  # two evaluations may come at the same time
         place = experiment_id(mlflow, experiment)
         run = _latest(mlflow, place, name)
         if run is None:
@@ -268,7 +268,7 @@ def _log_inputs(run_id: str, inputs: list[DatasetInput]) -> None:
     from mlflow.exceptions import MlflowException
 
     mlflow = client()
-    with only_writer(TRACKING_DATABASE):
+    with write_lock(TRACKING_DATABASE):
         try:
             mlflow.log_inputs(run_id, datasets=inputs)
         except MlflowException:  # the other one is on another machine and has named them by now
@@ -314,7 +314,7 @@ def _log_file(run: Run, path: Path) -> None:
     if is_remote() or urlsplit(address).scheme != "mlflow-artifacts":
         client().log_artifact(run.info.run_id, str(path))
         return
-    with whole_file(local_folder(address) / path.name) as temporary:
+    with atomic_file(local_folder(address) / path.name) as temporary:
         shutil.copyfile(path, temporary)
 
 

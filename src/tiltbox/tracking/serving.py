@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiltbox.defaults import MERGE_IOU, PREDICTION_BATCH
 from tiltbox.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 DATA, FACTS, CHECKPOINT = "data", "detector.json", "checkpoint.pth"
 COLUMNS = ("class", "score", "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
-BATCH = 8
-MERGE_IOU = 0.1  # as of `tiltbox merge`
 
 
 class Detector:
@@ -81,7 +80,9 @@ class Detector:
         patches = [pixels_in(image, window) for window in windows]
         parts = []
         for window, found in zip(
-            windows, detect_images(self._model, patches, image_size=self._size, batch=BATCH), strict=True
+            windows,
+            detect_images(self._model, patches, image_size=self._size, batch=PREDICTION_BATCH),
+            strict=True,
         ):
             labels, scores, rboxes = found
             parts.append((labels, scores, rbox_to_qbox(rboxes) + np.tile(window[:2], 4)))

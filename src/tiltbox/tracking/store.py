@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from tiltbox.errors import SettingsError
-from tiltbox.files import only_writer
+from tiltbox.files import write_lock
 from tiltbox.layout import TRACKING_DATABASE
 from tiltbox.tracking import views
 from tiltbox.tracking.local_files import artifact_repository
@@ -51,7 +51,7 @@ def client() -> MlflowClient:
     artifact_repository_registry._artifact_repository_registry.register(
         "mlflow-artifacts", artifact_repository
     )
-    with only_writer(TRACKING_DATABASE):
+    with write_lock(TRACKING_DATABASE):
         return MlflowClient(server() or f"sqlite:///{TRACKING_DATABASE.absolute()}")
 
 
@@ -62,7 +62,7 @@ def prepare(experiment: str) -> str:
         SettingsError: The experiment was deleted in MLflow.
     """
     mlflow = client()
-    with only_writer(TRACKING_DATABASE):
+    with write_lock(TRACKING_DATABASE):
         return experiment_id(mlflow, experiment)
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import CheckpointError, TiltboxError, TrainingError
-from tiltbox.files import whole_file
+from tiltbox.files import atomic_file
 from tiltbox.geometry.boxes import rbox_to_qbox
 from tiltbox.metrics.score import Task1Score, evaluate_task1
 from tiltbox.model.inference import detect_patches
@@ -188,7 +188,7 @@ class Validation:
         for path in kept_weights(self._work):
             if before is None or path != weights_of(self._work, before):
                 path.unlink()
-        with whole_file(weights_of(self._work, epoch)) as temporary:
+        with atomic_file(weights_of(self._work, epoch)) as temporary:
             torch.save({"state_dict": model.state_dict()}, temporary)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tiltbox.dota.images import write_png
 from tiltbox.dota.labels import Labels, write_labels
 from tiltbox.dota.mini.scenes import Thing, scene
-from tiltbox.files import whole_folder
+from tiltbox.files import atomic_folder
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -29,7 +29,7 @@ def render_mini(out: Path, *, seed: int = 0, images: Mapping[Split, int], size: 
         images: Number of images per split; a split without images gets no folder.
         size: Side of the square images in pixels.
     """
-    with whole_folder(out, "download") as folder:
+    with atomic_folder(out, "download") as folder:
         first = 0
         for split in SPLITS:
             count = images.get(split, 0)
