@@ -133,7 +133,9 @@ def test_history_keeps_a_loss_that_is_not_a_number(tmp_path):
         ("", "history.csv: epoch: column not found"),
         ("epoch,step\n1,2\n", "history.csv: loss: column not found"),
         ("epoch,loss\n1,0.5\n2,low\n", "history.csv:3: loss: 'low' is not accepted"),
+        ("epoch,loss\n1,0.5\n\n2,low\n", "history.csv:4: loss: 'low' is not accepted"),
         ("epoch,loss\n1\n", "history.csv:2: loss: None is not accepted"),
+        ("epoch,loss\n1,0.5\n2,0,5\n", "history.csv:3: has more cells than the first line"),
     ],
 )
 def test_malformed_history_names_its_line(tmp_path, text, message):

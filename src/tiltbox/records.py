@@ -291,7 +291,8 @@ def read_rows(kind: type[R], path: Path) -> tuple[R, ...]:
     """Read a CSV file, each row as ``kind``; an empty cell counts as missing, a missing file has no rows.
 
     Raises:
-        DataError: A column is missing or a value is not a number (with its line).
+        DataError: A column is missing, a row has cells beyond the last one, or a value is not a number (with
+            its line).
     """
     text = _text(path)
     if text is None:
@@ -301,11 +302,13 @@ def read_rows(kind: type[R], path: Path) -> tuple[R, ...]:
         column = field.alias or name
         if field.is_required() and column not in (rows.fieldnames or ()):
             raise DataError(f"{path}: {column}", "column not found", _again(path))
-    return tuple(_checked(kind, _filled(row), f"{path}:{number}") for number, row in enumerate(rows, start=2))
+    return tuple(_row(kind, row, f"{path}:{rows.line_num}") for row in rows)
 
 
-def _filled(row: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in row.items() if value != ""}
+def _row(kind: type[R], row: dict[str, Any], where: str) -> R:
+    if None in row:  # where csv.DictReader puts them
+        raise DataError(where, "has more cells than the first line", _again(where))
+    return _checked(kind, {key: value for key, value in row.items() if value != ""}, where)
 
 
 def _text(path: Path) -> str | None:
