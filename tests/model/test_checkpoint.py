@@ -197,6 +197,17 @@ def test_a_missing_file_and_one_without_weights(tmp_path):
         read_checkpoint(tmp_path / "empty.pth")
 
 
+class Weights:
+    """An object of another library in the place of weights."""
+
+
+@pytest.mark.parametrize("weights", [[torch.ones(2)], {1: torch.ones(2)}, Weights(), torch.ones(2)])
+def test_weights_without_names(tmp_path, weights):
+    torch.save({"state_dict": weights}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="contains no weights"):
+        read_checkpoint(tmp_path / "odd.pth")
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of downloads, on a machine that uses no proxy."""

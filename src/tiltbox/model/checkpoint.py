@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
+from typing import Any, Self, TypeGuard
 from urllib.parse import urlsplit
 
 import torch
@@ -57,13 +58,13 @@ def _listed(keys: Sequence[str]) -> str:
     return ", ".join([*(f"{number} entries of {part}" for part, number in many.items()), *few])
 
 
-def save_checkpoint(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
+def save_checkpoint(path: Path, weights: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write weights and their meta data (variant, classes, image_size, …) whole or not at all."""
     with atomic_file(path) as temporary:
         torch.save({"state_dict": weights, "meta": meta}, temporary)
 
 
-def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
+def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights under this project's key names, and the meta data, of a file or an http(s) address.
 
     Raises:
@@ -81,13 +82,22 @@ def read_checkpoint(source: str | Path) -> tuple[dict[str, Tensor], dict]:
             path, f"is not a readable checkpoint ({_reason(path, error)})", remedy
         ) from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not _are_weights(weights):
         raise CheckpointError(path, "contains no weights", "give a checkpoint with a 'state_dict'")
     if odd := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
         problem = f"contains weights that are not finite (such as {min(odd)}), so its training diverged"
         raise CheckpointError(path, problem, "train it again with a lower base_lr")
     meta = content.get("meta")
     return {_own_key(key): value for key, value in weights.items()}, meta if isinstance(meta, dict) else {}
+
+
+def _are_weights(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Whether it is tensors by name, at least one."""
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+    )
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -98,7 +108,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 def load_exactly(
     model: nn.Module, source: str | Path, variant: str, classes: Sequence[str] | None = None
-) -> dict:
+) -> dict[str, Any]:
     """Load a checkpoint that must fit the detector in every key and shape; returns its meta data.
 
     Args:
@@ -223,19 +233,19 @@ def _cached_name(address: str) -> str:
 class _Inert:
     """Stands in for any object of a checkpoint that is neither a tensor nor plain data."""
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         return super().__new__(cls)
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         pass
 
-    def __setstate__(self, state) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
-    def __call__(self, *args, **kwargs) -> _Inert:
+    def __call__(self, *args: object, **kwargs: object) -> Self:
         return self
 
-    def __setitem__(self, key, value) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         pass
 
     append = extend = add = update = __call__
@@ -253,7 +263,7 @@ class _InertUnpickler(pickle.Unpickler):
         }
     )
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> object:
         storage = module in ("torch", "torch.storage") and name.endswith("Storage") and "." not in name
         if storage or (module, name) in self.HARMLESS:
             return super().find_class(module, name)
