@@ -40,7 +40,11 @@ class TaskAlignedRotatedAssigner(BaseAssigner):
         self.topk, self.least_side, self.alpha, self.beta = topk, least_side, alpha, beta
 
     def assign(
-        self, pred_instances: InstanceData, gt_instances: InstanceData, gt_instances_ignore=None, **_
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+        **_: object,
     ) -> AssignResult:
         """The object of each prior, counted from 1, or 0 for none.
 

@@ -11,12 +11,13 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from importlib.machinery import ModuleSpec
 from io import StringIO
 from types import ModuleType
+from typing import NoReturn
 
 
 @cache
@@ -37,11 +38,11 @@ def import_openmmlab() -> None:
 class _MissingOps(ModuleType):
     """Stands in for mmcv's compiled ops: every op exists, and says so when it is called."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def missing(*args, **kwargs):
+        def missing(*args: object, **kwargs: object) -> NoReturn:
             raise NotImplementedError(f"mmcv was installed without compiled ops, so '{name}' cannot run")
 
         return missing
@@ -54,7 +55,7 @@ def _stand_in_for_torchvision() -> Iterator[None]:
         yield
         return
     stand_in = ModuleType("torchvision")
-    stand_in.transforms = ModuleType("torchvision.transforms")
+    vars(stand_in)["transforms"] = ModuleType("torchvision.transforms")
     sys.modules["torchvision"] = stand_in
     try:
         yield

@@ -9,15 +9,18 @@ parameters, one per value for pooling and upsampling.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
+Args = tuple[Any, ...]  # of an operation: tensors, numbers, lists of numbers
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,19 @@ def count_complexity(model: nn.Module, height: int = 1024, width: int = 1024) ->
 
 class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.flops: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: OpOverload[..., Any],
+        types: Sequence[type],
+        args: Args = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         operation = func.overloadpacket
-        shape = _SHAPES.get(operation, func)
+        shape: Callable[..., Any] = _SHAPES.get(operation, func)
         result = shape(*args, **(kwargs or {}))
         rule = _RULES.get(operation)
         if rule is None:
@@ -65,36 +74,38 @@ class _Counter(TorchDispatchMode):
         return result
 
 
-def _convolution(args, result) -> int:
-    weight = args[1]
+def _convolution(args: Args, result: Tensor) -> int:
+    weight: Tensor = args[1]
     return result.shape[0] * prod(result.shape[2:]) * weight.numel()
 
 
-def _batch_norm(args, result) -> int:
+def _batch_norm(args: Args, result: object) -> int:
+    values: Tensor = args[0]
     affine = args[1] is not None
-    return args[0].numel() * (2 if affine else 1)
+    return values.numel() * (2 if affine else 1)
 
 
-def _matrix_product(args, result) -> int:
-    return result.numel() * args[0].shape[-1]
+def _matrix_product(args: Args, result: Tensor) -> int:
+    left: Tensor = args[0]
+    return result.numel() * left.shape[-1]
 
 
-def _mean(args, result) -> int:
+def _mean(args: Args, result: object) -> int:
     """PyTorch pools a whole map by a mean over its two sides; any other mean has no rule in fvcore."""
     return args[0].numel() if len(args) > 1 and sorted(args[1]) == [-2, -1] else 0
 
 
-def _like_input(values, *_, **__):
+def _like_input(values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(values), values.new_empty(0), values.new_empty(0)
 
 
 # PyTorch would find the shape of a batch norm by decomposing it in Python, which takes most of the time.
-_SHAPES: dict[object, Callable] = {
+_SHAPES: dict[object, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {
     aten.native_batch_norm: _like_input,
     aten._native_batch_norm_legit_no_training: _like_input,
 }
 
-_RULES: dict[object, Callable] = {
+_RULES: dict[object, Callable[[Args, Any], int]] = {
     aten.convolution: _convolution,
     aten.native_batch_norm: _batch_norm,
     aten._native_batch_norm_legit_no_training: _batch_norm,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tiltbox.model.compat import import_openmmlab
 from tiltbox.model.objective import Objective
-from tiltbox.model.variant import Variant
+from tiltbox.model.variant import Config, Variant
 from tiltbox.model.variants import find_variant
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _silence() -> Iterator[None]:
 
 def detector_config(
     variant: Variant, num_classes: int, *, sync_bn: bool = False, objective: Objective | None = None
-) -> dict:
+) -> Config:
     """The detector as mmengine's registries read it; the objective does not change what it computes."""
     objective = objective or Objective()
     parts = variant.parts(num_classes)
@@ -94,7 +94,7 @@ def detector_config(
     }
 
 
-def _assigner(objective: Objective) -> dict:
+def _assigner(objective: Objective) -> Config:
     if objective.assigner == "task-aligned":
         kind = {"type": "TaskAlignedRotatedAssigner", "least_side": objective.least_side}
     else:
@@ -102,7 +102,7 @@ def _assigner(objective: Objective) -> dict:
     return {**kind, "topk": objective.topk}
 
 
-def _losses(objective: Objective) -> dict:
+def _losses(objective: Objective) -> Config:
     """Cross-entropy with the IoU as its target, focused or not, and the rotated IoU."""
     angle = {"angle_weight": objective.angle_weight} if objective.angle_weight else {}
     return {

@@ -5,6 +5,8 @@ Non-maximum suppression is tiltbox's own.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
@@ -24,10 +26,11 @@ class RotatedHead(RotatedRTMDetSepBNHead):
         cfg: ConfigDict,
         rescale: bool = False,
         with_nms: bool = True,
-        img_meta: dict | None = None,
+        img_meta: dict[str, Any] | None = None,
     ) -> InstanceData:
         """Scale back to the patch if asked, then keep the best boxes after per-class NMS."""
         if rescale:
+            assert img_meta is not None, "mmdet gives it"
             factors = [1 / factor for factor in img_meta["scale_factor"]]
             results.bboxes.rescale_(factors)
         if with_nms:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from itertools import zip_longest
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tiltbox.dota.images import read_image
@@ -18,8 +17,19 @@ from tiltbox.errors import CheckpointError
 from tiltbox.geometry.boxes import le90
 from tiltbox.progress import progress
 
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
+    from mmengine.model import BaseModel
+
 READERS = 4
 T = TypeVar("T")
+
+
+class _Sample(TypedDict):
+    """One image as mmdet's data preprocessor takes it."""
+
+    inputs: Tensor
+    data_samples: DetDataSample
 
 
 def detect_patches(
@@ -68,16 +78,18 @@ def detect_images(
 
 def require_finite(model: nn.Module) -> RemovableHandle:
     """Make ``model`` raise a CheckpointError for outputs that are not finite, until the handle is removed."""
-    return model.bbox_head.register_forward_hook(_require_finite)
+    return model.get_submodule("bbox_head").register_forward_hook(_require_finite)
 
 
-def _require_finite(head: nn.Module, inputs: tuple, outputs: tuple) -> None:
+def _require_finite(
+    head: nn.Module, inputs: tuple[object, ...], outputs: tuple[Sequence[Tensor], ...]
+) -> None:
     if not all(torch.isfinite(level).all() for levels in outputs for level in levels):
         problem = "gives scores or boxes that are not finite, so its training diverged"
         raise CheckpointError("the checkpoint", problem, "train it again with a lower base_lr")
 
 
-def _columns(result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _columns(result: DetDataSample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, scores and rboxes of one image, best first."""
     found = result.pred_instances.cpu()
     return found.labels.numpy(), found.scores.numpy(), le90(found.bboxes.numpy()).astype(np.float32)
@@ -89,30 +101,35 @@ def _groups(images: list[T], size: int) -> list[list[T]]:
 
 def _ahead(
     readers: Executor, groups: list[list[Path]], image_size: int
-) -> Iterator[tuple[list[Path], list[dict]]]:
+) -> Iterator[tuple[list[Path], list[_Sample]]]:
     """Each group with its samples; those of the next one are read while the caller works on this one."""
 
-    def submit(group: list[Path]) -> list[Future]:
+    def submit(group: list[Path]) -> list[Future[_Sample]]:
         return [readers.submit(_read_sample, path, image_size) for path in group]
 
-    following = submit(groups[0]) if groups else []
-    for group, next_group in zip_longest(groups, groups[1:], fillvalue=[]):
+    if not groups:
+        return
+    following = submit(groups[0])
+    for group, next_group in zip(groups, [*groups[1:], []], strict=True):
         samples, following = following, submit(next_group)
         yield group, [sample.result() for sample in samples]
 
 
 @torch.inference_mode()
-def _run(model: nn.Module, samples: list[dict]) -> list:
-    packed = {key: [sample[key] for sample in samples] for key in ("inputs", "data_samples")}
+def _run(model: BaseModel, samples: list[_Sample]) -> list[DetDataSample]:
+    packed = {
+        "inputs": [sample["inputs"] for sample in samples],
+        "data_samples": [sample["data_samples"] for sample in samples],
+    }
     return model.test_step(packed)
 
 
-def _read_sample(path: Path, size: int) -> dict:
+def _read_sample(path: Path, size: int) -> _Sample:
     return _sample(read_image(path), size, str(path))
 
 
-def _sample(image: np.ndarray, size: int, path: str = "") -> dict:
-    """One image as mmdet's data preprocessor takes it, resized and padded like in training."""
+def _sample(image: np.ndarray, size: int, path: str = "") -> _Sample:
+    """Resized and padded like in training."""
     import cv2
     from mmdet.structures import DetDataSample
 

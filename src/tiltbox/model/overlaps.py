@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from mmrotate.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 from tiltbox.geometry.rotated import aligned_iou, pairwise_iou
 
+if TYPE_CHECKING:
+    from mmdet.structures.bbox import BaseBoxes
+
 
 @TASK_UTILS.register_module()
 class RotatedOverlaps:
     """IoU of predicted with true boxes for the assigner: (n, 5) and m rotated boxes to (n, m)."""
 
-    def __call__(self, predicted: Tensor, truth, mode: str = "iou", is_aligned: bool = False) -> Tensor:
+    def __call__(
+        self,
+        predicted: Tensor | BaseBoxes,
+        truth: Tensor | BaseBoxes,
+        mode: str = "iou",
+        is_aligned: bool = False,
+    ) -> Tensor:
         assert mode == "iou" and not is_aligned, "the assigner asks for the plain matrix"
         return pairwise_iou(_tensor(predicted).detach(), _tensor(truth))
 
@@ -62,5 +73,5 @@ def angle_distance(predicted: Tensor, target: Tensor) -> Tensor:
     return sine.abs() * (2 * (aspect - 1)).clamp(0, 1)
 
 
-def _tensor(boxes) -> Tensor:
+def _tensor(boxes: Tensor | BaseBoxes) -> Tensor:
     return getattr(boxes, "tensor", boxes)

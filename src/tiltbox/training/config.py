@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -101,8 +102,12 @@ def read_config(path: Path) -> Config:
 
 
 def _dataloader(
-    schedule: Schedule, patches: Path, classes: tuple[str, ...], pipeline: list[dict], held_out: Sequence[str]
-) -> dict:
+    schedule: Schedule,
+    patches: Path,
+    classes: tuple[str, ...],
+    pipeline: list[dict[str, Any]],
+    held_out: Sequence[str],
+) -> dict[str, Any]:
     return {
         "batch_size": schedule.batch,
         "num_workers": schedule.workers,
@@ -126,12 +131,13 @@ def _validation(
     classes: tuple[str, ...],
     held_out: Sequence[str],
     validate: Path | None,
-) -> dict | None:
+) -> dict[str, Any] | None:
     """The settings of :class:`tiltbox.training.validation.Validation`; None for no validation."""
     wanted = schedule.validation
-    if not wanted.every or schedule.max_steps is not None or not (held_out or validate):
+    folder = patches if held_out else validate
+    if not wanted.every or schedule.max_steps is not None or folder is None:
         return None
-    folder, images = Path(patches if held_out else validate), list(held_out) or None
+    images = list(held_out) or None
     return {
         "patches": str(folder),
         "images": images,
@@ -146,7 +152,7 @@ def _validation(
     }
 
 
-def _optimizer(schedule: Schedule) -> dict:
+def _optimizer(schedule: Schedule) -> dict[str, Any]:
     adamw = {
         "type": "AdamW",
         "lr": schedule.learning_rate,
@@ -164,7 +170,7 @@ def _optimizer(schedule: Schedule) -> dict:
     }
 
 
-def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[dict]:
+def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[dict[str, Any]]:
     """Linear warm-up over steps, a constant part, then a decay to the end of training."""
     warmup = {
         "type": "LinearLR",
@@ -174,7 +180,12 @@ def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[d
         "end": schedule.warmup_steps,
     }
     begin = int(length * schedule.constant_share)
-    fall = {"begin": begin, "end": length, "by_epoch": by_epoch, "convert_to_iter_based": by_epoch}
+    fall: dict[str, Any] = {
+        "begin": begin,
+        "end": length,
+        "by_epoch": by_epoch,
+        "convert_to_iter_based": by_epoch,
+    }
     if schedule.decay == "linear":
         fall |= {"type": "LinearLR", "start_factor": 1.0, "end_factor": schedule.final_share}
     else:
@@ -184,7 +195,7 @@ def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[d
     return [*([warmup] if schedule.warmup_steps > 1 else []), *([fall] if begin < length else [])]
 
 
-def _averaging(schedule: Schedule) -> list[dict]:
+def _averaging(schedule: Schedule) -> list[dict[str, Any]]:
     if schedule.ema_momentum is None:
         return []
     return [
@@ -199,7 +210,7 @@ def _averaging(schedule: Schedule) -> list[dict]:
     ]
 
 
-def _pipelines(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> dict[int, list[dict]]:
+def _pipelines(schedule: Schedule, epochs: int, classes: tuple[str, ...]) -> dict[int, list[dict[str, Any]]]:
     """Image pipelines by the epoch in which they begin: small images at first, full size at the end."""
     if schedule.max_steps is not None:  # there are no epochs at which to change it
         return {0: train_pipeline(schedule, classes)}
@@ -225,7 +236,7 @@ def _first_plain_epoch(schedule: Schedule, epochs: int) -> int:
     return epochs if schedule.mosaic_share == 1 else min(round(epochs * schedule.mosaic_share), epochs - 1)
 
 
-def _switches(pipelines: dict[int, list[dict]]) -> list[dict]:
+def _switches(pipelines: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return [
         {"type": "mmdet.PipelineSwitchHook", "switch_epoch": epoch, "switch_pipeline": pipeline}
         for epoch, pipeline in pipelines.items()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tiltbox.model.attention import QUERIES
 from tiltbox.model.layers import UNIFORM_FAN_IN, SpatialPyramidPooling, conv
 from tiltbox.model.msblock import MSBlock
+from tiltbox.model.variant import Config
 
 STAGE_KERNELS = (3, 5, 7, 9)
 STAGE_CHANNELS = (80, 160, 320, 640, 1280)  # before stage 1 and after each stage, at width 1
@@ -36,7 +37,7 @@ class YOLOMSBackbone(BaseModule):
         start_branch: int,
         attention: Sequence[int] = (),
         query_size: int | None = None,
-        init_cfg: dict | None = UNIFORM_FAN_IN,
+        init_cfg: Config | None = UNIFORM_FAN_IN,
     ) -> None:
         super().__init__(init_cfg)
         channels = [int(number * width) for number in STAGE_CHANNELS]
@@ -58,9 +59,9 @@ class YOLOMSBackbone(BaseModule):
             self.add_module(
                 f"stage{stage}", nn.ModuleList([conv(inputs, inputs, 3, stride=2), *pooling, block])
             )
-        self.query = nn.Parameter(torch.randn(QUERIES, query_size**2)) if attention else None
+        self.query = _queries(query_size) if attention else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
         maps = []
         for stage in range(1, 5):
@@ -70,3 +71,8 @@ class YOLOMSBackbone(BaseModule):
             x = block(x, self.query)
             maps.append(x)
         return tuple(maps[1:])
+
+
+def _queries(size: int | None) -> nn.Parameter:
+    assert size is not None, "attention has a query_size"
+    return nn.Parameter(torch.randn(QUERIES, size**2))

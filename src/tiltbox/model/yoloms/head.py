@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from tiltbox.model.head import RotatedHead
+from tiltbox.model.variant import Config
 
 UNSHARED_KERNELS = (3, 5, 7)  # of the first convolution at strides 8, 16, 32; the second is always 3x3
 
@@ -13,7 +16,7 @@ UNSHARED_KERNELS = (3, 5, 7)  # of the first convolution at strides 8, 16, 32; t
 class _GroupedConv(nn.Module):
     """A convolution of the unshared head; the wrapping module is part of the published key names."""
 
-    def __init__(self, channels: int, kernel: int, groups: int, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(self, channels: int, kernel: int, groups: int, norm_cfg: Config, act_cfg: Config) -> None:
         super().__init__()
         self.conv = ConvModule(
             channels,
@@ -37,7 +40,7 @@ class UnsharedHead(RotatedHead):
         kwargs: As for :class:`RotatedRTMDetSepBNHead`.
     """
 
-    def __init__(self, groups: int, **kwargs) -> None:
+    def __init__(self, groups: int, **kwargs: Any) -> None:
         self.groups = groups
         super().__init__(**kwargs)
 

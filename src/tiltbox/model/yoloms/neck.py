@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tiltbox.model.layers import UNIFORM_FAN_IN, conv
 from tiltbox.model.msblock import MSBlock
+from tiltbox.model.variant import Config
 from tiltbox.model.yoloms.backbone import STAGE_CHANNELS
 
 INNER_CHANNELS = (160, 320, 640)  # of the three levels inside the neck, at width 1
@@ -36,7 +37,7 @@ class YOLOMSNeck(BaseModule):
         top_down_kernels: Sequence[Sequence[int]],
         bottom_up_kernels: Sequence[Sequence[int]],
         outputs: int,
-        init_cfg: dict | None = UNIFORM_FAN_IN,
+        init_cfg: Config | None = UNIFORM_FAN_IN,
     ) -> None:
         super().__init__(init_cfg)
         inputs = [int(number * width) for number in STAGE_CHANNELS[2:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import ConvModule
 
@@ -17,7 +18,7 @@ class PerLevelHead(RotatedHead):
         kwargs: As for :class:`RotatedRTMDetSepBNHead`.
     """
 
-    def __init__(self, level_channels: Sequence[int], **kwargs) -> None:
+    def __init__(self, level_channels: Sequence[int], **kwargs: Any) -> None:
         self.level_channels = level_channels
         super().__init__(**kwargs)
 
