@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -62,6 +63,14 @@ def test_the_scores_name_the_dataset(make_row, tmp_path):
     add(tmp_path, "mine", stage="evaluate")
     (tmp_path / "mine/evaluate/metrics.json").write_text(metrics.model_dump_json())
     assert [row.dataset for row in collect(tmp_path, {})] == ["harbours"]
+
+
+def test_the_number_of_classes_is_that_of_the_scores_or_of_the_training(make_row):
+    row = make_row("yoloms-xs-previous", recipe={"data": {"classes": 15}})
+    assert (row.class_count, replace(row, metrics=None).class_count) == (2, 15)
+    assert Row("x", "mini").class_count is None
+    odd = make_row("yoloms-xs-previous", metrics=None, recipe={"data": {"classes": ["plane"]}})
+    assert odd.class_count is None
 
 
 def test_classes_come_in_the_order_of_the_scores(make_row):

@@ -7,7 +7,7 @@ and so on. The complexity does not depend on the seed and is there once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -17,6 +17,7 @@ from tiltbox.errors import DataError
 from tiltbox.model.variant import Variant
 from tiltbox.provenance import SUFFIX, Provenance, beside, images_behind, read_provenance
 from tiltbox.records import (
+    Accuracy,
     Complexity,
     CurvePoint,
     Epoch,
@@ -87,16 +88,16 @@ class Row:
     @property
     def seed(self) -> int | None:
         """The seed of this run."""
-        return self.training and self.training.seed
+        return self.training.seed if self.training else None
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of all runs."""
-        return tuple(run.seed for run in self.runs if run.training)
+        return tuple(run.training.seed for run in self.runs if run.training)
 
     def file(self, name: str) -> Path | None:
         """A file of this run, by its path in the run's folder; None if it does not exist."""
-        return self.folder and _existing(self.folder / name)
+        return _existing(self.folder / name) if self.folder else None
 
     def figure(self, key: Key) -> float | None:
         """AP as a fraction, angle errors in degrees, parameters or multiply-adds; None where not known.
@@ -106,20 +107,22 @@ class Row:
         >>> Row("yoloms-xs-current", "mini").figure("AP50")
         """
         if key in (figure.key for figure in COSTS):
-            return self.complexity and getattr(self.complexity, key)
-        return mean(getattr(run.metrics, key) for run in self.scored)
+            return _figure(self.complexity, key)
+        return mean(_figure(run.metrics, key) for run in self.scored)
 
     def spread(self, key: Key) -> float | None:
         """The standard deviation over runs, with n - 1; None for a single run."""
-        values = [getattr(run.metrics, key) for run in self.scored]
-        return stdev(values) if len(values) > 1 and None not in values else None
+        values = [_figure(run.metrics, key) for run in self.scored]
+        known = [value for value in values if value is not None]
+        return stdev(known) if len(known) == len(values) > 1 else None
 
     @property
     def class_count(self) -> int | None:
         """The number of classes of the detector, if known."""
         if self.metrics:
             return len(self.metrics.classes)
-        return self.training.data.get("classes") if self.training else None
+        count = self.training.data.get("classes") if self.training else None
+        return count if isinstance(count, int) else None
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """Recall and precision of a class at IoU 0.5, by falling score."""
@@ -131,8 +134,8 @@ class Row:
 
     def class_figure(self, name: str, key: Key) -> float | None:
         """The mean over runs for a class; None if it was not scored or has no objects."""
-        found = (run.metrics.classes.get(name) for run in self.scored)
-        return mean(getattr(each, key, None) for each in found)
+        found = (run.metrics.classes.get(name) for run in self.runs if run.metrics)
+        return mean(_figure(each, key) for each in found)
 
     def class_ap50(self, name: str) -> float | None:
         """AP50 of a class as a fraction."""
@@ -147,6 +150,11 @@ def mean(values: Iterable[float | None]) -> float | None:
     """
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def _figure(record: Accuracy | Complexity | None, key: Key) -> float | None:
+    value: float | None = getattr(record, key) if record else None
+    return value
 
 
 def collect(results: Path, variants: Mapping[str, Variant]) -> list[Row]:
@@ -171,7 +179,7 @@ def collect(results: Path, variants: Mapping[str, Variant]) -> list[Row]:
     return [_row(results / name, variants.get(name)) for name in names]
 
 
-def class_names(rows: list[Row]) -> list[str]:
+def class_names(rows: Sequence[Row]) -> list[str]:
     """All classes that any row was scored on, in the order of the scores."""
     return list(dict.fromkeys(name for row in rows if row.metrics for name in row.metrics.classes))
 
@@ -195,25 +203,25 @@ def _row(folder: Path, variant: Variant | None) -> Row:
 _SEED_FOLDER = re.compile(rf"{layout.SEED}[1-9][0-9]*")
 
 
-def _ground(run: Row) -> tuple:
+def _ground(run: Row) -> tuple[object, ...]:
     """What runs must share to be averaged."""
     training, metrics = run.training, run.metrics
     return (
-        training and [getattr(training, key) for key in (*RECIPE, "pretrained")],
-        training and training.data.get("contents"),
-        metrics and (metrics.dataset, metrics.split, metrics.labels),
+        [getattr(training, key) for key in (*RECIPE, "pretrained")] if training else None,
+        training.data.get("contents") if training else None,
+        (metrics.dataset, metrics.split, metrics.labels) if metrics else None,
     )
 
 
 def _run(folder: Path, of: Path, variant: Variant | None, complexity: Complexity | None) -> Row:
     training = read_record(Training, folder / "train" / "train.json")
     metrics = read_record(Metrics, folder / "evaluate" / "metrics.json")
-    design = training or variant
+    design, look = training or variant, variant or training
     return Row(
         name=of.name,
-        dataset=(metrics and metrics.dataset) or of.parent.resolve().name,
-        size=design and design.size,
-        series=(variant or training) and (variant or training).series,
+        dataset=(metrics.dataset if metrics else "") or of.parent.resolve().name,
+        size=design.size if design else None,
+        series=look.series if look else None,
         compared_with=variant.compared_with if variant else (),
         training=training,
         history=read_rows(Epoch, folder / "train" / "history.csv"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU
-from tiltbox.records import Training
+from tiltbox.records import Metrics, Training
 from tiltbox.report.collect import RECIPE, Row
 from tiltbox.report.table import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
@@ -46,7 +46,7 @@ def same_test_set(row: Row, published: Published) -> bool:
 
 def accuracy_note(rows: Sequence[Row]) -> str | None:
     """What accuracy was measured on, or why there is none."""
-    test_sets = _unique(_test_set(row) for row in rows if row.metrics)
+    test_sets = _unique(_test_set(row.dataset, row.metrics) for row in rows if row.metrics)
     if test_sets:
         return f"Accuracy was measured on {_listed(test_sets)}; difficult objects do not count."
     return (
@@ -110,13 +110,13 @@ def grounds(rows: Sequence[Row]) -> dict[str, str]:
 SCORED_ON, TRAINED_ON = "†‡§", "*°¤"  # one sign for each further set of labels or patches
 
 
-def _labels(row: Row) -> tuple | None:
+def _labels(row: Row) -> tuple[str, str, str] | None:
     return (row.dataset, row.metrics.split, row.metrics.labels) if row.metrics else None
 
 
 def _patches(row: Row) -> object:
     """A hash of all pixels and labels that a row was trained on."""
-    return row.training and row.training.data.get("contents")
+    return row.training.data.get("contents") if row.training else None
 
 
 def label_note(rows: Sequence[Row]) -> str | None:
@@ -222,14 +222,17 @@ def _conditions(rows: Sequence[Row], published: Published) -> str:
     )
 
 
-def _test_set(row: Row) -> str:
-    split = row.metrics.split
-    counts = f"{counted(row.metrics.images, 'image')}, {counted(row.metrics.objects, 'object')}"
-    return f"{row.dataset} {split} ({counts})" if split else f"{row.dataset} ({counts})"
+def _test_set(dataset: str, metrics: Metrics) -> str:
+    counts = f"{counted(metrics.images, 'image')}, {counted(metrics.objects, 'object')}"
+    return f"{dataset} {metrics.split} ({counts})" if metrics.split else f"{dataset} ({counts})"
 
 
 def _accuracy_difference(rows: Sequence[Row], published: Published) -> str | None:
-    foreign = _unique(_test_set(row) for row in rows if row.metrics and not same_test_set(row, published))
+    foreign = _unique(
+        _test_set(row.dataset, row.metrics)
+        for row in rows
+        if row.metrics and not same_test_set(row, published)
+    )
     return (
         f"Accuracy measured on {_listed(foreign)} is not comparable with published scores."
         if foreign

@@ -21,7 +21,7 @@ from tiltbox.dota.task1 import ClassDetections
 from tiltbox.dota.windows import Window, sliding_windows
 from tiltbox.metrics.score import Task1Score
 from tiltbox.provenance import file_hash
-from tiltbox.records import Gallery, GalleryDetection, GalleryImage, GalleryObject
+from tiltbox.records import Corners, Gallery, GalleryDetection, GalleryImage, GalleryObject
 
 IMAGES = 6
 SCORE, IOU = 0.3, 0.5  # the least score of shown detections, and the IoU of a match
@@ -177,7 +177,7 @@ def _centre_is_in(box: Box, window: Window) -> bool:
     return left <= sum(corners[::2]) / 4 < right and top <= sum(corners[1::2]) / 4 < bottom
 
 
-def _corners(qbox: np.ndarray) -> tuple[float, ...]:
+def _corners(qbox: np.ndarray) -> Corners:
     return tuple(np.clip(qbox, -FAR_OUTSIDE, FAR_OUTSIDE).round(1).tolist())
 
 

@@ -7,7 +7,7 @@ mark as well as in colour.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -20,6 +20,7 @@ from tiltbox.report.table import counted
 MOST_DRAWN = 200  # false alarms of a picture: a barely trained detector has thousands
 LARGE = 512  # pixels
 MARK = 0.014  # size of a mark, as a share of the picture's longer side
+Place = tuple[str, str, int, int, int, int]  # name and hash of an image, and the window of it
 
 
 @dataclass(frozen=True)
@@ -65,35 +66,39 @@ class Exhibition:
 
 def exhibition(rows: Sequence[Row]) -> Exhibition | None:
     """The gallery of all rows that have one from their evaluation; None if no row has."""
-    rows = [row for row in rows if row.gallery and row.gallery.images]
-    pictures = {_place(image): image for row in rows for image in row.gallery.images}
+    galleries = {row.name: row.gallery for row in rows if row.gallery and row.gallery.images}
+    rows = [row for row in rows if row.name in galleries]
+    pictures = {_place(image): image for shown in galleries.values() for image in shown.images}
     keys = {place: f"picture-{number}" for number, place in enumerate(pictures, 1)}
     shared = (
         Picture(keys[place], image.picture, image.width, image.height) for place, image in pictures.items()
     )
-    detectors = tuple(_detector(row, rows, keys, f"boxes-{at}") for at, row in enumerate(rows, 1))
+    detectors = tuple(
+        _detector(row, galleries[row.name], rows, keys, f"boxes-{at}") for at, row in enumerate(rows, 1)
+    )
     return Exhibition(tuple(shared), detectors) if detectors else None
 
 
-def _place(image: GalleryImage) -> tuple:
+def _place(image: GalleryImage) -> Place:
     """What pictures must share to be the same."""
     return image.name, image.source, image.left, image.top, image.width, image.height
 
 
-def _detector(row: Row, rows: Sequence[Row], keys: dict[tuple, str], prefix: str) -> Detector:
-    images = row.gallery.images
+def _detector(
+    row: Row, shown: Gallery, rows: Sequence[Row], keys: Mapping[Place, str], prefix: str
+) -> Detector:
     partners = (_name(other) for pair in pairs(rows) if row in pair for other in pair if other is not row)
     name = _name(row)
     drawings = tuple(
         Drawing(
             image.name,
-            _svg(image, name, row.gallery, keys[_place(image)], f"{prefix}-{at}"),
-            _counts([image], row.gallery),
+            _svg(image, name, shown, keys[_place(image)], f"{prefix}-{at}"),
+            _counts([image], shown),
             _details(image),
         )
-        for at, image in enumerate(images, 1)
+        for at, image in enumerate(shown.images, 1)
     )
-    counts = f"{_counts(images, row.gallery)}, {counted(len(images), 'image')}"
+    counts = f"{_counts(shown.images, shown)}, {counted(len(shown.images), 'image')}"
     return Detector(name, next(partners, None), counts, drawings)
 
 

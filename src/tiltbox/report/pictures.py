@@ -94,8 +94,10 @@ def _picture(
     scale = min(max(1.0, SMALLEST_SIDE / min(image.shape[:2])), LARGEST_SIDE / max(image.shape[:2]))
     qboxes, names = _detections_of(image_name(file), found, score)
     objects, detections = counted(len(truth.classes), "object"), counted(len(names), "detection")
-    sides = [(objects, truth.qboxes, truth.classes)]
-    sides.append((f"{detections} (score from {score})", qboxes, names))
+    sides: list[tuple[str, np.ndarray, Sequence[str]]] = [
+        (objects, truth.qboxes, truth.classes),
+        (f"{detections} (score from {score})", qboxes, names),
+    ]
     drawn = [_titled(draw_boxes(image, boxes, kinds, classes, scale), title) for title, boxes, kinds in sides]
     gap = np.full((drawn[0].shape[0], GAP, 3), PAPER, np.uint8)
     both = np.hstack([drawn[0], gap, drawn[1]])
@@ -142,4 +144,5 @@ def _legend(names: Sequence[str], classes: Sequence[str], width: int) -> np.ndar
 
 def _colour(name: str, classes: Sequence[str]) -> tuple[int, int, int]:
     """BGR, the same for every picture of a set of classes."""
-    return ImageColor.getrgb(COLOURS[classes.index(name) % len(COLOURS)])[::-1]
+    red, green, blue = ImageColor.getrgb(COLOURS[classes.index(name) % len(COLOURS)])[:3]
+    return blue, green, red

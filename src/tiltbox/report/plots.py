@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib
 import numpy as np
@@ -27,8 +28,13 @@ from tiltbox.report.comparison import groups, trained_alike
 from tiltbox.report.table import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 Cost = Literal["flops", "params"]
 Course = Sequence[tuple[int, float]]  # a figure by epoch
+Curve = Sequence[tuple[float, float]]  # recall and precision
+Places = Mapping[str, tuple[float, float]]  # of the points of rows, by their names
 # Stand-in colour: its replacement in the page.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 _COLOURS = [f"#{number:02x}{number:02x}{number:02x}" for number in range(4, 10)]  # of series
@@ -41,10 +47,10 @@ COLUMNS = 3  # panels side by side
 COST_NAMES = {"flops": "multiply-adds (G)", "params": "parameters (M)"}
 PANELS_WIDE = 5  # classes in a row
 PANEL_TOP = 1.05  # keeps a precision of 1 off the edge
-PANEL_STEP = np.array((1.22, 1.36 * PANEL_TOP))  # from one panel to the next
+PANEL_STEP = 1.22, 1.36 * PANEL_TOP  # from one panel to the next
 TICKS = (0, 0.5, 1)
 LONGEST_TITLE = 20  # letters that fit above a panel
-_STYLE = {
+_STYLE: dict[RcKeyType, str | float] = {
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read aloud
     "text.parse_math": False,  # a name may hold a dollar sign
     "font.size": 10,
@@ -105,7 +111,8 @@ def accuracy_plot(rows: Sequence[Row], cost: Cost = "flops", sure: Uncertainty =
     A line joins neighbours of a series that were trained alike; marks of rows that were trained for fewer
     epochs than others are hollow.
     """
-    rows = [row for row in rows if None not in (row.figure("AP50"), row.figure(cost))]
+    places = _places(rows, cost)
+    rows = [row for row in rows if row.name in places]
     if not rows:
         return None
     with matplotlib.rc_context(_STYLE):
@@ -114,17 +121,16 @@ def accuracy_plot(rows: Sequence[Row], cost: Cost = "flops", sure: Uncertainty =
         for series, look in series_looks(rows).items():
             of_it = [row for row in rows if row.series == series]
             if series is not None:
-                _series_line(axes, look, of_it, cost)
-            _series_points(axes, look, of_it, cost, _longest(rows), sure)
+                _series_line(axes, look, of_it, places)
+            _series_points(axes, look, of_it, places, _longest(rows), sure)
         for row in rows:
-            _name_point(axes, row, rows, cost, sure)
+            _name_point(axes, row, rows, places, sure)
         axes.set(xlabel=COST_NAMES[cost], ylabel="AP50 (%)")
         axes.margins(x=0.08, y=0.18)
         axes.set_xlim(left=0)
         low, high = axes.get_ylim()
         axes.set_ylim(max(0, low), max(1, high))
         axes.legend(labelcolor=INK, loc="best")
-        places = {row.name: _place(row, cost) for row in rows}
         found = [f"{name}: {y:.2f} % at {x:.2f}" for name, (x, y) in places.items()]
         return _svg(figure, f"accuracy-{cost}", f"AP50 over {COST_NAMES[cost]}", "; ".join(found))
 
@@ -137,8 +143,10 @@ def loss_plot(rows: Sequence[Row]) -> str | None:
 
 def validation_plot(rows: Sequence[Row]) -> str | None:
     """AP50 during training, in percent over epochs, likewise; None if no row was validated."""
-    scored = [[each for each in row.history if each.val_AP50 is not None] for row in rows]
-    courses = [[(each.epoch, 100 * each.val_AP50) for each in known] for known in scored]
+    courses = [
+        [(each.epoch, 100 * each.val_AP50) for each in row.history if each.val_AP50 is not None]
+        for row in rows
+    ]
     return _courses_plot(rows, courses, "validation", "AP50 while training", "AP50 on patches (%)")
 
 
@@ -207,7 +215,8 @@ def curves_plot(group: Sequence[Row], looks: Looks | None = None) -> str | None:
 
 def _corner(number: int) -> np.ndarray:
     """Lower left corner of a panel, (2,), in the axes, where a panel is 1 wide and PANEL_TOP high."""
-    return np.array((number % PANELS_WIDE, -(number // PANELS_WIDE))) * PANEL_STEP
+    right, down = PANEL_STEP
+    return np.array((number % PANELS_WIDE * right, -(number // PANELS_WIDE) * down))
 
 
 def _panel(axes: Axes, name: str, corner: np.ndarray, *, left: bool, lowest: bool) -> None:
@@ -220,16 +229,16 @@ def _panel(axes: Axes, name: str, corner: np.ndarray, *, left: bool, lowest: boo
     for lines, width in ((grid, 0.7), (frame, 0.8)):
         axes.add_collection(LineCollection(np.array(lines) + corner, colors=GRID, linewidths=width, zorder=1))
     axes.annotate(_shortened(name), (x, y + PANEL_TOP), (0, 5), textcoords="offset points", fontsize=8)
-    labels = {"textcoords": "offset points", "fontsize": 8, "color": MUTED}
+    label = partial(axes.annotate, textcoords="offset points", fontsize=8, color=MUTED)
     for tick in TICKS:
         if left:
-            axes.annotate(f"{tick:.1f}", (x, y + tick), (-4, 0), ha="right", va="center", **labels)
+            label(f"{tick:.1f}", (x, y + tick), (-4, 0), ha="right", va="center")
         if lowest:
-            axes.annotate(f"{tick:.1f}", (x + tick, y), (0, -4), ha="center", va="top", **labels)
+            label(f"{tick:.1f}", (x + tick, y), (0, -4), ha="center", va="top")
 
 
 def _panel_curves(
-    axes: Axes, look: Look, label: str, curves: Sequence[Course], corners: Sequence[np.ndarray]
+    axes: Axes, look: Look, label: str, curves: Sequence[Curve], corners: Sequence[np.ndarray]
 ) -> None:
     places = [np.array(curve).reshape(-1, 2) + at for curve, at in zip(curves, corners, strict=True)]
     lines = LineCollection(
@@ -247,20 +256,27 @@ def _shortened(name: str) -> str:
     return name if len(name) <= LONGEST_TITLE else f"{name[: LONGEST_TITLE - 1]}…"
 
 
-def _series_line(axes: Axes, look: Look, rows: list[Row], cost: Cost) -> None:
-    rows = sorted(rows, key=lambda row: row.figure(cost))
+def _places(rows: Sequence[Row], cost: Cost) -> Places:
+    """Cost and AP50 in percent of the rows that have both."""
+    unit = {"flops": 1e9, "params": 1e6}[cost]
+    found = ((row.name, row.figure(cost), row.figure("AP50")) for row in rows)
+    return {name: (x / unit, 100 * y) for name, x, y in found if x is not None and y is not None}
+
+
+def _series_line(axes: Axes, look: Look, rows: Sequence[Row], places: Places) -> None:
+    rows = sorted(rows, key=lambda row: places[row.name][0])
     for one, other in pairwise(rows):
         if trained_alike(one, other):
-            places = zip(_place(one, cost), _place(other, cost), strict=True)
-            axes.plot(*places, "-", color=look.colour)
+            xs, ys = zip(places[one.name], places[other.name], strict=True)
+            axes.plot(xs, ys, "-", color=look.colour)
 
 
 def _series_points(
-    axes: Axes, look: Look, rows: list[Row], cost: Cost, longest: int | None, sure: Uncertainty
+    axes: Axes, look: Look, rows: Sequence[Row], places: Places, longest: int | None, sure: Uncertainty
 ) -> None:
     label: str | None = look.label
     for row in rows:
-        x, y = _place(row, cost)
+        x, y = places[row.name]
         if bounds := sure.ranges(row).get("AP50"):
             axes.plot([x, x], [100 * bound for bound in bounds], "-", color=look.colour, linewidth=1)
         shorter = row.training is not None and row.training.epochs != longest
@@ -277,21 +293,16 @@ def _series_points(
         label = None  # one entry of the legend is enough
 
 
-def _place(row: Row, cost: Cost) -> tuple[float, float]:
-    """The place of a row in the plot of accuracy over cost."""
-    return row.figure(cost) / {"flops": 1e9, "params": 1e6}[cost], 100 * row.figure("AP50")
-
-
 def _longest(rows: Sequence[Row]) -> int | None:
     return max((row.training.epochs for row in rows if row.training), default=None)
 
 
-def _name_point(axes: Axes, row: Row, rows: Sequence[Row], cost: Cost, sure: Uncertainty) -> None:
+def _name_point(axes: Axes, row: Row, rows: Sequence[Row], places: Places, sure: Uncertainty) -> None:
     """Write the row's name above its interval or, if another row of its group is higher, below."""
-    x, y = _place(row, cost)
+    x, y = places[row.name]
     low, high = (100 * bound for bound in sure.ranges(row).get("AP50") or (y / 100, y / 100))
     others = [other for group in groups(rows) if row in group for other in group if other is not row]
-    above = all(row.figure("AP50") >= other.figure("AP50") for other in others)
+    above = all(y >= places[other.name][1] for other in others)
     place, offset = ((x, max(y, high)), (0, 7)) if above else ((x, min(y, low)), (0, -15))
     axes.annotate(_point_label(row, rows), place, offset, textcoords="offset points", ha="center", color=INK)
 
@@ -319,7 +330,7 @@ def _courses_panel(axes: Axes, group: Sequence[Row], courses: Sequence[Course], 
         )
     axes.set_title(group_title(group))
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params("x", integer=True)
     axes.legend(labelcolor=INK, fontsize=9, handlelength=1.2)
 
 

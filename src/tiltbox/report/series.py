@@ -18,6 +18,7 @@ from tiltbox.scores import FIGURES
 
 METRICS, PLOTS = Path("metrics"), Path("plots")  # folders beside the leaderboard
 RECALLS = np.arange(101) / 100
+Line = tuple[str | int | float, ...]  # of a table
 
 
 def series(rows: list[Row]) -> dict[Path, str]:
@@ -43,20 +44,20 @@ def _scores(row: Row) -> str:
     return json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
 
 
-def _losses(rows: list[Row]) -> Iterable[tuple]:
+def _losses(rows: list[Row]) -> Iterable[Line]:
     for row in rows:
         for epoch in row.history:
             yield row.name, epoch.epoch, epoch.loss
 
 
-def _validations(rows: list[Row]) -> Iterable[tuple]:
+def _validations(rows: list[Row]) -> Iterable[Line]:
     for row in rows:
         for epoch in row.history:
             if epoch.val_AP50 is not None:
                 yield row.name, epoch.epoch, f"{100 * epoch.val_AP50:.2f}"
 
 
-def _curves(rows: list[Row]) -> Iterable[tuple]:
+def _curves(rows: list[Row]) -> Iterable[Line]:
     """Precision at IoU 0.5 as AP uses it, the best at this recall or a higher one; the mean over classes."""
     for row in rows:
         scored = [name for name in class_names([row]) if row.class_ap50(name) is not None]
@@ -74,7 +75,7 @@ def _interpolated(curve: list[tuple[float, float]]) -> np.ndarray:
     return best[np.searchsorted(recalls, RECALLS)]
 
 
-def _classes(rows: list[Row]) -> Iterable[tuple]:
+def _classes(rows: list[Row]) -> Iterable[Line]:
     for row in rows:
         for name in class_names(rows):
             value = row.class_ap50(name)
@@ -82,7 +83,7 @@ def _classes(rows: list[Row]) -> Iterable[tuple]:
                 yield row.name, name, f"{100 * value:.2f}"
 
 
-def _table(head: tuple[str, ...], lines: Iterable[tuple]) -> str:
+def _table(head: tuple[str, ...], lines: Iterable[Line]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *lines])
     return text.getvalue()

@@ -71,9 +71,9 @@ def _record(row: Row, classes: list[str], out: Path, sure: Uncertainty) -> dict[
         "size": row.size,
         "series": row.series,
         "dataset": row.dataset,
-        "split": metrics and metrics.split,
-        "images": metrics and metrics.images,
-        "objects": metrics and metrics.objects,
+        "split": metrics.split if metrics else None,
+        "images": metrics.images if metrics else None,
+        "objects": metrics.objects if metrics else None,
         **{figure.key: row.figure(figure.key) for figure in FIGURES},
         **{f"{figure.key}_std": row.spread(figure.key) for figure in ACCURACIES},
         **{
@@ -81,11 +81,11 @@ def _record(row: Row, classes: list[str], out: Path, sure: Uncertainty) -> dict[
             for figure in ACCURACIES
             for at, bound in enumerate(("low", "high"))
         },
-        "input": counts and "x".join(map(str, counts.input)),
+        "input": "x".join(map(str, counts.input)) if counts else None,
         **{key: _plain(getattr(row.training, key, None)) for key in TRAINING},
         "seeds": "+".join(map(str, row.seeds)),
-        "config": relative(row.config, out),
-        "checkpoint": relative(row.checkpoint, out),
+        "config": relative(row.config, out) if row.config else None,
+        "checkpoint": relative(row.checkpoint, out) if row.checkpoint else None,
         **{
             f"{key}/{name}": row.class_figure(name, key)
             for key in ("AP50", "angle_median", "angle_p90")

@@ -92,9 +92,10 @@ def interval(bounds: tuple[float | None, float | None] | None, *, signs: bool = 
     >>> interval((0.5, 0.625)), interval((-0.01, 0.5), signs=True), interval(None)
     ('50.00 to 62.50', '−1.00 to +50.00', '–')
     """
-    if bounds is None or None in bounds:
+    low, high = bounds or (None, None)
+    if low is None or high is None:
         return MISSING
-    return " to ".join(signed(100 * bound) if signs else percent(bound) for bound in bounds)
+    return " to ".join(signed(100 * bound) if signs else percent(bound) for bound in (low, high))
 
 
 def mark(line: tuple[Cell, ...], column: int) -> tuple[Cell, ...]:

@@ -53,9 +53,9 @@ def model_table(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> 
         if best := _best(rows, figure, sure):
             cells[rows.index(best)] = mark(cells[rows.index(best)], column)
     scored = sum(row.metrics is not None for row in rows)
-    best = ", in bold if one is better than all others" if scored > 1 else ""
+    bold = ", in bold if one is better than all others" if scored > 1 else ""
     return Table(
-        f"Accuracy in percent, angle errors in degrees{best}; "
+        f"Accuracy in percent, angle errors in degrees{bold}; "
         "parameters in millions, multiply-adds in billions; batch size as processes × images",
         (
             "model",
@@ -134,7 +134,7 @@ def class_table(rows: Sequence[Row], published: Published) -> Table | None:
     if not scored:
         return None
     compared = [row.name for row in scored if row.name in published.classes and same_test_set(row, published)]
-    columns = [(row.name, row.class_ap50) for row in scored]
+    columns: list[tuple[str, Callable[[str], float | None]]] = [(row.name, row.class_ap50) for row in scored]
     columns += [(f"{name}, published", published.classes[name].get) for name in compared]
     lines = [_class_row(name, [ap50(name) for _, ap50 in columns]) for name in class_names(rows)]
     means = [row.figure("AP50") for row in scored] + [_fraction(published, name) for name in compared]
@@ -173,9 +173,9 @@ def training_table(rows: Sequence[Row]) -> Table | None:
     trained = [row for row in rows if row.training]
     if not trained:
         return None
+    trainings = [row.training for row in rows if row.training]
     lines = [
-        (Cell(label), *(Cell(fact(row.training)) for row in trained))
-        for label, fact in TRAINING_FACTS.items()
+        (Cell(label), *(Cell(fact(each)) for each in trainings)) for label, fact in TRAINING_FACTS.items()
     ]
     seeds = (Cell("seeds"), *(Cell(", ".join(map(str, row.seeds))) for row in trained))
     columns = ("setting", *(row.name for row in trained))
@@ -184,13 +184,13 @@ def training_table(rows: Sequence[Row]) -> Table | None:
 
 def source_table(rows: Sequence[Row], out: Path) -> Table | None:
     """Where the figures come from: a line for each training, files linked relative to the folder ``out``."""
-    runs = [run for row in rows for run in row.runs if run.training]
-    if not runs:
+    lines = [_source_row(run, run.training, out) for row in rows for run in row.runs if run.training]
+    if not lines:
         return None
     return Table(
         "What each detector was trained with, and its files",
         ("model", "seed", "commit", "patches", "settings", "processor", "started (UTC)", "time", *FILES),
-        tuple(_source_row(run, out) for run in runs),
+        tuple(lines),
         words=7,
         notes=(SOURCE_NOTE,),
     )
@@ -214,9 +214,9 @@ def augmentation(training: Training) -> str:
     return ", ".join(training.augmentation) or "none"
 
 
-def relative(path: Path | None, out: Path) -> str | None:
-    """``path`` as seen from the folder ``out``, with forward slashes; None stays None."""
-    return None if path is None else Path(os.path.relpath(path.resolve(), Path(out).resolve())).as_posix()
+def relative(path: Path, out: Path) -> str:
+    """``path`` as seen from the folder ``out``, with forward slashes."""
+    return Path(os.path.relpath(path.resolve(), Path(out).resolve())).as_posix()
 
 
 def duration(seconds: float) -> str:
@@ -286,8 +286,8 @@ def _model_row(row: Row, out: Path, sign: str) -> tuple[Cell, ...]:
     )
 
 
-def _source_row(run: Row, out: Path) -> tuple[Cell, ...]:
-    facts, record = run.training, run.provenance
+def _source_row(run: Row, facts: Training, out: Path) -> tuple[Cell, ...]:
+    record = run.provenance
     commit = facts.git_commit.replace("-dirty", "+")
     machine = [record.gpu or record.processor, record.kernels] if record else [facts.device]
     seconds = record.seconds if record else facts.seconds
@@ -321,7 +321,7 @@ def _pair_rows(first: Row, second: Row, sure: Uncertainty) -> list[tuple[Cell, .
     lines = [(Cell(row.name), *(Cell(_spread(row, f)) for f in FIGURES)) for row in (first, second)]
     changes = (_change(first, second, figure, sure) for figure in FIGURES)
     found = sure.comparison(first, second)
-    ranges = [found and (found.scores[f.key].low, found.scores[f.key].high) for f in ACCURACIES]
+    ranges = [(found.scores[f.key].low, found.scores[f.key].high) if found else None for f in ACCURACIES]
     intervals = (Cell(interval(each, signs=True)) for each in ranges)
     rest = [Cell("")] * (len(FIGURES) - len(ACCURACIES))
     return [*lines, (Cell("difference"), *changes), (Cell("95 % interval"), *intervals, *rest)]
@@ -334,10 +334,11 @@ def _seed_row(row: Row, run: Row) -> tuple[Cell, ...]:
 
 def _best(rows: Sequence[Row], figure: Figure, sure: Uncertainty) -> Row | None:
     """The row whose score is better than that of any other, as far as can be seen."""
-    scored = [row for row in rows if row.figure(figure.key) is not None]
-    scored.sort(key=lambda row: row.figure(figure.key), reverse=True)
-    best, *others = scored or [None]
-    return best if others and all(sure.seen(other, best, figure.key) for other in others) else None
+    scores = [(row, score) for row in rows if (score := row.figure(figure.key)) is not None]
+    if len(scores) < 2:
+        return None
+    (best, _), *others = sorted(scores, key=lambda each: each[1], reverse=True)
+    return best if all(sure.seen(other, best, figure.key) for other, _ in others) else None
 
 
 def _labelled(rows: Sequence[Row]) -> list[tuple[str, tuple[Row, Row]]]:
@@ -365,7 +366,8 @@ def _class_row(name: str, values: list[float | None]) -> tuple[Cell, ...]:
 
 
 def _absent(rows: Sequence[Row]) -> bool:
-    return any(each.AP50 is None for row in rows for each in row.metrics.classes.values())
+    scored = (row.metrics for row in rows if row.metrics)
+    return any(each.AP50 is None for metrics in scored for each in metrics.classes.values())
 
 
 def _fraction(published: Published, name: str) -> float | None:

@@ -82,13 +82,14 @@ def uncertainty(rows: Sequence[Row]) -> Uncertainty:
 
 def _outcomes(row: Row) -> tuple[_Ground | None, list[dict[str, Outcomes]]]:
     """The outcomes of all scored runs, and what they have in common; None if that differs."""
-    if not row.scored or any(run.outcomes is None for run in row.scored):
+    scored = [(run.metrics, run.outcomes) for run in row.runs if run.metrics and run.outcomes]
+    if not scored or len(scored) < len(row.scored):
         return None, []
-    if any(run.metrics.absent_classes == "zero" for run in row.scored):  # means over other classes
+    if any(metrics.absent_classes == "zero" for metrics, _ in scored):  # means over other classes
         return None, []
-    read = [read_outcomes(run.outcomes) for run in row.scored]
+    read = [read_outcomes(path) for _, path in scored]
     grounds = {
-        _Ground(run.metrics.labels, images, tuple(found))
-        for run, (images, found) in zip(row.scored, read, strict=True)
+        _Ground(metrics.labels, images, tuple(found))
+        for (metrics, _), (images, found) in zip(scored, read, strict=True)
     }
     return (grounds.pop() if len(grounds) == 1 else None), [found for _, found in read]
