@@ -12,7 +12,9 @@ from programs import BIN, ROOT, tried
 
 MOST_FILES = 5
 # A file's path at the beginning of a line, what is said about it, and its content or what changes in it.
-FILES = re.compile(r"^`([\w/.]+/[\w/.]+)`[^\n]*\n(?:[^\n]+\n)*\n```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILES = re.compile(
+    r"^`([\w/.]+/[\w/.]+)`[^\n]*\n(?:[^\n]+\n)*\n```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL
+)
 CHANGES = re.compile(r"((?:^-.*\n)+)((?:^\+.*\n)+)", re.MULTILINE)
 
 
@@ -62,9 +64,10 @@ def test_a_new_family_goes_through_every_stage(project):
     assert int(rows["plain-s"]["params"]) < 200_000 and rows["plain-s"]["AP50"]
     page = (project / "results/tiny/leaderboard.html").read_text()
     assert ">Plain<" in page and "yoloms-xs-previous" in page
-    assert "plain-s − yoloms-xs-previous" in tried(
-        BIN / "tiltbox", "report", "results/tiny", at=project, **source
-    ).stdout
+    assert (
+        "plain-s − yoloms-xs-previous"
+        in tried(BIN / "tiltbox", "report", "results/tiny", at=project, **source).stdout
+    )
 
 
 def test_a_misspelt_key_of_the_new_family(project, tmp_path):
