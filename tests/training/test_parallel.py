@@ -64,7 +64,8 @@ def losses(patches: Path, work: Path, processes: int, steps: int) -> list[float]
         "tiltbox.training.worker",
         str(path),
     ]
-    search = {"PYTHONPATH": str(Path(__file__).parent), "CUDA_VISIBLE_DEVICES": ""}
+    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    search = {"PYTHONPATH": os.pathsep.join(filter(None, places)), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=os.environ | search, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     with (work / "history.csv").open() as stream:

@@ -1,8 +1,11 @@
-"""Makes mmdet and mmrotate importable where mmcv has no compiled ops or torchvision is missing.
+"""Makes mmdet and mmrotate importable where mmcv has no compiled ops or torchvision is missing, and quickly.
 
 Both packages import ``mmcv._ext`` (compiled C++) and ``torchvision`` at import time, though rotated YOLO-MS
 calls neither: its rotated IoU and NMS are tiltbox's own. ``import_openmmlab`` puts stand-ins in place of what
 is missing. If a compiled mmcv or a real torchvision is installed, it is used.
+
+They also import what other detectors need, which takes longer than all the rest. Stand-ins take its place
+while they are imported.
 """
 
 from __future__ import annotations
@@ -14,10 +17,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from io import StringIO
 from types import ModuleType
 from typing import NoReturn
+
+# Of mmrotate, only H2RBox-v2 uses torchvision; mmdet and mmengine use the others for trackers, lanes, image
+# corruptions, figures and training in shards.
+TORCHVISION = "torchvision"
+UNUSED = (
+    *("imagecorruptions", "imgaug", "matplotlib.pyplot", "sklearn"),
+    *("scipy.interpolate", "scipy.linalg", "scipy.optimize", "scipy.sparse"),
+    *("torch.distributed.fsdp", "torch.distributed.optim"),
+)
 
 
 @cache
@@ -30,9 +43,10 @@ def import_openmmlab() -> None:
         stand_in.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # mmengine looks for it
         sys.modules["mmcv._ext"] = stand_in
     # mmdet prints a line for each optional data source that is not installed.
-    with _stand_in_for_torchvision(), redirect_stdout(StringIO()):
-        for name in ("mmdet.models", "mmdet.datasets", "mmrotate.models", "mmrotate.datasets"):
-            importlib.import_module(name)
+    unused = UNUSED if _is_installed(TORCHVISION) else (*UNUSED, TORCHVISION)
+    with _stand_ins(unused), redirect_stdout(StringIO()):
+        for part in ("models", "datasets", "evaluation", "visualization"):
+            importlib.import_module(f"mmrotate.{part}")  # imports that of mmdet
 
 
 class _MissingOps(ModuleType):
@@ -49,18 +63,54 @@ class _MissingOps(ModuleType):
 
 
 @contextmanager
-def _stand_in_for_torchvision() -> Iterator[None]:
-    """mmrotate imports ``torchvision.transforms`` for one detector (H2RBox-v2) that tiltbox does not use."""
-    if _is_installed("torchvision"):
-        yield
-        return
-    stand_in = ModuleType("torchvision")
-    vars(stand_in)["transforms"] = ModuleType("torchvision.transforms")
-    sys.modules["torchvision"] = stand_in
+def _stand_ins(names: tuple[str, ...]) -> Iterator[None]:
+    """Put stand-ins in place of packages that were not imported before; afterwards, they can be imported."""
+    finder = _Finder(tuple(name for name in names if name not in sys.modules))
+    sys.meta_path.insert(0, finder)
     try:
         yield
-    finally:  # from here on, torchvision is missing again
-        del sys.modules["torchvision"]
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name, module in sys.modules.items() if isinstance(module, _Unused)]:
+            del sys.modules[name]
+            parent, _, child = name.rpartition(".")
+            if parent in sys.modules:
+                vars(sys.modules[parent]).pop(child, None)
+
+
+class _Unused(ModuleType):
+    """Stands in for a module: it has every class, which fails when it is called."""
+
+    __path__ = ()
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*args: object, **kwargs: object) -> NoReturn:
+            raise NotImplementedError(
+                f"tiltbox imports mmdet without {self.__name__}, so '{name}' cannot run"
+            )
+
+        return type(name, (), {"__new__": missing})
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds stand-ins for packages and everything in them."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name.startswith(tuple(f"{each}." for each in self._names)) or name in self._names:
+            return ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Unused(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
 
 
 def _is_installed(name: str) -> bool:
