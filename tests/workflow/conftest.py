@@ -1,19 +1,42 @@
-"""A real browser, if one is installed, controlled over a pipe with the DevTools protocol."""
+"""Snakemake and DVC that start at once; a real browser, if one is installed."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import BIN
+
+PRELOADED = Path(__file__).with_name("preloaded.py")
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[None]:
+    """Puts the programs of preloaded.py first in PATH, and then those of this Python."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        programs = [folder / name for name in ("snakemake", "dvc", "stand_in")]
+        for path in programs:
+            command = [sys.executable, PRELOADED, path.name, folder]
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+        while not all(os.access(path, os.X_OK) for path in programs):
+            time.sleep(0.05)
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("PATH", os.pathsep.join([str(folder), str(BIN), os.environ["PATH"]]))
+        yield
 
 
 class Browser:
-    """One page, 1920 pixels wide and 1080 high."""
+    """One page, 1920 pixels wide and 1080 high, controlled over a pipe with the DevTools protocol."""
 
     def __init__(self, chromium: list[str]) -> None:
         command = [*chromium, "--remote-debugging-pipe"]

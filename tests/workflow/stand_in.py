@@ -19,7 +19,8 @@ TRAINED = ("checkpoint.pth", "config.py", "history.csv", "train.json")
 SCORED = ("metrics.json", "dota.txt", "pr_curves.csv", "confusion.csv", "outcomes.parquet", "gallery.json")
 
 
-def main(verb: str, *arguments: str) -> None:
+def main() -> None:
+    _, verb, *arguments = sys.argv
     options = dict(pairwise(arguments))
     note("calls", " ".join((verb, *arguments)))
     if verb in ("tracking", "weights"):
@@ -66,4 +67,4 @@ def note(file: str, line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

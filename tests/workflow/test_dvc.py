@@ -1,6 +1,6 @@
 """Snakemake and DVC one after the other, in every order: neither repeats what the other has done.
 
-Most tests use stages that do no work but leave the same records as the real ones; one uses the real ones.
+The stages do no work but leave the same records as the real ones, which test_finished.py uses.
 """
 
 from __future__ import annotations
@@ -8,45 +8,33 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from programs import (
+    BIN,
+    MORTAL,
+    PER_VARIANT,
+    ROOT,
+    TWO,
+    call,
+    change,
+    change_row,
+    commit,
+    environment_of,
+    repository,
+    require_nothing_to_do,
+    tried,
+    with_stand_ins,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-TWO = ("yoloms-xs-previous", "yoloms-xs-current")
-STAND_IN = Path(__file__).with_name("stand_in.py")
-PER_VARIANT = ("train", "predict", "merge", "evaluate", "complexity")
 EVERYTHING = {"snakemake": ("snakemake", "--cores", "2", "all_variants"), "dvc": ("dvc", "repro")}
-AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-
-
-def environment_of(at: Path) -> dict[str, str]:
-    """As on a machine without GPUs; programs in the project's bin come first."""
-    foreign = ("MLFLOW_", "DVC_", "SNAKEMAKE_", "SLURM_")
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    path = os.pathsep.join([str(at / "bin"), str(BIN), plain["PATH"]])
-    return plain | {"PATH": path, "DVC_NO_ANALYTICS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def tried(*command: str, at: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command, cwd=at, env=environment_of(at), capture_output=True, text=True, check=False
-    )
-
-
-def call(*command: str, at: Path) -> str:
-    """The output of a command that must succeed."""
-    done = tried(*command, at=at)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 def calls(at: Path) -> list[str]:
@@ -57,36 +45,6 @@ def calls(at: Path) -> list[str]:
     return [verb for verb in found if verb != "report"] + ["report"] * ("report" in found)
 
 
-def change(path: Path, edit) -> None:
-    path.write_text(yaml.safe_dump(edit(yaml.safe_load(path.read_text())), sort_keys=False))
-
-
-def repository(copy_project, folder: Path, *variants: str) -> Path:
-    """A repository as after cloning, with a configuration that asks for these variants on the tiny set."""
-    copy_project(folder)
-    settings = {"dataset": "tiny", "variants": list(variants), "gpus": 0, "track": False}
-    change(folder / "configs/config.yaml", lambda config: config | settings)
-    (folder / ".gitignore").open("a").write("/bin/\n/calls\n/trainings\n")
-    call("git", "init", "--quiet", at=folder)
-    commit(folder)
-    return folder
-
-
-def commit(folder: Path) -> None:
-    call("git", "add", "--all", at=folder)
-    call(
-        "git", *AUTHOR, "commit", "--quiet", "--no-gpg-sign", "--allow-empty", "--message", "as is", at=folder
-    )
-
-
-def with_stand_ins(folder: Path) -> Path:
-    program = folder / "bin/tiltbox"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/bash\nexec {sys.executable} {STAND_IN} "$@"\n')
-    program.chmod(0o755)
-    return folder
-
-
 def copied(folder: Path, to: Path) -> Path:
     """As ``cp -r`` does it: with new times."""
     shutil.copytree(folder, to, symlinks=True, copy_function=shutil.copyfile)
@@ -95,16 +53,11 @@ def copied(folder: Path, to: Path) -> Path:
     return to
 
 
-def require_nothing_to_do(at: Path) -> None:
-    dry = call("snakemake", "--dry-run", at=at)
-    assert "Nothing to be done" in dry, dry
-    assert "up to date" in call("dvc", "status", at=at)
-
-
 @pytest.fixture(scope="module")
 def new(copy_project, tmp_path_factory) -> Path:
     """A clone in which nothing has run, with stages that do no work."""
-    return with_stand_ins(repository(copy_project, tmp_path_factory.mktemp("new") / "project", *TWO))
+    folder = tmp_path_factory.mktemp("new") / "project"
+    return with_stand_ins(repository(copy_project, folder, track=False))
 
 
 def everything_done(by: str, new: Path, folders: pytest.TempPathFactory) -> Path:
@@ -168,7 +121,7 @@ def test_a_clone_that_pulled(project, tmp_path):
     call("dvc", "pull", at=clone)
     assert not (clone / "data/tiny/patches").exists()  # they are cut again if they are needed
     require_nothing_to_do(clone)
-    change_row(clone)
+    another_row(clone)
     call("snakemake", at=clone)
     assert sorted(calls(clone)) == sorted(["download", "split", "split", *PER_VARIANT, "report"])
     require_nothing_to_do(clone)
@@ -177,9 +130,8 @@ def test_a_clone_that_pulled(project, tmp_path):
 # after a change both do what it takes -------------------------------------------------------------------
 
 
-def change_row(folder: Path) -> None:
-    rows = lambda table: table["variants"] | {TWO[1]: table["variants"][TWO[1]] | {"head_groups": 2}}  # noqa: E731
-    change(folder / "configs/variants.yaml", lambda table: table | {"variants": rows(table)})
+def another_row(folder: Path) -> None:
+    change_row(folder, TWO[1], head_groups=2)
 
 
 def change_size(folder: Path) -> None:
@@ -198,7 +150,7 @@ def a_comment(folder: Path) -> None:
 
 
 CHANGES = {
-    change_row: [*PER_VARIANT, "report"],
+    another_row: [*PER_VARIANT, "report"],
     change_size: ["split", "split", *PER_VARIANT[:-1] * 2, "report"],
     one_more_seed: [*PER_VARIANT[:-1] * 2, "report"],
     a_comment: [],
@@ -230,9 +182,9 @@ def test_links_that_are_read_only_are_replaced(project, monkeypatch):
     weights = project / f"results/tiny/{TWO[1]}/train/checkpoint.pth"
     weights.chmod(0o444)
     before = weights.read_text()
-    change_row(project)
-    monkeypatch.setenv("PYTHONPATH", str(project / "bin"))
-    call("snakemake", at=project)
+    another_row(project)
+    monkeypatch.setenv("PYTHONPATH", str(project / "bin"), prepend=os.pathsep)
+    call(BIN / "snakemake", at=project)
     assert weights.read_text() != before
 
 
@@ -240,7 +192,7 @@ def test_results_that_a_wrong_clock_dated(project):
     """They are still made again."""
     for path in (project / "results").rglob("*"):
         os.utime(path, times=(time.time() + 10**6,) * 2)
-    change_row(project)
+    another_row(project)
     call("snakemake", at=project)
     assert sorted(calls(project)) == sorted([*PER_VARIANT, "report"])
 
@@ -254,7 +206,7 @@ def test_a_dry_run_changes_nothing(project):
         return {path: path.read_bytes() for path in found if path.is_file()}
 
     before = files()
-    change_row(project)
+    another_row(project)
     assert "train" in call("snakemake", "--dry-run", at=project)
     assert files() == before
 
@@ -285,8 +237,7 @@ def test_other_settings_on_the_command_line_are_not_recorded(project):
     assert "results/tiny" in call("dvc", "status", at=project)
 
 
-@pytest.mark.parametrize("command", EVERYTHING)
-def test_images_of_your_own(new, tmp_path, command):
+def test_images_of_your_own(new, tmp_path):
     """DVC notices edits there, and copies nothing."""
     folder = copied(new, tmp_path / "project")
     for split in ("train", "val"):
@@ -304,11 +255,12 @@ def test_images_of_your_own(new, tmp_path, command):
         *(f"../pictures/{split}/{kind}" for split in ("train", "val") for kind in ("images", "labelTxt")),
         "configs/datasets/mine.yaml",
     ]
-    (tmp_path / "pictures/val/labelTxt/a.txt").write_text("edited")
-    assert "data@mine" in call("dvc", "status", at=folder)
-    call(*EVERYTHING[command], at=folder)
-    assert sorted(calls(folder)) == sorted(["split", *["predict", "merge", "evaluate"] * 2, "report"])
-    require_nothing_to_do(folder)
+    for command in EVERYTHING:
+        (tmp_path / "pictures/val/labelTxt/a.txt").write_text(f"edited before {command}")
+        assert "data@mine" in call("dvc", "status", at=folder)
+        call(*EVERYTHING[command], at=folder)
+        assert sorted(calls(folder)) == sorted(["split", *["predict", "merge", "evaluate"] * 2, "report"])
+        require_nothing_to_do(folder)
     change(folder / "configs/config.yaml", lambda config: config | {"dataset": "tiny"})
     call("snakemake", at=folder)
     require_nothing_to_do(folder)
@@ -318,11 +270,14 @@ def test_images_of_your_own(new, tmp_path, command):
 # runs that are killed, or meet --------------------------------------------------------------------------
 
 
-def begun(*command: str, at: Path, **variables: str) -> subprocess.Popen:
+def begun(program: str, *arguments: str, at: Path, **variables: str) -> subprocess.Popen:
+    """In a process group of its own, which can be killed: all programs are the real ones."""
+    environment = environment_of(at, **variables)
+    first, *others = environment["PATH"].split(os.pathsep)
     return subprocess.Popen(
-        command,
+        [BIN / program, *arguments],
         cwd=at,
-        env=environment_of(at) | variables,
+        env=environment | {"PATH": os.pathsep.join([first, str(BIN), *others])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -340,7 +295,7 @@ def wait_for(condition, seconds: float = 60) -> None:
 @pytest.mark.parametrize("killed", EVERYTHING)
 @pytest.mark.parametrize("then", EVERYTHING)
 def test_after_a_killed_run_only_the_rest_is_done(new, tmp_path, killed, then):
-    folder = copied(new, tmp_path / "project")
+    folder = with_stand_ins(copied(new, tmp_path / "project"), MORTAL)
     run = begun(*EVERYTHING[killed], at=folder, TRAINING_SECONDS="30")
     wait_for(lambda: (folder / "trainings").exists())
     os.killpg(run.pid, signal.SIGKILL)
@@ -409,59 +364,6 @@ def lock(folder: Path) -> dict:
 
 def test_git_sees_the_lock_alone(both):
     assert call("git", "status", "--porcelain", at=both["snakemake"]).split() == ["??", "dvc.lock"]
-
-
-@pytest.fixture(scope="module")
-def real(copy_project, tmp_path_factory) -> Path:
-    """A variant that the real stages trained and scored, by Snakemake."""
-    folder = repository(copy_project, tmp_path_factory.mktemp("real") / "project", TWO[1])
-    call(*EVERYTHING["snakemake"], at=folder)
-    return folder
-
-
-def test_real_stages(real):
-    require_nothing_to_do(real)
-    assert "all unchanged since they were written and read" in call(
-        "tiltbox", "verify", "results/tiny", at=real
-    )
-
-
-def test_real_results_of_a_clone_that_pulled(real, tmp_path):
-    (tmp_path / "remote").mkdir()
-    call("git", "clone", "--quiet", str(real), str(tmp_path / "clone"), at=tmp_path)
-    clone = tmp_path / "clone"
-    shutil.copy(real / "dvc.lock", clone)
-    for folder in (real, clone):
-        call("dvc", "remote", "add", "--force", "--default", "shared", str(tmp_path / "remote"), at=folder)
-    call("dvc", "push", at=real)
-    call("dvc", "pull", at=clone)
-    require_nothing_to_do(clone)
-    assert TWO[1] in call("tiltbox", "report", "results/tiny", "--out", "again", at=clone)
-    assert "Predictions beside labels" in (clone / "again/leaderboard.html").read_text()
-    checked = call("tiltbox", "verify", "results/tiny", at=clone)
-    assert "all unchanged since they were written and read" in checked
-    assert (
-        "not here, so not checked: data/tiny/patches/train, data/tiny/patches/val, data/tiny/raw/val/images,"
-        " data/tiny/raw/val/labelTxt" in checked
-    )
-
-
-def test_metrics(real):
-    shown = json.loads(call("dvc", "metrics", "show", "--json", at=real))
-    ((path, found),) = shown[""]["data"].items()
-    metrics = json.loads((real / f"results/tiny/{TWO[1]}/evaluate/metrics.json").read_text())
-    assert Path(path).as_posix() == f"results/tiny/metrics/{TWO[1]}.json"
-    assert found["data"]["AP50"] == round(100 * metrics["AP50"], 2)
-    assert found["data"]["params (M)"] == 5.09  # as published
-
-
-@pytest.mark.parametrize("name", ["training", "ap_by_class"])
-def test_plots(real, name):
-    """With our own templates, in which a column names the detector."""
-    shown = call("dvc", "plots", "show", "--show-vega", f"results/tiny/plots/{name}.csv", at=real)
-    plot = json.loads(re.search(r"\{.*\}", shown, re.DOTALL).group())
-    assert {row["detector"] for row in plot["data"]["values"]} == {TWO[1]}
-    assert plot["encoding"]["color"]["field"] == "detector"
 
 
 def test_an_experiment(project):

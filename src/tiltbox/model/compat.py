@@ -81,8 +81,6 @@ def _stand_ins(names: tuple[str, ...]) -> Iterator[None]:
 class _Unused(ModuleType):
     """Stands in for a module: it has every class, which fails when it is called."""
 
-    __path__ = ()
-
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
