@@ -46,6 +46,9 @@ from tiltbox.training.devices import leased_gpus
 NAME = "yoloms-xs-current"
 VARIANT = find_variant(NAME)
 SMOKE = find_schedule("smoke")
+REPEATABLE = SMOKE.model_copy(
+    update={"threads": 1, "workers": 2}
+)  # its weights depend on the processor alone
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
@@ -60,7 +63,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    train(NAME, VARIANT, SMOKE, folder / "train", folder / "out", gpus=0)
+    """In a process of its own, since this comes before ``in_this_process``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        train(NAME, VARIANT, REPEATABLE, folder / "train", folder / "out", gpus=0)
     return folder / "out"
 
 
@@ -158,23 +164,19 @@ def test_patches_without_objects_are_spoken_of(folder, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.own_processes
-def test_another_kind_of_processor_gives_other_bits(folder, tmp_path, monkeypatch):
+def test_another_kind_of_processor_gives_other_bits(folder, trained, tmp_path, monkeypatch):
     """PyTorch computes as on an older processor if told to: the same bits each time, but different from ours.
 
     After two steps the difference is still one of rounding.
     """
     if "AVX" not in torch.backends.cpu.get_cpu_capability():
         pytest.skip("needs a processor with newer instructions than the oldest that PyTorch knows")
-    old = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
-    schedule = SMOKE.model_copy(update={"threads": 1})
-    weights = []
-    for number, environment in enumerate(({}, old, old)):
-        with pytest.MonkeyPatch.context() as patch:
-            for key, value in environment.items():
-                patch.setenv(key, value)
-            train(NAME, VARIANT, schedule, folder / "train", tmp_path / str(number), gpus=0)
-        weights.append(read_checkpoint(tmp_path / str(number) / "checkpoint.pth")[0])
-    ours, theirs, again = weights
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        train(NAME, VARIANT, REPEATABLE, folder / "train", place, gpus=0)
+    ours, theirs, again = (read_checkpoint(place / "checkpoint.pth")[0] for place in (trained, *places))
     assert all(torch.equal(theirs[key], again[key]) for key in theirs)
     differing = [key for key in ours if not torch.equal(ours[key], theirs[key])]
     assert differing
@@ -205,15 +207,11 @@ def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.own_processes
-def test_the_same_schedule_gives_the_same_weights(folder, tmp_path, monkeypatch):
+def test_the_same_schedule_gives_the_same_weights(folder, trained, tmp_path, monkeypatch):
     """To the last bit, with random augmentation in worker processes and whatever threads there are."""
-    schedule = SMOKE.model_copy(update={"threads": 1, "workers": 2})
-    weights = []
-    for threads in (1, 2):
-        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
-        train(NAME, VARIANT, schedule, folder / "train", tmp_path / str(threads), gpus=0)
-        weights.append(read_checkpoint(tmp_path / str(threads) / "checkpoint.pth")[0])
-    one, two = weights
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # 1 before
+    train(NAME, VARIANT, REPEATABLE, folder / "train", tmp_path, gpus=0)
+    one, two = (read_checkpoint(place / "checkpoint.pth")[0] for place in (trained, tmp_path))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
@@ -319,21 +317,6 @@ def test_a_killed_training_resumes(folder, tmp_path):
     assert all(torch.equal(weights[key], at_once[key]) for key in at_once)
 
 
-def test_another_configuration_starts_over(folder, tmp_path):
-    out = tmp_path / "out"
-    killed = start_training(folder, out, long_schedule(tmp_path))
-    while not (out / "work/last_checkpoint").exists():
-        assert killed.poll() is None, killed.stderr.read()
-        time.sleep(0.02)
-    killed.kill()
-    killed.wait()
-    other = SMOKE.model_copy(update={"seed": 7})
-    train(NAME, VARIANT, other, folder / "train", out, gpus=0)
-    assert [row["step"] for row in rows(out / "history.csv")] == ["2"]
-    (kept,) = out.glob("work.*")
-    assert rows(kept / "history.csv")[0]["epoch"] == "1"
-
-
 class Cut(Exception):
     """The exception that cuts off a training."""
 
@@ -345,6 +328,17 @@ def cut(*args: object, **options: object) -> None:
 def by_epochs(count: int, **changes: object) -> Schedule:
     epochs = dict.fromkeys(("xs", "s", "l"), count)
     return Schedule.model_validate(SMOKE.model_dump() | {"max_steps": None, "epochs": epochs} | changes)
+
+
+def test_another_configuration_starts_over(folder, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+        patch.setattr("tiltbox.stages.train.publish", cut)
+        train(NAME, VARIANT, by_epochs(1), folder / "train", tmp_path, gpus=0)
+    other = SMOKE.model_copy(update={"seed": 7})
+    train(NAME, VARIANT, other, folder / "train", tmp_path, gpus=0)
+    assert [row["step"] for row in rows(tmp_path / "history.csv")] == ["2"]
+    (kept,) = tmp_path.glob("work.*")
+    assert rows(kept / "history.csv")[0]["epoch"] == "1"
 
 
 def test_it_resumes_with_other_workers_and_in_another_place(folder, tmp_path, caplog):
