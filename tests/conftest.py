@@ -36,12 +36,18 @@ schedule: smoke
 settings.register_profile("tiltbox", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tiltbox")
 
-LONGEST = ("workflow", "test_train.py", "test_parallel.py")
+# By the time they take, longest first.
+LONGEST = (
+    *("workflow/test_dvc.py", "workflow/test_finished.py", "stages/test_train.py", "test_benchmarks.py"),
+    *("workflow/test_dag.py", "workflow/test_dota_sample.py", "stages/test_train_validation.py"),
+    *("workflow/test_mlflow_server.py", "stages/test_learning.py", "training/test_parallel.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, so that no core is left alone with one at the end."""
-    items.sort(key=lambda item: not any(name in item.path.parts for name in LONGEST))
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")

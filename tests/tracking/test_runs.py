@@ -220,6 +220,13 @@ def test_a_variant_that_was_not_trained_here_has_a_finished_run(here):
     assert runs()[0].info.status == "FINISHED"
 
 
+def test_a_dataset_without_a_name(here):
+    """As without --dataset and --split."""
+    tracking.log_evaluation(TRACK, scores() | {"dataset": "", "split": "", "labels": "0" * 32}, [])
+    (used,) = runs()[0].inputs.dataset_inputs
+    assert used.dataset.name == "unnamed"
+
+
 def test_a_resumed_training_continues_in_its_run_whatever_its_parameters(here):
     first = begin()
     log_epochs(first)

@@ -173,7 +173,8 @@ def log_scores(run: Run, metrics: Mapping[str, Any], artifacts: Iterable[Path]) 
         figures |= {f"{key}/{name}": value for key, value in _figures(row).items() if value is not None}
     known = run.data.metrics
     new = {key: value for key, value in figures.items() if known.get(_metric_name(key)) != value}
-    name, digest = f"{metrics.get('dataset')} {metrics.get('split')}", metrics.get("labels")
+    name = " ".join(filter(None, (metrics.get("dataset"), metrics.get("split")))) or "unnamed"
+    digest = metrics.get("labels")
     model = model_of(run)
     on = {"model_id": model, "dataset_name": name, "dataset_digest": digest} if model and digest else {}
     _log(run.info.run_id, _metrics(new, **on))
