@@ -40,7 +40,7 @@ def project(copy_project, tmp_path, monkeypatch) -> Path:
     copy_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRAINING_SECONDS", "0")
-    stand_in, freshness = runpy.run_path(STAND_IN)["main"], Freshness(planned())
+    stand_in, freshness = runpy.run_path(STAND_IN)["work"], Freshness(planned())
     patches, results = "data/tiny/patches", f"results/tiny/{RUN}"
     arguments = {
         "download": ["tiny", "--out", "data/tiny/raw"],
@@ -119,7 +119,7 @@ def test_data_that_are_not_here(project):
 def test_data_that_were_made_for_other_settings(project, monkeypatch):
     """As after checking out another branch: data of the other branch on the disk count as missing."""
     monkeypatch.setenv("TILTBOX_JOB", "another key")
-    stand_in = runpy.run_path(STAND_IN)["main"]
+    stand_in = runpy.run_path(STAND_IN)["work"]
     for split in ("train", "val"):
         stand_in("split", f"data/tiny/raw/{split}", "--out", f"data/tiny/patches/{split}")
     assert due() == dict.fromkeys(DATA[1:], "its settings have changed, or those of a job before it")

@@ -20,7 +20,10 @@ SCORED = ("metrics.json", "dota.txt", "pr_curves.csv", "confusion.csv", "outcome
 
 
 def main() -> None:
-    _, verb, *arguments = sys.argv
+    work(*sys.argv[1:])
+
+
+def work(verb: str, *arguments: str) -> None:
     options = dict(pairwise(arguments))
     note("calls", " ".join((verb, *arguments)))
     if verb in ("tracking", "weights"):
