@@ -80,6 +80,7 @@ def test_what_counts(key):
     ("change", "same"),
     [
         ({"epochs": EPOCHS | {"s": 9, "l": 9}}, True),
+        ({"epochs": {"xs": EPOCHS["others"]}}, True),
         ({"validation": {"every": 1, "patches": 7}}, True),
         ({"validation": {"every": 1, "share": 0.2}}, False),
     ],
@@ -101,6 +102,21 @@ def test_weights_and_classes():
         return dependencies.training(VARIANT, classes, [schedule()], start)
 
     assert found(start="a.pth") != found() != found(classes=DOTA_V1_CLASSES[::-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"series": "another"}, True),
+        ({"compared_with": ("yoloms-s-current",)}, True),
+        ({"checkpoint": "another.pth"}, True),
+        ({"pretrained": "another.pth"}, True),  # what counts is where the training starts
+        ({"width": 0.5}, False),
+    ],
+)
+def test_keys_of_a_row(change, same):
+    other = VARIANT.model_copy(update=change)
+    assert (dependencies.training(other, DOTA_V1_CLASSES, [schedule()], None) == settings_of()) == same
 
 
 class Begun(Exception):
