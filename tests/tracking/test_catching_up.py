@@ -54,6 +54,19 @@ def test_results_without_a_journal_are_logged_once(results, capsys):
     assert [each.dataset.name for each in found.inputs.dataset_inputs] == ["mini train"]
 
 
+@pytest.mark.parametrize("lacks", ["variant", "family"])
+def test_results_of_a_version_with_other_settings(results, capsys, lacks):
+    path = results / "yoloms-xs-current/train/provenance.json"
+    record = json.loads(path.read_text())
+    settings = record["settings"]
+    (settings if lacks in settings else settings["variant"]).pop(lacks)
+    path.write_text(json.dumps(record))
+    assert main(["track", "results/mini"]) == 1
+    message = capsys.readouterr().err
+    assert "train/provenance.json: contains settings that this version of tiltbox does not know" in message
+    assert "Traceback" not in message
+
+
 def test_scores_and_a_table_that_has_changed(results):
     evaluate = results / "yoloms-xs-current/evaluate"
     evaluate.mkdir()

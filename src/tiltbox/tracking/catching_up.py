@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tiltbox.errors import DataError
 from tiltbox.layout import run as run_name
 from tiltbox.layout import variant_and_seed
+from tiltbox.model.variant import Variant
 from tiltbox.model.variants import read_variant
-from tiltbox.provenance import SUFFIX, beside, read_provenance
+from tiltbox.provenance import SUFFIX, Provenance, beside, read_provenance
 from tiltbox.records import Complexity, Metrics, Training, read_record
 from tiltbox.settings.schedules import Schedule
 from tiltbox.tracking.journal import Journal, read_journal, settled, usage_file
@@ -124,17 +127,32 @@ def _from_results(train: Path, unnamed: str) -> Journal:
     metrics = read_record(Metrics, train.parent / "evaluate" / "metrics.json")
     experiment = metrics.dataset if metrics and metrics.dataset else unnamed
     started = datetime.fromisoformat(record.started)
+    variant, schedule = _settings(train / SUFFIX, record)
     return Journal(
         training="",
         track=f"{experiment}/{run_name(facts.variant, facts.seed)}",
-        variant=read_variant(record.settings["variant"]),
-        schedule=Schedule.model_validate(record.settings["schedule"]),
+        variant=variant,
+        schedule=schedule,
         facts=facts.model_dump(mode="json"),
         command=record.command,
         started=started,
         ended=started + timedelta(seconds=record.seconds),
         state="FINISHED",
     )
+
+
+def _settings(path: Path, record: Provenance) -> tuple[Variant, Schedule]:
+    """With which the training was done."""
+    try:
+        return (
+            read_variant(record.settings["variant"]),
+            Schedule.model_validate(record.settings["schedule"]),
+        )
+    except (KeyError, ValidationError):
+        problem = "contains settings that this version of tiltbox does not know"
+        raise DataError(
+            path, problem, "run `tiltbox train` again, or track it with the version that made it"
+        ) from None
 
 
 def _work(train: Path, config_hash: str) -> Path:
