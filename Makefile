@@ -15,11 +15,11 @@ help: ## list these targets
 
 # torch comes first: an existing build (of a GPU machine, with VENV_OPTIONS=--system-site-packages) is kept,
 # and mmcv, which is built without access to torch, needs no compiler.
-$(VENV)/ready: pyproject.toml
+$(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tiltbox needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 setup: $(VENV)/ready ## create .venv with everything that tiltbox needs
@@ -43,7 +43,7 @@ lint: setup ## check style, types, imports between packages and workflow
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
 
 docs: setup ## build the documentation as a site, into site/index.html
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: setup ## format code and workflow
