@@ -13,8 +13,10 @@ all thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -118,7 +120,7 @@ class ClassScore:
 
     @property
     def mean_ap(self) -> float | None:
-        return None if self.aps is None else sum(self.aps) / len(self.aps)
+        return None if self.aps is None else _mean(self.aps)
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def match(detections: ClassDetections, objects: Objects, *, above: float = 0.0) 
     return Matches(detections.scores[order], ious[order], order, best[order], objects.difficult)
 
 
-def _mean(values: list[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Added one by one: the last bit of ``sum`` depends on the version of Python (since 3.12)."""
     present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None
+    return reduce(add, present) / len(present) if present else None
