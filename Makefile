@@ -36,8 +36,9 @@ run: setup ## set up, run the whole workflow on the mini set, print the comparis
 test: setup ## set up and run all tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 
-lint: setup ## check style, types, imports between packages and workflow
+lint: setup ## check style, spelling, types, imports between packages and workflow
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
+	@$(BIN)/codespell
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
