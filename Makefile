@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint docs format clean
+.PHONY: help setup run test coverage lint docs format clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,15 @@ run: setup ## set up, run the whole workflow on the mini set, print the comparis
 
 test: setup ## set up and run all tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# What runs in processes of its own, as in the tests of the workflow, does not count. TESTS limits the tests.
+coverage: setup ## show the share of lines that tests run in their own process, by package
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder \
+	    -m 'not own_processes' --ignore tests/workflow --ignore tests/test_benchmarks.py \
+	    --cov --cov-report= $(TESTS)
+	@for part in src/tiltbox/[a-z]*/ 'src/tiltbox/*.py' src/tiltbox/; do \
+	    printf '%4s %%  %s\n' "$$($(BIN)/coverage report --format=total --include "$$part*")" "$$part"; \
+	done
 
 lint: setup ## check style, spelling, types, imports between packages and workflow
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
