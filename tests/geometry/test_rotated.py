@@ -111,7 +111,9 @@ def test_any_two_boxes_in_float32(centre, size, angle, shift, other, turn):
     """Needles, large coordinates, parallel sides: compared for exactly the numbers that float32 has."""
     a = torch.tensor([[*centre, *size, angle]], dtype=torch.float32)
     b = torch.tensor([[*np.add(centre, shift), *(other or size), angle + turn]], dtype=torch.float32)
-    assert aligned_iou(a, b).item() == pytest.approx(shapely_iou(a, b)[0], abs=1e-4)
+    slimness = max(*a[0, 2:4], *b[0, 2:4]) / min(*a[0, 2:4], *b[0, 2:4])
+    near = 1e-4 + 1e-7 * float(slimness)  # float32 cannot place the sides of a needle more exactly
+    assert aligned_iou(a, b).item() == pytest.approx(shapely_iou(a, b)[0], abs=near)
 
 
 def test_pairs_equal_rows():

@@ -265,7 +265,7 @@ def test_settings_that_do_not_change_results(finished, settings):
         ("schedules/smoke.yaml", "workers: 0", "workers: 2"),
         ("variants.yaml", "dota/epoch_36.pth", "dota/epoch_12.pth"),
         ("variants.yaml", "coco.pth", "coco-2.pth"),  # the schedule starts from random weights
-        ("schedules/smoke.yaml", "l: 1", "l: 2"),  # none of the size
+        ("schedules/smoke.yaml", "epochs: 1", "epochs: {l: 2, others: 1}"),  # none of the size
     ],
 )
 def test_edits_that_do_not_change_results(finished, kept_configs, file, old, new):
