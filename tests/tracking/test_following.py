@@ -186,11 +186,12 @@ def test_a_server_that_starts_late_is_killed_and_starts_again(run, monkeypatch, 
         write(2)
         until(lambda: caplog.text.count("does not answer") == 2, "nothing was said")
         write(3)
-        start_mlflow(folder, unused)
+        server = start_mlflow(folder, unused)
         until(lambda: caplog.text.count("answers again") == 2, "not told")
     found = tracking.client().get_run(found.info.run_id)
     assert (found.info.status, epochs(found.info.run_id)) == ("FINISHED", [1, 2, 3])
     assert tracking.client().list_artifacts(found.info.run_id)
+    server.kill()
 
 
 class Slow(socketserver.ThreadingTCPServer):
@@ -222,10 +223,11 @@ def passed_on(source: socket.socket, to: socket.socket) -> None:
             to.sendall(data)
 
 
-def test_a_training_does_not_wait_for_a_slow_server(run, monkeypatch, start_mlflow, caplog):
+def test_a_training_does_not_wait_for_a_slow_server(run, monkeypatch, start_mlflow, database, caplog):
     """The server does not answer until the last epoch; then MLflow gets all epochs."""
     folder = run.folder.parents[2] / "server"
     folder.mkdir()
+    (folder / "mlflow.db").write_bytes(database.read_bytes())
     with Slow(start_mlflow(folder).port) as slow:
         threading.Thread(target=slow.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", slow.address)
