@@ -18,8 +18,11 @@ SETTINGS = {"momentum": 0.002, "gamma": 10, "update_buffers": True}
 
 @pytest.fixture
 def model() -> nn.Module:
+    """With a layer that is there three times, as RTMDet's head shares convolutions between levels."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(5, 2, bias=False))
+    shared = nn.Linear(4, 4)
+    levels = nn.ModuleList([nn.Sequential(shared, nn.BatchNorm1d(4)) for _ in range(3)])
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(5, 2, bias=False), levels)
 
 
 def step(model: nn.Module) -> None:

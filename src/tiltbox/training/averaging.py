@@ -1,8 +1,10 @@
-"""Averaged weights in one operation a step, where mmengine averages some 400 tensors one by one."""
+"""Averaged weights in a few operations a step, where mmengine averages some 400 tensors one by one."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from functools import cached_property
 
 import torch
 from mmdet.models.layers import ExpMomentumEMA
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 class AveragedWeights(ExpMomentumEMA):
     """mmdet's exponential average, whose momentum falls from 1; the bits are the same.
 
-    Like mmdet's, it also averages buffers, and leaves integers as they were at the first step.
+    Like mmdet's, it also averages buffers, leaves integers as they were at the first step, and moves weights
+    that several levels share once for each of them, since a state-dict has them that often.
     """
 
     def update_parameters(self, model: nn.Module) -> None:
@@ -22,13 +25,27 @@ class AveragedWeights(ExpMomentumEMA):
         if self.steps == 0:
             super().update_parameters(model)
             return
-        steps = int(self.steps)
-        momentum = (1 - self.momentum) * math.exp(-float(1 + steps) / self.gamma) + self.momentum
-        torch._foreach_lerp_(_floats(self.module), _floats(model), momentum)
+        momentum = (1 - self.momentum) * math.exp(-float(1 + int(self.steps)) / self.gamma) + self.momentum
+        averages, weights = _floats(self.module), _floats(model)
+        for places in self._rounds:
+            torch._foreach_lerp_([averages[at] for at in places], [weights[at] for at in places], momentum)
         self.steps += 1
+
+    @cached_property
+    def _rounds(self) -> list[list[int]]:
+        """Places of all tensors, then of those that are there at least twice, and so on."""
+        named = (self.module.named_parameters, self.module.named_buffers)
+        times = Counter(id(each) for names in named for _, each in names(remove_duplicate=False))
+        counts = [times[id(each)] for each in _tensors(self.module)]
+        return [
+            [at for at, count in enumerate(counts) if count > past] for past in range(max(counts, default=0))
+        ]
 
 
 def _floats(model: nn.Module) -> list[Tensor]:
-    """All weights and buffers that can be averaged, always in the same order."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return [each.data for each in tensors if each.dtype.is_floating_point]
+    return [each.data for each in _tensors(model)]
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    """All weights and buffers that can be averaged, each once, always in the same order."""
+    return [each for each in (*model.parameters(), *model.buffers()) if each.dtype.is_floating_point]
