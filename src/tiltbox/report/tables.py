@@ -88,7 +88,7 @@ def published_table(rows: Sequence[Row], published: Published) -> Table | None:
 
 
 def pair_table(rows: Sequence[Row], sure: Uncertainty = UNKNOWN) -> Table | None:
-    """What each detector that is compared with another gains or loses; None if there is no pair."""
+    """Each detector that is compared with another, and the difference; None if none is."""
     found = pairs(rows)
     if not found:
         return None

@@ -22,7 +22,7 @@ class YOLOMSBackbone(BaseModule):
 
     Args:
         width: Factor on all channel numbers.
-        layer, layers, start_branch: As in :class:`MSBlock`.
+        block: ``layer``, ``layers`` and ``start_branch`` of every :class:`MSBlock`.
         attention: Stages (1 to 4) whose MS-Block has global-query attention.
         query_size: Side of the pooled view for the attention.
 
@@ -32,9 +32,7 @@ class YOLOMSBackbone(BaseModule):
     def __init__(
         self,
         width: float,
-        layer: str,
-        layers: int,
-        start_branch: int,
+        block: Config,
         attention: Sequence[int] = (),
         query_size: int | None = None,
         init_cfg: Config | None = UNIFORM_FAN_IN,
@@ -45,19 +43,17 @@ class YOLOMSBackbone(BaseModule):
         self.stem = nn.Sequential(conv(3, half, 3, stride=2), conv(half, half, 3), conv(half, channels[0], 3))
         for stage, kernel in enumerate(STAGE_KERNELS, start=1):
             inputs, outputs = channels[stage - 1], channels[stage]
-            block = MSBlock(
+            fusion = MSBlock(
                 inputs,
                 outputs,
                 inputs,
                 (kernel, kernel),
-                layer=layer,
-                layers=layers,
-                start_branch=start_branch,
                 query_size=query_size if stage in attention else None,
+                **block,
             )
             pooling = [SpatialPyramidPooling(inputs)] if stage == 4 else []
             self.add_module(
-                f"stage{stage}", nn.ModuleList([conv(inputs, inputs, 3, stride=2), *pooling, block])
+                f"stage{stage}", nn.ModuleList([conv(inputs, inputs, 3, stride=2), *pooling, fusion])
             )
         self.query = _queries(query_size) if attention else None
 

@@ -21,7 +21,7 @@ class YOLOMSNeck(BaseModule):
 
     Args:
         width: Factor on all channel numbers.
-        layer, layers, start_branch: As in :class:`MSBlock`.
+        block: ``layer``, ``layers`` and ``start_branch`` of every :class:`MSBlock`.
         top_down_kernels, bottom_up_kernels: Kernels of the two blocks of each path, fine map first.
         outputs: Channels of the maps that it gives.
 
@@ -31,9 +31,7 @@ class YOLOMSNeck(BaseModule):
     def __init__(
         self,
         width: float,
-        layer: str,
-        layers: int,
-        start_branch: int,
+        block: Config,
         top_down_kernels: Sequence[Sequence[int]],
         bottom_up_kernels: Sequence[Sequence[int]],
         outputs: int,
@@ -44,16 +42,7 @@ class YOLOMSNeck(BaseModule):
         inner = [int(number * width) for number in INNER_CHANNELS]
 
         def fuse(level: int, out_level: int, kernels: Sequence[int]) -> MSBlock:
-            channels = 2 * inner[level]
-            return MSBlock(
-                channels,
-                inner[out_level],
-                inner[level],
-                kernels,
-                layer=layer,
-                layers=layers,
-                start_branch=start_branch,
-            )
+            return MSBlock(2 * inner[level], inner[out_level], inner[level], kernels, **block)
 
         reduce = [nn.Sequential(conv(inputs[i], inner[i], 1), nn.Identity()) for i in range(3)]
         reduce[2][1] = conv(inner[2], inner[1], 1)

@@ -57,18 +57,18 @@ class YOLOMS(Variant):
         return int(OUT_CHANNELS * self.width)
 
     def parts(self, num_classes: int) -> Parts:
-        block = {"width": self.width, "layers": self.layers, "start_branch": self.start_branch}
+        block = {"layers": self.layers, "start_branch": self.start_branch}
         backbone = {
             "type": "tiltbox.model.yoloms.backbone.YOLOMSBackbone",
-            **block,
-            "layer": self.backbone_layer,
+            "width": self.width,
+            "block": {**block, "layer": self.backbone_layer},
             "attention": self.attention,
             "query_size": self.query_size,
         }
         neck = {
             "type": "tiltbox.model.yoloms.neck.YOLOMSNeck",
-            **block,
-            "layer": self.neck_layer,
+            "width": self.width,
+            "block": {**block, "layer": self.neck_layer},
             "top_down_kernels": self.top_down_kernels,
             "bottom_up_kernels": self.bottom_up_kernels,
             "outputs": self.channels,
