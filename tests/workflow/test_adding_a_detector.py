@@ -53,6 +53,7 @@ def project(copy_project, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(600)  # on a new machine, it also compiles the compiled loops
 def test_a_new_family_goes_through_every_stage(project):
     settings = ["--config", "dataset=tiny", "variants=plain-s,yoloms-xs-previous", "gpus=0"]
     source = {"PYTHONPATH": str(project / "src")}
