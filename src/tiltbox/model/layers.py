@@ -6,7 +6,6 @@ import math
 
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from tiltbox.model.variant import Config
@@ -22,26 +21,6 @@ UNIFORM_FAN_IN: Config = {
     "mode": "fan_in",
     "nonlinearity": "leaky_relu",
 }
-
-
-@MODELS.register_module()
-class WideningDepthwiseConv(nn.Conv2d):
-    """Depth-wise convolution with several outputs per channel, at stride 1; bits and keys are ``Conv2d``'s.
-
-    On CPUs, PyTorch uses its depth-wise kernels only if there are as many outputs as inputs. So there is one
-    such convolution for the first output of every channel, one for the second, and so on.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cpu:
-            return super().forward(x)
-        each = self.out_channels // self.in_channels
-        weights = self.weight.unflatten(0, (-1, each)).unbind(1)
-        parts = [
-            nn.functional.conv2d(x, weight, padding=self.padding, groups=self.groups) for weight in weights
-        ]
-        # Joined along the channels, so that a channels-last map stays channels-last.
-        return torch.stack([part.movedim(1, -1) for part in parts], dim=-1).flatten(-2).movedim(-1, 1)
 
 
 def conv(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tiltbox.model import depthwise  # noqa: F401  (registers)
 from tiltbox.model.attention import GlobalQueryAttention
 from tiltbox.model.layers import BN, conv
 from tiltbox.model.variant import Config

@@ -20,6 +20,7 @@ def run(config: Path) -> None:
     from mmengine.runner import Runner
 
     from tiltbox.model import modules  # noqa: F401  (registers)
+    from tiltbox.model.depthwise import quicken
     from tiltbox.training import averaging, data, finite, history, muon, quads  # noqa: F401  (registers)
     from tiltbox.training.config import read_config
     from tiltbox.training.devices import cpu_threads
@@ -32,6 +33,7 @@ def run(config: Path) -> None:
     runner = Runner.from_cfg(settings)
     if on_cpu:
         runner.model.to(memory_format=torch.channels_last)  # in which convolutions are faster
+        quicken(runner.model)
     if settings.pretrained and not settings.resume:
         runner.register_hook(StartFromHook(settings.pretrained, settings.started))
     with cpu_threads(settings.cpu_threads):
