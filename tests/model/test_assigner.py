@@ -1,20 +1,18 @@
-"""The task-aligned assigner, compared with a plain loop over priors and objects."""
+"""The assigners. The task-aligned one is compared with a plain loop over priors and objects.
+
+That of RTMDet is compared with mmdet's in test_head.py.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from tiltbox.geometry.rotated import pairwise_iou
-from tiltbox.model.compat import import_openmmlab
-
-import_openmmlab()
-from mmengine.structures import InstanceData  # noqa: E402
-from mmrotate.structures import RotatedBoxes  # noqa: E402
-
-from tiltbox.model.assigner import TaskAlignedRotatedAssigner  # noqa: E402
+from tiltbox.model.assigner import Assigner, DynamicSoftLabel, Objects, TaskAligned
 
 SIDE, CLASSES = 96, 3
 
@@ -28,25 +26,47 @@ def grid() -> torch.Tensor:
     return torch.cat(levels).float()
 
 
-def predictions(priors: torch.Tensor, seed: int = 0) -> InstanceData:
+class Found(NamedTuple):
+    """Predictions of an image."""
+
+    priors: torch.Tensor
+    boxes: torch.Tensor
+    scores: torch.Tensor
+
+
+def predictions(priors: torch.Tensor, seed: int = 0) -> Found:
     """Boxes near each prior, and scores before the sigmoid."""
     draw = torch.Generator().manual_seed(seed)
     boxes = torch.rand(len(priors), 5, generator=draw)
     boxes = torch.cat(
         [priors[:, :2] + 8 * boxes[:, :2] - 4, 10 + 30 * boxes[:, 2:4], 3 * boxes[:, 4:] - 1.5], dim=1
     )
-    return InstanceData(priors=priors, bboxes=boxes, scores=torch.randn(len(priors), CLASSES, generator=draw))
+    return Found(priors, boxes, torch.randn(len(priors), CLASSES, generator=draw))
 
 
-def objects(rows: list, labels: list[int]) -> InstanceData:
+def objects(rows: list, labels: list[int]) -> Objects:
     boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
-    return InstanceData(bboxes=RotatedBoxes(boxes), labels=torch.tensor(labels, dtype=torch.long))
+    return Objects(boxes, torch.tensor(labels, dtype=torch.long))
 
 
-def by_hand(found: InstanceData, truth: InstanceData, topk: int, least: float) -> tuple[list, list]:
-    """The rule of the docstring, one pair at a time."""
-    priors, boxes, labels = found.priors.tolist(), truth.bboxes.tensor, truth.labels.tolist()
-    ious = pairwise_iou(found.bboxes, boxes).tolist()
+def match(assigner: Assigner, found: Found, *truth: Objects) -> tuple[list[int], list[float]]:
+    """The object of each prior, or -1, and its quality, for as many copies of the predictions as images."""
+    images = len(truth)
+    matches = assigner.match(
+        found.scores.expand(images, -1, -1), found.boxes.expand(images, -1, -1), found.priors, truth
+    )
+    owner = torch.full((images * len(found.priors),), -1)
+    owner[matches.priors] = matches.objects
+    quality = torch.zeros(len(owner))
+    quality[matches.priors] = matches.quality
+    assert matches.quality.dtype == torch.float32
+    return owner.tolist(), quality.tolist()
+
+
+def by_hand(found: Found, truth: Objects, topk: int, least: float) -> tuple[list, list]:
+    """The rule of the docstring of TaskAligned, one pair at a time."""
+    priors, boxes, labels = found.priors.tolist(), truth.boxes, truth.labels.tolist()
+    ious = pairwise_iou(found.boxes, boxes).tolist()
     wanted: list[set[int]] = []
     align = [
         [torch.sigmoid(found.scores[i, c]).item() ** 0.5 * ious[i][j] ** 6 for j, c in enumerate(labels)]
@@ -74,54 +94,68 @@ def by_hand(found: InstanceData, truth: InstanceData, topk: int, least: float) -
     return owner, target
 
 
-def test_no_objects():
-    result = TaskAlignedRotatedAssigner(13, 24).assign(predictions(grid()), objects([], []))
-    assert result.num_gts == 0 and not result.gt_inds.any() and (result.labels == -1).all()
+@pytest.mark.parametrize("assigner", [TaskAligned(13, 24), DynamicSoftLabel(13)])
+def test_no_objects(assigner):
+    for images in (1, 3):
+        owner, quality = match(assigner, predictions(grid()), *[objects([], [])] * images)
+        assert set(owner) == {-1} and set(quality) == {0}
+
+
+def scene(seed: int, count: int = 6) -> Objects:
+    draw = torch.Generator().manual_seed(100 + seed)
+    rows = torch.rand(count, 5, generator=draw) * torch.tensor([90, 90, 40, 12, 3.0])
+    rows += torch.tensor([3, 3, 5, 3, -1.5])
+    return objects(rows.tolist(), torch.randint(CLASSES, (count,), generator=draw).tolist())
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("topk", "least"), [(1, 0), (4, 16), (13, 24), (1000, 24)])
 def test_like_a_plain_loop(seed, topk, least):
-    draw = torch.Generator().manual_seed(100 + seed)
-    rows = torch.rand(6, 5, generator=draw) * torch.tensor([90, 90, 40, 12, 3.0])
-    rows += torch.tensor([3, 3, 5, 3, -1.5])
-    truth = objects(rows.tolist(), torch.randint(CLASSES, (6,), generator=draw).tolist())
-    found = predictions(grid(), seed)
-    result = TaskAlignedRotatedAssigner(topk, least).assign(found, truth)
-    owner, target = by_hand(found, truth, topk, least)
-    assert (result.gt_inds - 1).tolist() == owner
-    assert result.max_overlaps.tolist() == pytest.approx(target, rel=1e-4, abs=1e-7)
-    labels = [truth.labels[j].item() if j >= 0 else -1 for j in owner]
-    assert result.labels.tolist() == labels
+    found, truth = predictions(grid(), seed), scene(seed)
+    owner, quality = match(TaskAligned(topk, least), found, truth)
+    expected, target = by_hand(found, truth, topk, least)
+    assert owner == expected
+    assert quality == pytest.approx(target, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("assigner", [TaskAligned(13, 24), DynamicSoftLabel(13)])
+def test_images_of_a_step_do_not_influence_each_other(assigner):
+    found, scenes = predictions(grid()), [scene(0), objects([], []), scene(1, 1), scene(2, 9)]
+    owner, quality = match(assigner, found, *scenes)
+    before, size = 0, len(found.priors)
+    for at, each in enumerate(scenes):
+        alone, sure = match(assigner, found, each)
+        rows = slice(at * size, (at + 1) * size)
+        assert owner[rows] == [place + before if place >= 0 else -1 for place in alone]
+        assert quality[rows] == pytest.approx(sure, rel=1e-6)
+        before += len(each.labels)
 
 
 def test_a_thin_object_between_the_priors_has_its_priors_from_the_first_step_on():
     """No prior is inside it, and no prediction overlaps it."""
     priors = grid()
-    found = predictions(priors)
-    found.bboxes = torch.tensor([[500.0, 500, 8, 8, 0]]).repeat(len(priors), 1)
+    found = predictions(priors)._replace(boxes=torch.tensor([[500.0, 500, 8, 8, 0]]).repeat(len(priors), 1))
     ship = objects([[44, 44, 18, 3, 0]], [1])
-    inside = TaskAlignedRotatedAssigner(5, 0).assign(found, ship)
-    widened = TaskAlignedRotatedAssigner(5, 24).assign(found, ship)
-    assert (inside.gt_inds > 0).sum() == 0 and (widened.gt_inds > 0).sum() == 5
-    taken = priors[widened.gt_inds > 0]
+    inside, _ = match(TaskAligned(5, 0), found, ship)
+    widened, quality = match(TaskAligned(5, 24), found, ship)
+    assert inside.count(0) == 0 and widened.count(0) == 5
+    taken = priors[torch.tensor(widened) == 0]
     assert taken[:, :2].sub(44).abs().max() < 12
-    assert not widened.max_overlaps.any()  # they should learn the place, but not be sure yet
+    assert not any(quality)  # they should learn the place, but not be sure yet
 
 
-def test_an_object_outside_the_image():
-    result = TaskAlignedRotatedAssigner(5, 24).assign(
-        predictions(grid()), objects([[-400, 10, 20, 10, 0.3]], [0])
-    )
-    assert not result.gt_inds.any()
+@pytest.mark.parametrize("assigner", [TaskAligned(5, 24), DynamicSoftLabel(13)])
+def test_an_object_outside_the_image(assigner):
+    owner, _ = match(assigner, predictions(grid()), objects([[-400, 10, 20, 10, 0.3]], [0]))
+    assert set(owner) == {-1}
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_predictions_in_half_precision(kind):
     found, ship = predictions(grid()), objects([[44, 44, 18, 8, 0.4]], [1])
-    found.scores, found.bboxes = found.scores.to(kind), found.bboxes.to(kind)
-    result = TaskAlignedRotatedAssigner(5, 24).assign(found, ship)
-    assert (result.gt_inds > 0).sum() == 5 and result.max_overlaps.dtype == torch.float32
+    found = found._replace(scores=found.scores.to(kind), boxes=found.boxes.to(kind))
+    owner, _ = match(TaskAligned(5, 24), found, ship)
+    assert owner.count(0) == 5
 
 
 @pytest.mark.parametrize(
@@ -129,7 +163,5 @@ def test_predictions_in_half_precision(kind):
 )
 def test_how_many_priors_a_small_object_has(x, y, turn, count):
     """In 24 x 24 px, from 2 x 2 to 3 x 4 cells of the finest level, and a few of the others."""
-    result = TaskAlignedRotatedAssigner(13, 24).assign(
-        predictions(grid()), objects([[x, y, 12, 6, turn]], [0])
-    )
-    assert (result.gt_inds > 0).sum() == count
+    owner, _ = match(TaskAligned(13, 24), predictions(grid()), objects([[x, y, 12, 6, turn]], [0]))
+    assert owner.count(0) == count

@@ -13,6 +13,8 @@ continuous in all coordinates, so shared edges, touching corners and equal boxes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -63,9 +65,20 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     Only pairs whose circumscribed circles meet are computed; the others, and pairs with a NaN, are 0.
     Infinite numbers give NaN.
     """
-    ious = first.new_zeros(len(first), len(second))
-    rows, columns = _meeting_pairs(first, second)
-    return ious.index_put((rows, columns), aligned_iou(first[rows], second[columns]))
+    return pairwise_ious([first], [second])[0]
+
+
+def pairwise_ious(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> list[Tensor]:
+    """:func:`pairwise_iou` of each of ``firsts`` with that of ``seconds``, on a GPU all at once."""
+    shapes = [(len(first), len(second)) for first, second in zip(firsts, seconds, strict=True)]
+    sizes = [rows * columns for rows, columns in shapes]
+    with torch.no_grad():
+        meets = [_meets(*pair).flatten() for pair in zip(firsts, seconds, strict=True)]
+        pairs = torch.cat(meets).nonzero()[:, 0]
+        rows, columns = _places(pairs, shapes)
+    boxes, others = torch.cat([*firsts]), torch.cat([*seconds])
+    ious = boxes.new_zeros(sum(sizes)).index_put((pairs,), aligned_iou(boxes[rows], others[columns]))
+    return [each.view(shape) for each, shape in zip(ious.split(sizes), shapes, strict=True)]
 
 
 def rotated_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
@@ -137,10 +150,35 @@ def _mean_of_clamped_line(start: Tensor, end: Tensor, limit: Tensor) -> Tensor:
 def _meeting_pairs(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column indices of the pairs whose circumscribed circles meet."""
     with torch.no_grad():
-        reach = first[:, None, 2:4].norm(dim=2) / 2 + second[None, :, 2:4].norm(dim=2) / 2
-        dx = first[:, None, 0] - second[None, :, 0]
-        dy = first[:, None, 1] - second[None, :, 1]
-        return (dx * dx + dy * dy < reach * reach).nonzero(as_tuple=True)
+        rows, columns = _meets(first, second).nonzero(as_tuple=True)
+    return rows, columns
+
+
+def _meets(first: Tensor, second: Tensor) -> Tensor:
+    """Whether circumscribed circles meet: (n, 5) and (m, 5) to (n, m)."""
+    reach = first[:, None, 2:4].norm(dim=2) / 2 + second[None, :, 2:4].norm(dim=2) / 2
+    dx = first[:, None, 0] - second[None, :, 0]
+    dy = first[:, None, 1] - second[None, :, 1]
+    return dx * dx + dy * dy < reach * reach
+
+
+def _places(cells: Tensor, shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of cells of matrices that are stored one behind the other, each row by row.
+
+    Rows are counted through all matrices, and so are columns.
+    """
+    if len(shapes) == 1:
+        columns = max(shapes[0][1], 1)
+        return cells // columns, cells % columns
+    heights, widths = cells.new_tensor(list(zip(*shapes, strict=True)))
+    ends = (heights * widths).cumsum(0)
+    matrix = torch.searchsorted(ends, cells, right=True)
+    cells = cells - (ends - heights * widths)[matrix]
+    width = widths[matrix]
+    return (
+        cells // width + (heights.cumsum(0) - heights)[matrix],
+        cells % width + (widths.cumsum(0) - widths)[matrix],
+    )
 
 
 def _areas(boxes: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def quicken(model: nn.Module) -> None:
 def depthwise(x: Tensor, weight: Tensor) -> Tensor:
     """Depth-wise convolution: (b, c, h, w) with square kernels (c, 1, k, k), k odd, to (b, c, h, w)."""
     if torch.is_grad_enabled() and weight.shape[-1] >= SMALLEST:
-        return cast(Tensor, _Depthwise.apply(x, weight))
+        return cast(Tensor, _Depthwise.apply(x, weight))  # type: ignore[no-untyped-call]
     return _convolve(x, weight)
 
 

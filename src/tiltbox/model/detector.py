@@ -79,12 +79,7 @@ def detector_config(
         "neck": parts.neck,
         "bbox_head": parts.head | _losses(objective),
         "use_syncbn": sync_bn,
-        "train_cfg": {
-            "assigner": _assigner(objective),
-            "allowed_border": -1,
-            "pos_weight": -1,
-            "debug": False,
-        },
+        "train_cfg": {"assigner": _assigner(objective)},
         "test_cfg": {
             "nms_pre": MAX_DETECTIONS,
             "score_thr": SCORE_THRESHOLD,
@@ -96,21 +91,14 @@ def detector_config(
 
 def _assigner(objective: Objective) -> Config:
     if objective.assigner == "task-aligned":
-        kind = {"type": "TaskAlignedRotatedAssigner", "least_side": objective.least_side}
-    else:
-        kind = {"type": "mmdet.DynamicSoftLabelAssigner", "iou_calculator": {"type": "RotatedOverlaps"}}
-    return {**kind, "topk": objective.topk}
+        return {"type": "TaskAligned", "topk": objective.topk, "least_side": objective.least_side}
+    return {"type": "DynamicSoftLabel", "topk": objective.topk}
 
 
 def _losses(objective: Objective) -> Config:
     """Cross-entropy with the IoU as its target, focused or not, and the rotated IoU."""
     angle = {"angle_weight": objective.angle_weight} if objective.angle_weight else {}
     return {
-        "loss_cls": {
-            "type": "mmdet.QualityFocalLoss",
-            "use_sigmoid": True,
-            "beta": objective.focus,
-            "loss_weight": 1.0,
-        },
+        "loss_cls": {"type": "FocusedCrossEntropy", "use_sigmoid": True, "focus": objective.focus},
         "loss_bbox": {"type": "LinearRotatedIoULoss", "loss_weight": objective.iou_weight, **angle},
     }

@@ -1,3 +1,3 @@
 """Importing this module registers what the detectors have in common with mmrotate."""
 
-from tiltbox.model import assigner, overlaps  # noqa: F401
+from tiltbox.model import assigner, losses  # noqa: F401

@@ -1,32 +1,36 @@
-"""The rotated IoU of :mod:`tiltbox.geometry.rotated`, as mmdet's assigner and losses expect it."""
+"""What detectors minimise: cross-entropy with the IoU as its target, rotated IoU, distance of angles."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from mmrotate.registry import MODELS, TASK_UTILS
+from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn import functional
 
-from tiltbox.geometry.rotated import aligned_iou, pairwise_iou
-
-if TYPE_CHECKING:
-    from mmdet.structures.bbox import BaseBoxes
+from tiltbox.geometry.rotated import aligned_iou
 
 
-@TASK_UTILS.register_module()
-class RotatedOverlaps:
-    """IoU of predicted with true boxes for the assigner: (n, 5) and m rotated boxes to (n, m)."""
+@MODELS.register_module()
+class FocusedCrossEntropy(nn.Module):
+    """Sum of binary cross-entropies times ``|target - prediction| ** focus``: quality focal loss.
 
-    def __call__(
-        self,
-        predicted: Tensor | BaseBoxes,
-        truth: Tensor | BaseBoxes,
-        mode: str = "iou",
-        is_aligned: bool = False,
-    ) -> Tensor:
-        assert mode == "iou" and not is_aligned, "the assigner asks for the plain matrix"
-        return pairwise_iou(_tensor(predicted).detach(), _tensor(truth))
+    The target of a prior's class is the quality of its box, as of arXiv:2006.04388; that of all others is 0.
+
+    Args:
+        focus: 0 gives plain cross-entropy.
+        use_sigmoid: Always true; mmdet's heads look for it.
+    """
+
+    def __init__(self, focus: float, use_sigmoid: bool = True) -> None:
+        super().__init__()
+        self.focus = focus
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """The loss of (n, classes) before the sigmoid, with targets from 0 to 1."""
+        if not self.focus:
+            return functional.binary_cross_entropy_with_logits(predicted, target, reduction="sum")
+        loss = functional.binary_cross_entropy_with_logits(predicted, target, reduction="none")
+        return (loss * (target - predicted.sigmoid()).abs().pow(self.focus)).sum()
 
 
 @MODELS.register_module()
@@ -44,14 +48,13 @@ class LinearRotatedIoULoss(nn.Module):
         super().__init__()
         self.loss_weight, self.angle_weight = loss_weight, angle_weight
 
-    def forward(self, predicted: Tensor, target: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
+    def forward(self, predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         # Always in float64: where edges almost coincide, the gradient divides by small differences of
         # coordinates, and in float32 rounding turns these into slopes of thousands.
         ious = aligned_iou(predicted.double(), target.double()).clamp(min=self.FLOOR).to(weight.dtype)
-        loss = self.loss_weight * ((1 - ious) * weight).sum() / avg_factor
+        loss = self.loss_weight * ((1 - ious) * weight).sum()
         if self.angle_weight:
-            turned = angle_distance(predicted, target)
-            loss = loss + self.angle_weight * (turned * weight).sum() / avg_factor
+            loss = loss + self.angle_weight * (angle_distance(predicted, target) * weight).sum()
         return loss
 
 
@@ -71,7 +74,3 @@ def angle_distance(predicted: Tensor, target: Tensor) -> Tensor:
     sine = (predicted[:, 4] - target[:, 4]).sin()
     aspect = target[:, 2] / target[:, 3].clamp(min=torch.finfo(target.dtype).eps)
     return sine.abs() * (2 * (aspect - 1)).clamp(0, 1)
-
-
-def _tensor(boxes: Tensor | BaseBoxes) -> Tensor:
-    return getattr(boxes, "tensor", boxes)

@@ -1,4 +1,4 @@
-"""The rotated IoU as the assigner and the loss use it."""
+"""The losses: the rotated IoU, an angle's distance, and the focused cross-entropy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from tiltbox.geometry.rotated import aligned_iou
-from tiltbox.model.overlaps import LinearRotatedIoULoss, RotatedOverlaps, angle_distance
+from tiltbox.model.losses import FocusedCrossEntropy, LinearRotatedIoULoss, angle_distance
 
 
 def boxes(count: int, seed: int) -> torch.Tensor:
@@ -22,7 +21,7 @@ def slopes(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Gradient of the loss of each pair with respect to the predicted box."""
     predicted = predicted.clone().requires_grad_()
     loss = LinearRotatedIoULoss(loss_weight=1.0)
-    loss(predicted, target, torch.ones(len(target)), avg_factor=1.0).backward()
+    loss(predicted, target, torch.ones(len(target))).backward()
     return predicted.grad
 
 
@@ -41,23 +40,26 @@ def test_almost_equal_boxes_have_modest_slopes(pixels, radians):
 def test_the_loss_by_hand():
     predicted = torch.tensor([[5.0, 5, 4, 2, 0.3], [50, 50, 4, 2, 0]], requires_grad=True)
     target = torch.tensor([[5.0, 5, 4, 2, 0.3], [0, 0, 4, 2, 0]])
-    loss = LinearRotatedIoULoss(loss_weight=2.0)(predicted, target, torch.tensor([0.5, 0.25]), 10.0)
-    assert loss.item() == pytest.approx(2 * 0.25 / 10, abs=1e-6) and loss.dtype == torch.float32
+    loss = LinearRotatedIoULoss(loss_weight=2.0)(predicted, target, torch.tensor([0.5, 0.25]))
+    assert loss.item() == pytest.approx(2 * 0.25, abs=1e-6) and loss.dtype == torch.float32
 
 
 def test_no_pairs():
     nothing = torch.zeros(0, 5, requires_grad=True)
-    loss = LinearRotatedIoULoss(loss_weight=2.0)(nothing, torch.zeros(0, 5), torch.zeros(0), 1.0)
+    loss = LinearRotatedIoULoss(loss_weight=2.0)(nothing, torch.zeros(0, 5), torch.zeros(0))
     loss.backward()
     assert loss.item() == 0
 
 
-def test_the_matrix_of_the_assigner():
-    first, second = boxes(30, 2), boxes(20, 3)
-    first[:20] = second
-    found = RotatedOverlaps()(first, second)
-    assert found.shape == (30, 20) and not found.requires_grad
-    assert found[:20].diagonal() == pytest.approx(aligned_iou(second, second).numpy(), abs=1e-6)
+@pytest.mark.parametrize("focus", [0.0, 2.0, 1.5])
+def test_focused_cross_entropy_by_hand(focus):
+    scores, target = torch.tensor([[0.3, -2.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.7], [0.0, 0.0]])
+    expected = 0.0
+    for score, wanted in zip(scores.flatten().tolist(), target.flatten().tolist(), strict=True):
+        sure = 1 / (1 + math.exp(-score))
+        entropy = -wanted * math.log(sure) - (1 - wanted) * math.log(1 - sure)
+        expected += entropy * abs(wanted - sure) ** focus
+    assert FocusedCrossEntropy(focus)(scores, target).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_the_angle_has_a_slope_where_the_iou_has_none():
     for weight, learns in ((0.0, False), (1.0, True)):
         predicted.grad = None
         loss = LinearRotatedIoULoss(loss_weight=5.0, angle_weight=weight)
-        loss(predicted, target, torch.ones(1), avg_factor=1.0).backward()
+        loss(predicted, target, torch.ones(1)).backward()
         assert bool(predicted.grad[0, 4].abs() > 0.5) is learns
         assert not predicted.grad[0, :4].any()
     assert predicted.grad[0, 4] < 0  # a step against it turns towards the target
