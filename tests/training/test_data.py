@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.model.compat import import_openmmlab
@@ -46,7 +47,8 @@ def dataset(patches, **changes) -> PatchDataset:
 
 def test_patches_without_objects_are_left_out(patches):
     found = dataset(patches)
-    assert [item["data_samples"].img_id for item in found] == ["a__128__0___0", "b__128__0___0"]
+    names = [found[0, index]["data_samples"].img_id for index in range(len(found))]
+    assert names == ["a__128__0___0", "b__128__0___0"]
 
 
 @pytest.mark.parametrize("rotate", [0.0, 1.0])
@@ -55,7 +57,7 @@ def test_a_quad_as_thin_as_a_hair(patches, rotate):
     hair = "159.3127 125.3658 488.6558 305.554 376.8312 244.3732 650.3269 394.0065 ship 0\n"
     ship = "40 40 80 40 80 52 40 52 ship 0\n"
     (patches / "annfiles/a__128__0___0.txt").write_text(hair + ship)
-    boxes = dataset(patches, flip=0.0, rotate=rotate)[0]["data_samples"].gt_instances.bboxes.tensor
+    boxes = dataset(patches, flip=0.0, rotate=rotate)[0, 0]["data_samples"].gt_instances.bboxes.tensor
     thin, whole = boxes if len(boxes) == 2 else (None, boxes[0])
     assert sorted(whole[2:4].tolist()) == pytest.approx([12, 40], abs=1e-3)
     if thin is not None:
@@ -68,7 +70,7 @@ def test_patches_without_objects_where_they_are_wanted(patches):
         pipeline = train_pipeline(SMOKE, DOTA_V1_CLASSES)
         found = PatchDataset(str(patches), DOTA_V1_CLASSES, background=True, pipeline=pipeline)
     assert len(found) == 3
-    empty = found[2]
+    empty = found[0, 2]
     assert empty["data_samples"].gt_instances.bboxes.tensor.shape == (0, 5)
     for objective in (Objective(), find_schedule("small-cpu").objective):
         config = detector_config(find_variant("yoloms-xs-previous"), 15, objective=objective)
@@ -82,7 +84,7 @@ def test_patches_without_objects_where_they_are_wanted(patches):
 
 def test_as_it_is(patches):
     """Padded at the bottom; boxes as rboxes in pixels."""
-    item = dataset(patches, flip=0.0, rotate=0.0)[1]
+    item = dataset(patches, flip=0.0, rotate=0.0)[0, 1]
     image, found = item["inputs"].numpy(), item["data_samples"].gt_instances
     assert image.shape == (3, 128, 128)
     assert (image[:, :96] == WHITE).all() and (image[:, 96:] == PADDING).all()
@@ -93,8 +95,7 @@ def test_as_it_is(patches):
 
 def test_rotation_by_any_angle(patches):
     """The corners that come into view are black, as in the published recipe."""
-    np.random.seed(0)
-    item = dataset(patches, flip=0.0, rotate=1.0)[0]
+    item = dataset(patches, flip=0.0, rotate=1.0)[0, 0]
     (ship,) = item["data_samples"].gt_instances.bboxes.tensor
     assert 0.01 < ship[4] % (np.pi / 2) < np.pi / 2 - 0.01
     image = item["inputs"].numpy()[:, :96]
@@ -104,7 +105,22 @@ def test_rotation_by_any_angle(patches):
 def test_round_things_turn_by_right_angles_alone(patches):
     """Their boxes are parallel to the image and stay so."""
     turned = dataset(patches, flip=0.0, rotate=1.0)
-    for seed in range(4):
-        np.random.seed(seed)
-        boxes = turned[1]["data_samples"].gt_instances.bboxes.tensor
+    for epoch in range(4):
+        boxes = turned[epoch, 1]["data_samples"].gt_instances.bboxes.tensor
         assert np.abs(np.sin(2 * boxes[:, 4].numpy())).max() < 1e-5
+
+
+def test_random_numbers_follow_from_seed_epoch_and_index(patches):
+    """Whatever was read before, and with mosaics, whose other images are drawn as well."""
+    found = dataset(patches, mosaic=1.0)
+    first, again = found[3, 1], (found[0, 0], found[3, 1])[-1]
+    assert same(first, again)
+    assert not same(first, found[4, 1])
+    found.seed = 1
+    assert not same(first, found[3, 1])
+
+
+def same(one: dict, two: dict) -> bool:
+    """Whether two items of a dataset are equal in every pixel and box."""
+    boxes = [item["data_samples"].gt_instances.bboxes.tensor for item in (one, two)]
+    return torch.equal(one["inputs"], two["inputs"]) and torch.equal(*boxes)

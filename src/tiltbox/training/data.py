@@ -14,6 +14,7 @@ from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError
 from tiltbox.training import mosaic  # noqa: F401  (registers)
+from tiltbox.training.randomness import seed_all
 
 
 @DATASETS.register_module()
@@ -21,6 +22,8 @@ class PatchDataset(BaseDataset):
     """Patches and annfiles as the split stage writes them, in the order of their names.
 
     Patches of the images ``held_out`` are skipped, and those without objects unless ``background`` is set.
+    The random numbers of a patch follow from the seed, the epoch and its index: reading a patch seeds the
+    generators of the process.
     """
 
     def __init__(
@@ -29,9 +32,11 @@ class PatchDataset(BaseDataset):
         classes: tuple[str, ...],
         background: bool = False,
         held_out: Collection[str] = (),
+        seed: int = 0,
         **kwargs: Any,
     ) -> None:
         self.patches, self.background, self.held_out = Path(patches), background, frozenset(held_out)
+        self.seed = seed
         super().__init__(metainfo={"classes": tuple(classes)}, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -44,9 +49,11 @@ class PatchDataset(BaseDataset):
         """Leave out patches without objects, as the published recipe does, unless they are wanted."""
         return [patch for patch in self.data_list if patch["instances"] or self.background]
 
-    def prepare_data(self, idx: int) -> dict[str, Any]:
-        """A patch through the pipeline, with what :class:`Mosaic` needs to add others."""
-        return self.pipeline(self.get_data_info(idx) | {"draw": self._draw})
+    def prepare_data(self, place: tuple[int, int]) -> dict[str, Any]:
+        """The patch at an epoch and an index through the pipeline, which may draw others for a mosaic."""
+        epoch, index = place
+        seed_all(self.seed, epoch, index)
+        return self.pipeline(self.get_data_info(index) | {"draw": self._draw})
 
     def _draw(self) -> dict[str, Any]:
         return self.get_data_info(np.random.randint(len(self)))

@@ -21,7 +21,7 @@ def run(config: Path) -> None:
 
     from tiltbox.model import modules  # noqa: F401  (registers)
     from tiltbox.model.depthwise import quicken
-    from tiltbox.training import averaging, data, finite, history, muon, quads  # noqa: F401  (registers)
+    from tiltbox.training import averaging, data, finite, history, muon, order, quads  # noqa: F401  (registers)
     from tiltbox.training.config import read_config
     from tiltbox.training.devices import cpu_threads
     from tiltbox.training.start import StartFromHook

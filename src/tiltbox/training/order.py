@@ -1,0 +1,34 @@
+"""The order in which a training shows its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+
+import numpy as np
+from mmengine.dist import get_dist_info
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import Sampler
+
+
+@DATA_SAMPLERS.register_module()
+class ShuffledOrder(Sampler[tuple[int, int]]):
+    """Places in a data set, as epoch and index: another order in each epoch, following from the seed alone.
+
+    Each process gets its share, and all get equally many: a few images are shown twice if necessary.
+    """
+
+    def __init__(self, dataset: Sized, seed: int) -> None:
+        self._images, self._seed, self._epoch = len(dataset), seed, 0
+        self._rank, self._processes = get_dist_info()
+
+    def __len__(self) -> int:
+        """Images of this process in an epoch."""
+        return -(-self._images // self._processes)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._images)
+        mine = np.resize(order, len(self) * self._processes)[self._rank :: self._processes]
+        return ((self._epoch, index) for index in mine.tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
