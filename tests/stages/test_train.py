@@ -128,7 +128,7 @@ def test_a_schedule_that_fits_the_patches(folder, tmp_path, monkeypatch, caplog)
     assert (facts["epochs"], facts["image_size"], facts["augmentation"]) == (1, 128, ["flip", "mosaic"])
     config = read_config(tmp_path / "out/config.py")
     assert config.optim_wrapper.optimizer.type == "MuonAdamW"
-    assert config.model.train_cfg.assigner.type == "TaskAlignedRotatedAssigner"
+    assert config.model.train_cfg.assigner.type == "TaskAligned"
 
 
 def test_a_schedule_that_was_set_was_not_chosen(trained):

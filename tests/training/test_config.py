@@ -15,6 +15,7 @@ from tiltbox.model import build_detector
 from tiltbox.model.compat import import_openmmlab
 from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import OTHERS, Schedule, find_schedule
+from tiltbox.training import grouping  # noqa: F401  (registers)
 from tiltbox.training.config import runner_config
 
 import_openmmlab()
@@ -113,8 +114,8 @@ def test_the_recipe_of_rtmdet_is_mmrotates(size, schedule):
     assert mine["mmdet.RandomFlip"] == steps["mmdet.RandomFlip"]
     for key in ("prob", "angle_range", "rect_obj_labels"):
         assert mine["RandomRotate"][key] == steps["RandomRotate"][key]
-    for key in ("loss_weight", "beta"):
-        assert ours.model.bbox_head.loss_cls[key] == theirs.model.bbox_head.loss_cls[key]
+    classes = theirs.model.bbox_head.loss_cls
+    assert (classes.loss_weight, classes.beta) == (1.0, ours.model.bbox_head.loss_cls.focus)
     assert ours.model.bbox_head.loss_bbox.loss_weight == theirs.model.bbox_head.loss_bbox.loss_weight
     assert ours.model.train_cfg.assigner.topk == theirs.model.train_cfg.assigner.topk
 
@@ -130,7 +131,7 @@ def test_weight_decay(variant):
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    assert isinstance(optimizer, torch.optim.AdamW)
+    assert isinstance(optimizer, torch.optim.AdamW) and len(optimizer.param_groups) == 2
     assert set(decay) == {id(parameter) for parameter in model.parameters()}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(decay)
     for module in model.modules():
@@ -159,28 +160,27 @@ def test_the_published_recipe_is_mmdets_to_the_last_setting(schedule):
     config = config_of(schedule)
     head, assigner = config.model.bbox_head, config.model.train_cfg.assigner
     assert dict(assigner) == {
-        "type": "mmdet.DynamicSoftLabelAssigner",
-        "iou_calculator": {"type": "RotatedOverlaps"},
+        "type": "DynamicSoftLabel",
         "topk": 13,
     }
     assert dict(head.loss_cls) == {
-        "type": "mmdet.QualityFocalLoss",
+        "type": "FocusedCrossEntropy",
         "use_sigmoid": True,
-        "beta": 2.0,
-        "loss_weight": 1.0,
+        "focus": 2.0,
     }
     assert dict(head.loss_bbox) == {"type": "LinearRotatedIoULoss", "loss_weight": 2.0}
     assert [step["type"] for step in config.train_dataloader.dataset.pipeline] == [
-        "mmdet.LoadImageFromFile",
+        "ReadPatch",  # and the others named Patch: mmdet's, as test_reading.py shows
         "mmdet.LoadAnnotations",
         "QuadsToRboxes",  # mmrotate's ConvertBoxType, except for quads that OpenCV cannot handle
-        "mmdet.Resize",
+        "ResizePatch",
         "mmdet.RandomFlip",
         "RandomRotate",
-        "mmdet.Pad",
+        "PadPatch",
         "mmdet.PackDetInputs",
     ]
-    assert config.optim_wrapper.optimizer.type == "AdamW" and "constructor" not in config.optim_wrapper
+    assert config.optim_wrapper.optimizer.type == "AdamW"
+    assert config.optim_wrapper.constructor == "GroupingConstructor"  # two groups: test_weight_decay
 
 
 @pytest.mark.parametrize("variant", ["yoloms-xs-previous", "yoloms-xs-current"])
@@ -236,7 +236,7 @@ def shown(schedule: Schedule) -> list[tuple[int, bool, int]]:
         (
             epoch,
             pipeline[0].type == "Mosaic",
-            next(step.size for step in pipeline if step.type == "mmdet.Pad")[0],
+            next(step.size for step in pipeline if step.type == "PadPatch")[0],
         )
         for epoch, pipeline in pipelines.items()
     ]
@@ -287,7 +287,23 @@ def test_the_published_recipe_shows_images_as_they_are():
 def test_what_repeats_on_a_gpu_is_asked_for_there_alone(cuda, wanted):
     config = config_of(SMALL.model_copy(update={"deterministic": wanted}), cuda=cuda)
     assert config.randomness.deterministic == (cuda and wanted)
-    assert config.env_cfg.cudnn_benchmark is False
+    assert config.env_cfg.cudnn_benchmark == (cuda and not wanted)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [
+        ("float32", {"type": "OptimWrapper"}),
+        ("float16", {"type": "AmpOptimWrapper", "dtype": "float16", "loss_scale": "dynamic"}),
+        ("bfloat16", {"type": "AmpOptimWrapper", "dtype": "bfloat16", "loss_scale": {"enabled": False}}),
+    ],
+)
+def test_precision_of_layers_is_for_gpus(precision, expected):
+    schedule = SMALL.model_copy(update={"precision": precision, "compile": True})
+    found = config_of(schedule, cuda=True)
+    assert {key: found.optim_wrapper.get(key) for key in expected} == expected and found.compiled
+    on_cpu = config_of(schedule, cuda=False)
+    assert on_cpu.optim_wrapper.type == "OptimWrapper" and not on_cpu.compiled
 
 
 def test_steps_instead_of_epochs():

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tiltbox.training.history import COLUMNS, HistoryHook
 from tiltbox.training.validation import Scores
@@ -82,7 +83,7 @@ def test_resuming_without_a_history(tmp_path):
     assert not (tmp_path / "history.csv").exists()
 
 
-LOSSES = {name: SimpleNamespace(item=lambda: 0.5) for name in ("loss", "loss_cls", "loss_bbox")}
+LOSSES = {name: torch.tensor(0.5) for name in ("loss", "loss_cls", "loss_bbox")}
 
 
 @pytest.mark.parametrize(("rank", "steps", "said"), [(0, 0, 1), (0, 3, 1), (0, 6, 2), (0, 16, 4), (1, 16, 0)])

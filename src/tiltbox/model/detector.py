@@ -74,7 +74,12 @@ def detector_config(
     parts = variant.parts(num_classes)
     return {
         "type": "mmdet.RTMDet",
-        "data_preprocessor": {"type": "mmdet.DetDataPreprocessor", "boxtype2tensor": False, **parts.pixels},
+        "data_preprocessor": {
+            "type": "mmdet.DetDataPreprocessor",
+            "boxtype2tensor": False,
+            "non_blocking": True,
+            **parts.pixels,
+        },
         "backbone": parts.backbone,
         "neck": parts.neck,
         "bbox_head": parts.head | _losses(objective),

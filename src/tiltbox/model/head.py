@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +28,26 @@ Levels = Sequence[Tensor]  # maps (b, channels, h, w), one for each stride
 
 class RotatedHead(RotatedRTMDetSepBNHead):
     """With ``share_conv``, one set of convolutions for all levels; each level has its own batch norm."""
+
+    def forward(self, feats: Levels) -> tuple[tuple[Tensor, ...], ...]:
+        """Scores, distances in pixels and angles of each level; in single precision, whatever the layers'.
+
+        Where half precision computes the towers, the last layers still decide where boxes are.
+        """
+        return tuple(zip(*map(self._level, range(len(feats)), feats), strict=True))
+
+    def _level(self, level: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        classes = boxes = x
+        for layer in self.cls_convs[level]:
+            classes = layer(classes)
+        for layer in self.reg_convs[level]:
+            boxes = layer(boxes)
+        with torch.autocast("cuda", enabled=False) if x.is_cuda else nullcontext():
+            classes, boxes = classes.float(), boxes.float()
+            distances = self.rtm_reg[level](boxes)
+            distances = distances.exp() if self.exp_on_reg else distances
+            stride, _ = self.prior_generator.strides[level]
+            return self.rtm_cls[level](classes), distances * stride, self.rtm_ang[level](boxes)
 
     def loss_by_feat(
         self,

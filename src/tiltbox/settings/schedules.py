@@ -31,6 +31,9 @@ Epochs = Annotated[
 ]
 
 
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
 class Validation(Settings):
     """How a detector is scored while it learns; without a held-out share, this changes no weights.
 
@@ -111,6 +114,12 @@ class Schedule(Settings):
     )
     deterministic: bool = Field(
         False, description="the same bits each time on GPUs of one kind, but slower; CPUs repeat anyway"
+    )
+    precision: Precision = Field(
+        "float32", description="of the layers on GPUs; boxes and losses are always computed in float32"
+    )
+    compile: bool = Field(
+        False, description="compile the layers on GPUs: a minute or two at the start, then faster steps"
     )
     workers: int = Field(4, ge=0, description="data loading processes per training process")
     seed: int = 0

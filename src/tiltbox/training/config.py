@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from tiltbox.model.detector import detector_config
 from tiltbox.model.variant import Variant
-from tiltbox.settings.schedules import Schedule
+from tiltbox.settings.schedules import Precision, Schedule
 from tiltbox.training.pipeline import train_pipeline
 from tiltbox.training.validation_patches import contents_of, patches_to_validate
 
@@ -46,19 +46,22 @@ def runner_config(
             "model": detector_config(
                 variant, len(classes), sync_bn=several and cuda, objective=schedule.objective
             ),
-            "train_dataloader": _dataloader(schedule, patches, classes, pipelines[0], held_out),
+            "train_dataloader": _dataloader(schedule, patches, classes, pipelines[0], held_out)
+            | {"pin_memory": cuda},
             "train_cfg": (
                 {"type": "IterBasedTrainLoop", "max_iters": schedule.max_steps}
                 if steps_known
                 else {"type": "EpochBasedTrainLoop", "max_epochs": epochs}
             ),
             "started": variant.STARTED,
-            "optim_wrapper": _optimizer(schedule),
+            "optim_wrapper": _optimizer(schedule, cuda=cuda),
             "param_scheduler": _learning_rate(
                 schedule, schedule.max_steps or epochs, by_epoch=not steps_known
             ),
             "default_hooks": {
                 "logger": None,  # HistoryHook logs everything
+                "runtime_info": None,  # it reads every loss at every step, for which a GPU must be waited for
+                "timer": None,
                 "checkpoint": {
                     "type": "CheckpointHook",
                     "interval": schedule.max_steps or 1,
@@ -74,7 +77,7 @@ def runner_config(
                 *_switches(pipelines),
             ],
             "env_cfg": {
-                "cudnn_benchmark": False,
+                "cudnn_benchmark": cuda and not schedule.deterministic,
                 "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
                 "dist_cfg": {"backend": "nccl" if cuda else "gloo"},
             },
@@ -82,6 +85,7 @@ def runner_config(
             "log_processor": {"window_size": 50, "by_epoch": not steps_known},
             "log_level": "ERROR",  # otherwise mmengine reports the whole configuration and environment
             "cpu_threads": None if cuda else schedule.threads,
+            "compiled": cuda and schedule.compile,
             "randomness": {"seed": schedule.seed, "deterministic": cuda and schedule.deterministic},
             "validation": _validation(schedule, patches, classes, held_out, validate),
             "launcher": "pytorch" if several else "none",
@@ -153,22 +157,31 @@ def _validation(
     }
 
 
-def _optimizer(schedule: Schedule) -> dict[str, Any]:
-    adamw = {
+def _optimizer(schedule: Schedule, *, cuda: bool) -> dict[str, Any]:
+    optimizer = {
         "type": "AdamW",
         "lr": schedule.learning_rate,
         "weight_decay": schedule.weight_decay,
-        "fused": True,  # one kernel for all parameters
+        "fused": True,  # a few kernels for all parameters of a group
     }
+    wrapper = {"optimizer": optimizer, **_precision(schedule.precision if cuda else "float32")}
     if schedule.muon_lr is None:
         free = {"norm_decay_mult": 0, "bias_decay_mult": 0, "bypass_duplicate": True}
-        return {"type": "OptimWrapper", "optimizer": adamw, "paramwise_cfg": free}
-    return {
-        "type": "OptimWrapper",
+        return wrapper | {"constructor": "GroupingConstructor", "paramwise_cfg": free}
+    return wrapper | {
         "constructor": "MuonConstructor",
-        "optimizer": adamw | {"type": "MuonAdamW"},
+        "optimizer": optimizer | {"type": "MuonAdamW"},
         "paramwise_cfg": {"muon_lr": schedule.muon_learning_rate},
     }
+
+
+def _precision(wanted: Precision) -> dict[str, Any]:
+    """The layers compute with it; boxes, losses and weights stay in single precision."""
+    if wanted == "float32":
+        return {"type": "OptimWrapper"}
+    # Only gradients in float16 are small enough to vanish unless the loss is scaled.
+    scale = "dynamic" if wanted == "float16" else {"enabled": False}
+    return {"type": "AmpOptimWrapper", "dtype": wanted, "loss_scale": scale}
 
 
 def _learning_rate(schedule: Schedule, length: int, *, by_epoch: bool) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from mmrotate.registry import DATASETS
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError
-from tiltbox.training import mosaic  # noqa: F401  (registers)
+from tiltbox.training import mosaic, reading  # noqa: F401  (registers)
 from tiltbox.training.randomness import seed_all
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from torch import Tensor
 
 from tiltbox.errors import TrainingError
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 REMEDY = "lower base_lr (and muon_lr, if there is one) or raise warmup_steps in the schedule"
+
+
+STEPS_AT_ONCE = 20  # on a GPU, where each look at a loss makes the processor wait
 
 
 @HOOKS.register_module()
@@ -26,22 +30,36 @@ class FiniteHook(Hook):
 
     priority = "ABOVE_NORMAL"  # before the loss is added to a history
 
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        loss = outputs["loss"].item()
-        if not math.isfinite(loss):
-            raise TrainingError(self._where(runner), f"the loss is {loss}, so the training diverged", REMEDY)
+        self._losses.append(outputs["loss"].detach())
+        if outputs["loss"].is_cpu or len(self._losses) == STEPS_AT_ONCE:
+            self._check(runner, runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._check(runner, runner.iter)
+
+    def _check(self, runner: Runner, last: int) -> None:
+        """Look at the losses since the last look, which were those of the steps up to ``last``."""
+        losses = torch.stack(self._losses).tolist() if self._losses else []
+        self._losses.clear()
+        for step, loss in enumerate(losses, last - len(losses) + 1):
+            if not math.isfinite(loss):
+                problem = f"the loss is {loss}, so the training diverged"
+                raise TrainingError(self._where(runner, step), problem, REMEDY)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         for state in ("state_dict", "ema_state_dict"):
             for name, value in checkpoint.get(state, {}).items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
                     problem = f"{name} contains numbers that are not finite, so the training diverged"
-                    raise TrainingError(self._where(runner), problem, REMEDY)
+                    step = min(runner.iter + 1, runner.max_iters)
+                    raise TrainingError(self._where(runner, step), problem, REMEDY)
 
     @staticmethod
-    def _where(runner: Runner) -> str:
-        return (
-            f"step {min(runner.iter + 1, runner.max_iters)} of {runner.max_iters}, epoch {runner.epoch + 1}"
-        )
+    def _where(runner: Runner, step: int) -> str:
+        return f"step {step} of {runner.max_iters}, epoch {runner.epoch + 1}"

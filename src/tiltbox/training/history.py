@@ -10,7 +10,6 @@ import io
 import logging
 import math
 import time
-from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import torch
 from mmengine.dist import all_reduce, barrier
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from torch import Tensor
 
 from tiltbox.files import write_text
 from tiltbox.training.best import SCORES
@@ -44,6 +44,8 @@ class HistoryHook(Hook):
     The process that started the training passes its rows to MLflow (:mod:`tiltbox.tracking.following`).
     """
 
+    _sums: Tensor | None  # of each loss in this epoch; None before its first step
+
     def before_train(self, runner: Runner) -> None:
         self._file = Path(runner.work_dir) / "history.csv"
         rows = self._rows_until(runner.iter)
@@ -66,8 +68,9 @@ class HistoryHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        for name in LOSSES:
-            self._sums[name] += outputs[name].item()
+        # Added up where they are: reading a number from a GPU at each step would make the processor wait.
+        losses = torch.stack([outputs[name].detach() for name in LOSSES]).double()
+        self._sums = losses if self._sums is None else self._sums + losses
         self._steps += 1
         if runner.rank == 0 and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._say(runner)
@@ -88,19 +91,23 @@ class HistoryHook(Hook):
         self._start()
 
     def _start(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
+        self._sums = None
         self._steps, self._since = 0, time.monotonic()
 
     def _means(self) -> dict[str, float]:
         """Losses since the epoch began, over all steps and processes; to be called in all processes."""
-        means = torch.tensor([self._sums[name] / self._steps for name in LOSSES])
+        means = self._own_means()
         all_reduce(means, "mean")
         return dict(zip(LOSSES, means.tolist(), strict=True))
+
+    def _own_means(self) -> Tensor:
+        assert self._sums is not None, "there was a step"
+        return (self._sums / self._steps).float()
 
     def _say(self, runner: Runner) -> None:
         """Log the progress of this process alone: the others may be at another step."""
         self._said = time.monotonic()
-        loss, classes, boxes = (f"{self._sums[name] / self._steps:.3f}" for name in LOSSES)
+        loss, classes, boxes = (f"{mean:.3f}" for mean in self._own_means().tolist())
         step, steps = runner.iter + 1, runner.max_iters
         pace = (time.monotonic() - self._begun) / (step - self._first)
         left = timedelta(seconds=round(pace * (steps - step)))

@@ -41,6 +41,11 @@ class MuonAdamW(torch.optim.AdamW):
     there are more rows; it does not decay weights.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The scaler of float16 then undoes its factor itself, before Muon averages the gradients.
+        self._step_supports_amp_scaling = False
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update all parameters; the gradients that Muon used are deleted. Returns what ``closure`` gives."""

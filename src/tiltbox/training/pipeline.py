@@ -14,14 +14,14 @@ UPRIGHT = ("storage-tank", "roundabout")  # their boxes stay axis-parallel when 
 
 
 def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Read, resize, compose, flip, rotate, pad and pack; all except Mosaic is from mmdet and mmrotate."""
+    """Read, resize, compose, flip, rotate, pad and pack; Mosaic apart, as in mmdet and mmrotate."""
     size = (schedule.image_size, schedule.image_size)
     upright = [index for index, name in enumerate(classes) if name in UPRIGHT]
     read = [
-        {"type": "mmdet.LoadImageFromFile"},
+        {"type": "ReadPatch"},
         {"type": "mmdet.LoadAnnotations", "with_bbox": True, "box_type": "qbox"},
         {"type": "QuadsToRboxes"},
-        {"type": "mmdet.Resize", "scale": size, "keep_ratio": True},
+        {"type": "ResizePatch", "scale": size, "keep_ratio": True},
     ]
     mosaic = {"type": "Mosaic", "size": schedule.image_size, "prob": schedule.mosaic, "read": read}
     return [
@@ -37,6 +37,6 @@ def train_pipeline(schedule: Schedule, classes: tuple[str, ...]) -> list[dict[st
             "angle_range": 180,
             "rect_obj_labels": upright,
         },
-        {"type": "mmdet.Pad", "size": size, "pad_val": {"img": (PAD_VALUE,) * 3}},
+        {"type": "PadPatch", "size": size, "pad_val": {"img": (PAD_VALUE,) * 3}},
         {"type": "mmdet.PackDetInputs"},
     ]

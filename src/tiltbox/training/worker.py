@@ -20,10 +20,19 @@ def run(config: Path) -> None:
     from mmengine.runner import Runner
 
     from tiltbox.model import modules  # noqa: F401  (registers)
-    from tiltbox.model.depthwise import quicken
-    from tiltbox.training import averaging, data, finite, history, muon, order, quads  # noqa: F401  (registers)
+    from tiltbox.training import (  # noqa: F401  (registers)
+        averaging,
+        data,
+        finite,
+        grouping,
+        history,
+        muon,
+        order,
+        quads,
+    )
     from tiltbox.training.config import read_config
     from tiltbox.training.devices import cpu_threads
+    from tiltbox.training.network import prepare
     from tiltbox.training.start import StartFromHook
 
     settings = read_config(config)
@@ -31,9 +40,7 @@ def run(config: Path) -> None:
     if settings.launcher == "pytorch" and on_cpu:
         torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
     runner = Runner.from_cfg(settings)
-    if on_cpu:
-        runner.model.to(memory_format=torch.channels_last)  # in which convolutions are faster
-        quicken(runner.model)
+    prepare(runner.model, cuda=not on_cpu, compiled=settings.compiled)
     if settings.pretrained and not settings.resume:
         runner.register_hook(StartFromHook(settings.pretrained, settings.started))
     with cpu_threads(settings.cpu_threads):
