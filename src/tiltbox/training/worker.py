@@ -19,17 +19,7 @@ def run(config: Path) -> None:
     import_openmmlab()
     from mmengine.runner import Runner
 
-    from tiltbox.model import modules  # noqa: F401  (registers)
-    from tiltbox.training import (  # noqa: F401  (registers)
-        averaging,
-        data,
-        finite,
-        grouping,
-        history,
-        muon,
-        order,
-        quads,
-    )
+    from tiltbox.training import modules  # noqa: F401  (registers)
     from tiltbox.training.config import read_config
     from tiltbox.training.devices import cpu_threads
     from tiltbox.training.network import prepare
