@@ -6,8 +6,9 @@ several times for every object.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.registry import TASK_UTILS
@@ -39,22 +40,45 @@ class Matches(NamedTuple):
     quality: Tensor
 
 
-class _Candidates(NamedTuple):
-    """Some priors (v, 4) of an image with their scores (v, classes) before the sigmoid, and its objects.
+class Block(NamedTuple):
+    """Some objects of an image, in rows, and the image's candidates, in columns.
 
-    ``near`` and ``ious`` are (v, m): whether a prior is in the neighbourhood of an object, and the IoU of its
-    predicted box with the object.
+    ``priors`` is (v, 4), ``scores`` (v, classes) before the sigmoid; ``objects`` are the m rows, of which the
+    first is number ``first`` of the image; ``ious`` (m, v) are those of predicted boxes with them.
     """
 
     priors: Tensor
     scores: Tensor
     objects: Objects
-    near: Tensor
+    first: int
     ious: Tensor
 
 
+class Owners:
+    """For each of v candidates, the object with the greatest value so far and the IoU with it."""
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.values = torch.full((count,), -torch.inf, device=device)
+        self.objects = torch.full((count,), -1, device=device)
+        self.ious = torch.zeros(count, device=device)
+
+    def offer(self, values: Tensor, block: Block) -> None:
+        """Take objects whose values (m, v) are greater; among equals, the first stays."""
+        best, rows = values.max(dim=0)
+        greater = best > self.values
+        self.values = best.where(greater, self.values)
+        self.objects = (rows + block.first).where(greater, self.objects)
+        self.ious = block.ious.gather(0, rows[None])[0].where(greater, self.ious)
+
+
 class Assigner:
-    """What assigners have in common: they choose among the priors that are near an object."""
+    """What assigners have in common: objects choose among candidates, the priors that are near an object.
+
+    Tables of objects and candidates are computed in blocks: on a CPU such as fit into its caches, on a GPU
+    such as fit into its memory.
+    """
+
+    ON_CPU, ON_GPU = 2**17, 2**25  # numbers in a table
 
     def match(self, scores: Tensor, boxes: Tensor, priors: Tensor, objects: Sequence[Objects]) -> Matches:
         """The priors of a step that learn an object.
@@ -66,45 +90,99 @@ class Assigner:
             objects: Those of each image.
         """
         with torch.no_grad():
-            near = [self._near(priors, each) for each in objects]
-            candidates = torch.stack([each.any(dim=1) for each in near])
+            candidates = torch.stack([self._candidates(priors, each.boxes) for each in objects])
             image, rows = candidates.nonzero(as_tuple=True)
             counts = candidates.sum(dim=1).tolist()
-            ious = pairwise_ious(
-                boxes[image, rows].float().split(counts), [each.boxes.float() for each in objects]
+            found = zip(
+                priors[rows].split(counts),
+                scores[image, rows].float().split(counts),
+                boxes[image, rows].float().split(counts),
+                objects,
+                strict=True,
             )
-            images = [
-                _Candidates(priors[kept], found, true, close[kept], overlaps)
-                for kept, found, true, close, overlaps in zip(
-                    rows.split(counts),
-                    scores[image, rows].float().split(counts),
-                    *(objects, near, ious),
-                    strict=True,
-                )
-            ]
-            return self._matches(image * len(priors) + rows, images)
+            owners = self._owners(list(found))
+            return _matches(image * len(priors) + rows, owners, objects)
 
-    def _matches(self, places: Tensor, images: list[_Candidates]) -> Matches:
-        """Matches by candidates at these places, counted through all images."""
-        before = 0
-        owners, qualities = [places.new_empty(0)], [places.new_empty(0, dtype=torch.float32)]
-        for each in images:
-            if each.ious.numel():
-                owner, quality = self._owners(each)
-                owners.append(owner.where(owner < 0, owner + before))
-                qualities.append(quality)
-            before += len(each.objects.labels)
-        owner = torch.cat(owners)
-        taken = (owner >= 0).nonzero()[:, 0]
-        return Matches(places[taken], owner[taken], torch.cat(qualities)[taken])
+    def _owners(self, images: list[_Image]) -> list[tuple[Tensor, Tensor]]:
+        """The object of each candidate, -1 for none, and its quality, for each image."""
+        choices = [self._choice(len(priors), priors.device) for priors, *_ in images]
+        for group in self._groups(images):
+            parts = [(images[at], rows) for at, rows in group]
+            ious = pairwise_ious(
+                [objects.boxes[rows].float() for (*_, objects), rows in parts],
+                [boxes for (_, _, boxes, _), _ in parts],
+            )
+            for (at, rows), overlaps in zip(group, ious, strict=True):
+                priors, scores, _, objects = images[at]
+                some = Objects(objects.boxes[rows], objects.labels[rows])
+                self._consider(Block(priors, scores, some, rows.start, overlaps), choices[at])
+        return [
+            self._decided(choice, scores, objects)
+            for choice, (_, scores, _, objects) in zip(choices, images, strict=True)
+        ]
 
-    def _near(self, priors: Tensor, objects: Objects) -> Tensor:
-        """Whether each prior is in the neighbourhood of each object: (n, m)."""
+    def _groups(self, images: list[_Image]) -> Iterator[list[tuple[int, slice]]]:
+        """Images and rows of their objects, in groups that are computed at once."""
+        most = self._most(images[0][0])
+        group: list[tuple[int, slice]] = []
+        room = most
+        for at, (priors, _, _, objects) in enumerate(images):
+            for rows in _slices(len(objects.labels), len(priors), most):
+                size = (rows.stop - rows.start) * len(priors)
+                if group and size > room:
+                    yield group
+                    group, room = [], most
+                group.append((at, rows))
+                room -= size
+        if group:
+            yield group
+
+    def _candidates(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """Whether each prior is near any object: (n,)."""
+        near = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
+        for rows in _slices(len(boxes), len(priors), self._most(priors)):
+            near |= self._near(priors, boxes[rows]).any(dim=0)
+        return near
+
+    def _most(self, tensor: Tensor) -> int:
+        return self.ON_CPU if tensor.is_cpu else self.ON_GPU
+
+    def _near(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """Whether each prior is in the neighbourhood of each object: (m, n)."""
         raise NotImplementedError
 
-    def _owners(self, found: _Candidates) -> tuple[Tensor, Tensor]:
+    def _choice(self, count: int, device: torch.device) -> Any:
+        """What is to be remembered of so many candidates while blocks are considered."""
+        raise NotImplementedError
+
+    def _consider(self, block: Block, choice: Any) -> None:
+        """Let the objects of a block choose."""
+        raise NotImplementedError
+
+    def _decided(self, choice: Any, scores: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
         """The object of each candidate, -1 for none, and the score that it should give: both (v,)."""
         raise NotImplementedError
+
+
+_Image = tuple[Tensor, Tensor, Tensor, Objects]  # candidates' priors, scores and boxes; objects
+
+
+def _slices(rows: int, columns: int, most: int) -> Iterator[slice]:
+    """Rows of a table in parts of at most ``most`` numbers, but at least one row."""
+    step = max(1, most // max(columns, 1))
+    for start in range(0, rows if columns else 0, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _matches(places: Tensor, owners: list[tuple[Tensor, Tensor]], objects: Sequence[Objects]) -> Matches:
+    """Matches by candidates at these places, counted through all images."""
+    before = itertools.accumulate((len(each.labels) for each in objects), initial=0)
+    shifted = [
+        owner.where(owner < 0, owner + first) for (owner, _), first in zip(owners, before, strict=False)
+    ]
+    owner = torch.cat(shifted)
+    taken = (owner >= 0).nonzero()[:, 0]
+    return Matches(places[taken], owner[taken], torch.cat([quality for _, quality in owners])[taken])
 
 
 @TASK_UTILS.register_module()
@@ -123,28 +201,42 @@ class DynamicSoftLabel(Assigner):
     def __init__(self, topk: int) -> None:
         self.topk = topk
 
-    def _near(self, priors: Tensor, objects: Objects) -> Tensor:
-        along, across = _seen_from(objects.boxes, priors)
-        half = objects.boxes[:, 2:4] / 2 - self.BORDER
+    def _near(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        along, across = _seen_from(boxes, priors)
+        half = boxes[:, 2:4, None] / 2 - self.BORDER
         return (along.abs() <= half[:, 0]) & (across.abs() <= half[:, 1])
 
-    def _owners(self, found: _Candidates) -> tuple[Tensor, Tensor]:
-        cost = self._cost(found)
-        most = min(self.topk, len(cost))
-        wanted = found.ious.topk(most, dim=0).values.sum(dim=0).int().clamp(min=1)
-        least = cost.topk(most, dim=0, largest=False).indices
-        within = torch.arange(most, device=cost.device)[:, None] < wanted
-        chosen = torch.zeros_like(found.near).scatter_(0, least, within)
-        several = chosen.sum(dim=1) > 1
-        owner = cost.argmin(dim=1).where(several, chosen.byte().argmax(dim=1))
-        quality = found.ious.gather(1, owner[:, None])[:, 0]
-        return owner.where(chosen.any(dim=1), -1), quality
+    def _choice(self, count: int, device: torch.device) -> tuple[Owners, Owners, Tensor]:
+        """Of each candidate: the object of least cost, one that chose it, and how many did."""
+        return Owners(count, device), Owners(count, device), torch.zeros(count, device=device)
 
-    def _cost(self, found: _Candidates) -> Tensor:
-        distance = _distance(found.priors, found.objects.boxes)
+    def _consider(self, block: Block, choice: tuple[Owners, Owners, Tensor]) -> None:
+        cheapest, choosing, times = choice
+        cost = self._cost(block)
+        most = min(self.topk, cost.shape[1])
+        wanted = block.ious.topk(most, dim=1).values.sum(dim=1, keepdim=True).int().clamp(min=1)
+        least = cost.topk(most, dim=1, largest=False).indices
+        within = torch.arange(most, device=cost.device) < wanted
+        chosen = torch.zeros_like(cost).scatter_(1, least, within.float())
+        times += chosen.sum(dim=0)
+        cheapest.offer(-cost, block)
+        choosing.offer(chosen.log(), block)  # 0 if chosen
+
+    def _decided(
+        self, choice: tuple[Owners, Owners, Tensor], scores: Tensor, objects: Objects
+    ) -> tuple[Tensor, Tensor]:
+        cheapest, choosing, times = choice
+        several = times > 1
         return (
-            _class_cost(found.scores, found.objects.labels, found.ious)
-            - self.IOU_WEIGHT * (found.ious + self.FLOOR).log()
+            cheapest.objects.where(several, choosing.objects),
+            cheapest.ious.where(several, choosing.ious),
+        )
+
+    def _cost(self, block: Block) -> Tensor:
+        distance = _distance(block.priors, block.objects.boxes)
+        return (
+            _class_cost(block.scores, block.objects.labels, block.ious)
+            - self.IOU_WEIGHT * (block.ious + self.FLOOR).log()
             + torch.pow(10, distance - self.CENTRE_RADIUS)
         )
 
@@ -174,56 +266,62 @@ class TaskAligned(Assigner):
     def __init__(self, topk: int, least_side: float, alpha: float = 0.5, beta: float = 6.0) -> None:
         self.topk, self.least_side, self.alpha, self.beta = topk, least_side, alpha, beta
 
-    def _near(self, priors: Tensor, objects: Objects) -> Tensor:
-        along, across = _seen_from(objects.boxes, priors)
-        half = objects.boxes[:, 2:4].clamp(min=self.least_side) / 2
+    def _near(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        along, across = _seen_from(boxes, priors)
+        half = boxes[:, 2:4, None].clamp(min=self.least_side) / 2
         return (along.abs() < half[:, 0]) & (across.abs() < half[:, 1])
 
-    def _owners(self, found: _Candidates) -> tuple[Tensor, Tensor]:
-        scores = found.scores.sigmoid()[:, found.objects.labels]
-        alignment = scores**self.alpha * found.ious**self.beta
-        chosen = self._chosen(alignment, _distance(found.priors, found.objects.boxes), found.near)
-        owner = found.ious.where(chosen, -1).argmax(dim=1)
-        taken = chosen.any(dim=1)
-        own = torch.zeros_like(chosen).scatter_(1, owner[:, None], taken[:, None])
-        target = _scaled(alignment * own, found.ious * own).gather(1, owner[:, None])[:, 0]
-        return owner.where(taken, -1), target
+    def _choice(self, count: int, device: torch.device) -> Owners:
+        return Owners(count, device)
 
-    def _chosen(self, alignment: Tensor, distance: Tensor, near: Tensor) -> Tensor:
-        """The ``topk`` candidates of each object, (v, m)."""
+    def _consider(self, block: Block, choice: Owners) -> None:
+        near = self._near(block.priors, block.objects.boxes)
+        alignment = self._alignment(block.scores.T[block.objects.labels], block.ious)
         # Far below any alignment that matters, so it decides only when all are 0: in the first steps.
-        preference = alignment + 1e-9 * 10**-distance
-        count = min(self.topk, len(alignment))
-        best = preference.where(near, -1).topk(count, dim=0).indices
-        return torch.zeros_like(near).scatter_(0, best, True) & near
+        preference = alignment + 1e-9 * 10 ** -_distance(block.priors, block.objects.boxes)
+        most = min(self.topk, alignment.shape[1])
+        best = preference.where(near, -1).topk(most, dim=1).indices
+        chosen = torch.zeros_like(near).scatter_(1, best, True) & near
+        choice.offer(block.ious.where(chosen, -torch.inf), block)
+
+    def _decided(self, choice: Owners, scores: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
+        taken = choice.objects >= 0
+        if not len(objects.labels):
+            return choice.objects, choice.ious
+        owner = choice.objects.clamp(min=0)
+        ious = choice.ious * taken
+        own = scores.gather(1, objects.labels[owner][:, None])[:, 0]
+        alignment = self._alignment(own, ious) * taken
+        most = torch.zeros(2, len(objects.labels), device=ious.device)
+        most.scatter_reduce_(1, owner.expand(2, -1), torch.stack([alignment, ious]), "amax")
+        largest, sure = most[:, owner]
+        return choice.objects, alignment / largest.clamp(min=torch.finfo(largest.dtype).tiny) * sure
+
+    def _alignment(self, scores: Tensor, ious: Tensor) -> Tensor:
+        return scores.sigmoid() ** self.alpha * ious**self.beta
 
 
 def _seen_from(boxes: Tensor, priors: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of priors along and across each box, from its centre, in pixels: (n, m) each."""
-    offset = priors[:, None, :2] - boxes[None, :, :2]
-    cos, sin = boxes[:, 4].cos(), boxes[:, 4].sin()
-    return offset[..., 0] * cos + offset[..., 1] * sin, offset[..., 1] * cos - offset[..., 0] * sin
+    """Places of priors along and across each box, from its centre, in pixels: (m, n) each."""
+    x, y = (priors[None, :, axis] - boxes[:, None, axis] for axis in (0, 1))
+    cos, sin = boxes[:, 4, None].cos(), boxes[:, 4, None].sin()
+    return x * cos + y * sin, y * cos - x * sin
 
 
 def _distance(priors: Tensor, boxes: Tensor) -> Tensor:
-    """From each prior to each object's centre, in strides: (n, m)."""
-    offset = priors[:, None, :2] - boxes[None, :, :2]
-    return offset.norm(dim=2) / priors[:, 2:3]
+    """From each object's centre to each prior, in its strides: (m, n)."""
+    x, y = (priors[None, :, axis] - boxes[:, None, axis] for axis in (0, 1))
+    return (x.square() + y.square()).sqrt() / priors[:, 2]
 
 
 def _class_cost(scores: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
-    """Focused cross-entropy, summed over classes, if a prior learned an object: (v, classes) to (v, m).
+    """Focused cross-entropy, summed over classes, if a prior learned an object: (v, classes) to (m, v).
 
     Classes other than the object's cost the same whatever the object; so one sum for each prior is enough.
     """
+    scores = scores.T
     sure, surprise = scores.sigmoid(), functional.softplus(scores)
-    elsewhere = surprise * sure.square()
-    sure, surprise, own = sure[:, labels], surprise[:, labels], elsewhere[:, labels]
-    here = (surprise - scores[:, labels] * ious) * (ious - sure).square()
-    return elsewhere.sum(dim=1, keepdim=True) - own + here
-
-
-def _scaled(alignment: Tensor, ious: Tensor) -> Tensor:
-    """Alignments (n, m) times a factor per object, so that the largest equals its largest IoU."""
-    largest = alignment.amax(dim=0).clamp(min=torch.finfo(alignment.dtype).tiny)
-    return alignment / largest * ious.amax(dim=0)
+    each = surprise * sure.square()
+    elsewhere = each.sum(dim=0) - each
+    own = surprise[labels] - scores[labels] * ious
+    return elsewhere[labels] + own * (ious - sure[labels]).square()
