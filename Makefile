@@ -1,28 +1,46 @@
 # tiltbox: `make run` sets up and trains, tests and compares all variants on the mini set; `make test` runs
-# the tests. Set PYTHON to choose the interpreter, CORES to limit the cores.
+# the tests. Set PYTHON to choose the interpreter, CORES to limit the cores. Machines without internet:
+# docs/offline.md.
 
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage lint docs format clean
+.PHONY: help setup wheelhouse run test coverage lint docs format clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-# torch comes first: an existing build (of a GPU machine, with VENV_OPTIONS=--system-site-packages) is kept,
-# and mmcv, which is built without access to torch, needs no compiler.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tiltbox needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+ifneq ($(findstring --system-site-packages,$(VENV_OPTIONS)),)
+# Where PYTHON is itself one of a virtual environment, the option shows what is outside of that.
+	$(PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+	    > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/machine.pth"
+endif
+ifdef WHEELHOUSE
+	@$(PIP) install --no-index --find-links $(WHEELHOUSE) --no-deps --requirement $(WHEELHOUSE)/requirements.txt \
+	    || { echo 'make: $(VENV) is not complete: docs/offline.md says what to do'; exit 1; }
+	$(PIP) install --no-index --find-links $(WHEELHOUSE) --no-deps --editable .
+else
+# torch comes first: an existing build (of a GPU machine, with VENV_OPTIONS=--system-site-packages) is kept,
+# and mmcv, which is built without access to torch, needs no compiler.
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install $(TORCH)
+	$(PIP) install --constraint constraints.txt --editable '.[test,dev]'
+endif
 	@touch $@
 
 setup: $(VENV)/ready ## create .venv with everything that tiltbox needs
+
+wheelhouse: ## collect all but torch for machines without internet: PYTHON_VERSION, PLATFORM, PARTS, PRESENT
+	@$(PYTHON) tools/wheelhouse.py $(or $(WHEELHOUSE),wheelhouse) \
+	    $(if $(PYTHON_VERSION),--python $(PYTHON_VERSION)) $(if $(PLATFORM),--platform $(PLATFORM)) \
+	    $(if $(PARTS),--parts $(PARTS)) $(if $(PRESENT),--present $(PRESENT))
 
 run: setup ## set up, run the whole workflow on the mini set, print the comparison
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) all_variants --config dataset=mini
@@ -53,7 +71,7 @@ lint: setup ## check style, spelling, types, imports between packages and workfl
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
 
 docs: setup ## build the documentation as a site, into site/index.html
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@$(PIP) install --constraint constraints.txt --editable '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: setup ## format code and workflow
