@@ -10,7 +10,7 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheelhouse run test coverage lint docs format clean
+.PHONY: help setup wheelhouse whole run test coverage lint docs format clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,7 +42,12 @@ wheelhouse: ## collect all but torch for machines without internet: PYTHON_VERSI
 	    $(if $(PYTHON_VERSION),--python $(PYTHON_VERSION)) $(if $(PLATFORM),--platform $(PLATFORM)) \
 	    $(if $(PARTS),--parts $(PARTS)) $(if $(PRESENT),--present $(PRESENT))
 
-run: setup ## set up, run the whole workflow on the mini set, print the comparison
+# A wheelhouse may be without them: stages work, these targets do not.
+whole: setup
+	@$(BIN)/python -c 'import snakemake' 2>/dev/null \
+	    || { echo 'Snakemake, DVC and MLflow are not installed: collect with PARTS=all (docs/offline.md)'; exit 1; }
+
+run: whole ## set up, run the whole workflow on the mini set, print the comparison
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) all_variants --config dataset=mini
 	@$(BIN)/tiltbox report results/mini
 	@echo
@@ -51,11 +56,11 @@ run: setup ## set up, run the whole workflow on the mini set, print the comparis
 	@$(BIN)/tiltbox tracking mini
 	@echo "      snakemake --config dataset=path/to/yours.yaml    runs on your own images"
 
-test: setup ## set up and run all tests
+test: whole ## set up and run all tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # What runs in processes of its own, as in the tests of the workflow, does not count. TESTS limits the tests.
-coverage: setup ## show the share of lines that tests run in their own process, by package
+coverage: whole ## show the share of lines that tests run in their own process, by package
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder \
 	    -m 'not own_processes' --ignore tests/workflow --ignore tests/test_benchmarks.py \
 	    --cov --cov-report= $(TESTS)
@@ -63,7 +68,7 @@ coverage: setup ## show the share of lines that tests run in their own process, 
 	    printf '%4s %%  %s\n' "$$($(BIN)/coverage report --format=total --include "$$part*")" "$$part"; \
 	done
 
-lint: setup ## check style, spelling, types, imports between packages and workflow
+lint: whole ## check style, spelling, types, imports between packages and workflow
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
 	@$(BIN)/codespell
 	@$(BIN)/mypy

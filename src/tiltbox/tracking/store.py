@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -42,7 +43,12 @@ def is_remote() -> bool:
 
 
 def client() -> MlflowClient:
-    """A client, opened by one process at a time, since the first one creates or upgrades the database."""
+    """A client, opened by one process at a time, since the first one creates or upgrades the database.
+
+    Raises:
+        SettingsError: MLflow is not installed.
+    """
+    _require_mlflow()
     from mlflow import MlflowClient
     from mlflow.store.artifact import artifact_repository_registry
 
@@ -55,11 +61,18 @@ def client() -> MlflowClient:
         return MlflowClient(server() or f"sqlite:///{TRACKING_DATABASE.absolute()}")
 
 
+def _require_mlflow() -> None:
+    """An environment that was set up for single stages is without it."""
+    if find_spec("mlflow") is None:
+        remedy = "do without --track: `tiltbox track` logs finished trainings later, where MLflow is installed"
+        raise SettingsError("MLflow", "not installed in this environment", remedy)
+
+
 def prepare(experiment: str) -> str:
     """Create the database and the experiment if they are missing; returns the experiment's id.
 
     Raises:
-        SettingsError: The experiment was deleted in MLflow.
+        SettingsError: The experiment was deleted in MLflow, or MLflow is not installed.
     """
     mlflow = client()
     with write_lock(TRACKING_DATABASE):
@@ -89,7 +102,7 @@ def require_target(track: str) -> None:
 
 
 def require_experiment(track: str) -> None:
-    """Raise SettingsError if the experiment of ``track`` was deleted and MLflow says so in time."""
+    """Raise SettingsError if MLflow is not installed, or says in time that ``track``'s experiment was deleted."""
     patience = FIRST_WORD if is_remote() else FIRST_WORD_HERE
     within(patience, "the start of this training", lambda: prepare(target(track)[0]))
 
