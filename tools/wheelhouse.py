@@ -26,7 +26,10 @@ LIST = "requirements.txt"
 # The workflow as a whole needs these, single stages do not.
 WORKFLOW = {"snakemake", "snakemake-executor-plugin-slurm", "dvc", "mlflow", "psutil", "nvidia-ml-py"}
 # Published as source alone. Built by pip, where no torch is in sight, they are plain Python: for any machine.
-SOURCES = {"onedl-mmcv", "onedl-mmdetection", "onedl-mmrotate", "antlr4-python3-runtime"}
+SOURCES = {
+    *("onedl-mmcv", "onedl-mmdetection", "onedl-mmrotate"),
+    *("antlr4-python3-runtime", "connection-pool"),  # of DVC and Snakemake
+}
 # Detectors' packages ask for them, but tiltbox uses nothing that imports them: cv2 is that of
 # opencv-python-headless, and imaug is for deliberately damaged images.
 UNUSED = {"opencv-python", "imaug"}
