@@ -1,40 +1,44 @@
 """Collects what tiltbox needs as wheels, for machines without internet: `make wheelhouse` (docs/offline.md).
 
-`constraints.txt` has one version of each package, so there is nothing to resolve: what a wheel requires tells
-which ones come next. Only the standard library and pip are used, since nothing may be installed yet.
+`constraints.txt` has one version of each package, so nothing has to be resolved: what a wheel requires is
+collected next. Only pip and the standard library are used, since nothing may be installed yet.
 """
 
 from __future__ import annotations
 
-import argparse
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tomllib
 import zipfile
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.parser import HeaderParser
 from pathlib import Path
 
 from pip._vendor.packaging.requirements import Requirement
+from pip._vendor.packaging.specifiers import SpecifierSet
 from pip._vendor.packaging.utils import canonicalize_name, parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parents[1]
-LIST = "requirements.txt"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LIST, TORCH = "requirements.txt", "torch"
 # The workflow as a whole needs these, single stages do not.
 WORKFLOW = {"snakemake", "snakemake-executor-plugin-slurm", "dvc", "mlflow", "psutil", "nvidia-ml-py"}
-# Published as source alone. Built by pip, where no torch is in sight, they are plain Python: for any machine.
+# Published as source alone. pip builds them where it sees no torch: as plain Python, for any machine.
 SOURCES = {
     *("onedl-mmcv", "onedl-mmdetection", "onedl-mmrotate"),
-    *("antlr4-python3-runtime", "connection-pool"),  # of DVC and Snakemake
+    *("antlr4-python3-runtime", "connection-pool"),  # for DVC and Snakemake
 }
-# Detectors' packages ask for them, but tiltbox uses nothing that imports them: cv2 is that of
-# opencv-python-headless, and imaug is for deliberately damaged images.
+# The detectors' packages ask for them, but tiltbox uses nothing that imports them: cv2 is that of
+# opencv-python-headless, and imaug damages images deliberately.
 UNUSED = {"opencv-python", "imaug"}
-OLDEST_GLIBC = 28  # 2.28, of 2018: wheels that need a newer one are not taken
+GLIBC = 28  # of Linux machines, at least 2.28 (2018): wheels for newer ones are not taken
 SYSTEMS = {"linux": ("linux", "Linux"), "macosx": ("darwin", "Darwin")}
+PLATFORM = re.compile(r"linux_(x86_64|aarch64)|macosx_\d+_\d+_(x86_64|arm64)")
 
 Fetch = Callable[[Mapping[str, str]], Mapping[str, list[str]]]
 
@@ -44,9 +48,9 @@ class Target:
     """The machine to collect for.
 
     Attributes:
-        python: As 3.12.
-        platform: As linux_x86_64 or macosx_14_0_arm64.
-        present: The versions of packages that it has; empty where not known.
+        python: Such as 3.12.
+        platform: Such as linux_x86_64 or macosx_14_0_arm64.
+        present: The versions of packages that it has; empty where any is taken. torch is always present.
     """
 
     python: str
@@ -55,30 +59,34 @@ class Target:
 
     @property
     def tags(self) -> list[str]:
-        """The platforms whose wheels it takes: pip looks for these names alone."""
+        """The platforms whose wheels it takes; pip compares names, not versions."""
         system, _, processor = self.platform.partition("_")
         if system != "linux":
             return [self.platform]
-        names = [f"manylinux_2_{minor}" for minor in range(OLDEST_GLIBC, 4, -1)]
+        names = [f"manylinux_2_{minor}" for minor in range(GLIBC, 4, -1)]
         return [f"{name}_{processor}" for name in (*names, "manylinux2014", "manylinux2010", "manylinux1")]
 
     @property
     def markers(self) -> dict[str, str]:
-        """What conditions of requirements depend on, for the last bugfix release of its Python."""
+        """What the conditions of requirements depend on, with the last bugfix release of its Python."""
         sys_platform, system = SYSTEMS[self.platform.partition("_")[0]]
-        processor = next(name for name in ("x86_64", "aarch64", "arm64") if self.platform.endswith(name))
+        linux, mac = PLATFORM.fullmatch(self.platform).groups()
         return {
             "python_version": self.python,
             "python_full_version": f"{self.python}.99",
             "sys_platform": sys_platform,
             "platform_system": system,
-            "platform_machine": processor,
+            "platform_machine": linux or mac,
         }
 
     def has(self, wanted: Requirement) -> bool:
-        """Whether it has that package in a version that fits, or in one that is not known."""
-        version = self.present.get(_canonical(wanted))
+        """Whether it has the package, in a version that may be taken."""
+        version = self.present.get(_canonical(wanted), "" if wanted.name == TORCH else None)
         return version is not None and (not version or wanted.specifier.contains(version, prereleases=True))
+
+    def must_have(self, wanted: Requirement) -> str:
+        """What setting up checks there."""
+        return str(wanted) if wanted.name == TORCH or self.present[_canonical(wanted)] else wanted.name
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,9 @@ class Selection:
         return sorted(f"{name}=={version}" for name, version in self.carried.items()) + sorted(self.left)
 
 
-def select(wanted: Iterable[Requirement], exact: Mapping[str, str], target: Target, fetch: Fetch) -> Selection:
+def select(
+    wanted: Iterable[Requirement], exact: Mapping[str, str], target: Target, fetch: Fetch
+) -> Selection:
     """Fetch what is wanted, what that requires, and so on.
 
     Args:
@@ -105,14 +115,13 @@ def select(wanted: Iterable[Requirement], exact: Mapping[str, str], target: Targ
     seen: set[str] = set()
     while wanted := [each for each in wanted if str(each) not in seen and _canonical(each) not in UNUSED]:
         seen |= {str(each) for each in wanted}
-        left |= {str(each): _canonical(each) for each in wanted if target.has(each)}
+        left |= {target.must_have(each): _canonical(each) for each in wanted if target.has(each)}
         wanted = [each for each in wanted if not target.has(each)]
         new = _versions({_canonical(each) for each in wanted} - carried.keys(), exact)
         carried |= new
         needs |= fetch(new)
-        wanted = [
-            need for each in wanted for need in applying(needs[_canonical(each)], target, each.extras)
-        ]
+        lists = [(needs[_canonical(each)], each.extras) for each in wanted]
+        wanted = [need for texts, extras in lists for need in applying(texts, target, extras)]
     return Selection(carried, frozenset(each for each, name in left.items() if name not in carried))
 
 
@@ -136,30 +145,25 @@ def applying(texts: Iterable[str], target: Target, extras: Iterable[str] = ()) -
 
 
 def fetch_into(folder: Path, target: Target) -> Fetch:
-    """Downloads wheels into the folder, or builds them there, with pip."""
-    python = ("--python-version", target.python, *(f"--platform={tag}" for tag in target.tags))
+    """Wheels are downloaded into the folder, or built there, by pip."""
+    machine = ("--python-version", target.python, *(f"--platform={tag}" for tag in target.tags))
 
     def fetch(versions: Mapping[str, str]) -> dict[str, list[str]]:
         pins = {name: f"{name}=={version}" for name, version in versions.items()}
-        _pip("wheel", "--wheel-dir", folder, packages=[pins[name] for name in pins if name in SOURCES])
+        _pip("wheel", "--wheel-dir", folder, pins=[pins[name] for name in pins if name in SOURCES])
         wheels = [pins[name] for name in pins if name not in SOURCES]
-        _pip("download", "--dest", folder, "--only-binary=:all:", *python, packages=wheels)
-        found = {_package(wheel): wheel for wheel in folder.glob("*.whl")}
+        _pip("download", "--dest", folder, "--only-binary=:all:", *machine, pins=wheels)
+        found = {parse_wheel_filename(wheel.name)[0]: wheel for wheel in folder.glob("*.whl")}
         return {name: requirements(found[name]) for name in versions}
 
     return fetch
 
 
-def _pip(command: str, *options: str | Path, packages: list[str]) -> None:
-    if not packages:
-        return
+def _pip(command: str, *options: str | Path, pins: list[str]) -> None:
+    """pip itself says what went wrong."""
     common = ("--quiet", "--disable-pip-version-check", "--no-deps")
-    if code := subprocess.run([sys.executable, "-m", "pip", command, *common, *options, *packages]).returncode:
-        raise SystemExit(code)
-
-
-def _package(wheel: Path) -> str:
-    return parse_wheel_filename(wheel.name)[0]
+    if pins and subprocess.run([sys.executable, "-m", "pip", command, *common, *options, *pins]).returncode:
+        raise SystemExit("no wheelhouse was made; a package without wheels belongs in SOURCES of this script")
 
 
 def requirements(wheel: Path) -> list[str]:
@@ -171,14 +175,14 @@ def requirements(wheel: Path) -> list[str]:
 
 def exact_versions() -> dict[str, str]:
     """The versions of ``constraints.txt``, and of what builds tiltbox, by canonical name."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines() + _pyproject()["build-system"]["requires"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines() + PYPROJECT["build-system"]["requires"]
     pins = (line.split("==") for line in lines if not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in pins}
 
 
 def needed(parts: str) -> list[str]:
-    """What tiltbox and its tests need (``core``), or the workflow and developers as well (``all``)."""
-    project, build = _pyproject()["project"], _pyproject()["build-system"]["requires"]
+    """What single stages and their tests need (``core``), or the workflow and developers, too (``all``)."""
+    project, build = PYPROJECT["project"], PYPROJECT["build-system"]["requires"]
     extras = project["optional-dependencies"]
     if parts == "all":
         return project["dependencies"] + extras["test"] + extras["dev"] + build
@@ -186,20 +190,19 @@ def needed(parts: str) -> list[str]:
     return core + extras["test"] + build
 
 
-def _pyproject() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+def present_packages(lines: Iterable[str]) -> dict[str, str]:
+    """Of names, or of what ``pip list --format=freeze`` prints, without torch.
 
-
-def present_packages(file: Path | None) -> dict[str, str]:
-    """Of a list as ``pip list --format=freeze`` prints it, or of names alone; torch is always present."""
-    lines = file.read_text().split() if file else []
-    found = (line.partition("==") for line in lines)
-    return {canonicalize_name(name): version for name, _, version in found} | {"torch": ""}
+    >>> present_packages(["numpy==2.5.2", "SciPy", "torch==2.11.0", "-e git+here"])
+    {'numpy': '2.5.2', 'scipy': ''}
+    """
+    found = (re.match(r"([A-Za-z0-9][\w.-]*)(?:==(\S+))?", line) for line in lines)
+    return {canonicalize_name(each[1]): each[2] or "" for each in found if each and each[1] != TORCH}
 
 
 def collect(folder: Path, parts: str, target: Target) -> Selection:
-    """Make the folder, whole or not at all."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / LIST).exists():
+    """Make the folder, whole or not at all; an earlier wheelhouse is replaced."""
+    if folder.exists() and not (folder / LIST).exists():
         raise SystemExit(f"{folder}: not an earlier wheelhouse; name a new folder")
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -211,19 +214,47 @@ def collect(folder: Path, parts: str, target: Target) -> Selection:
     return chosen
 
 
+def _python(text: str) -> str:
+    wanted = PYPROJECT["project"]["requires-python"]
+    if not re.fullmatch(r"3\.\d+", text) or not SpecifierSet(wanted).contains(text):
+        raise ArgumentTypeError(f"'{text}' is not a Python that tiltbox runs on, {wanted}, such as 3.12")
+    return text
+
+
+def _platform(text: str) -> str:
+    if not PLATFORM.fullmatch(text):
+        raise ArgumentTypeError(f"'{text}' is not like linux_x86_64, linux_aarch64 or macosx_14_0_arm64")
+    return text
+
+
+def _packages(text: str) -> dict[str, str]:
+    try:
+        return present_packages(Path(text).read_text().splitlines())
+    except (OSError, UnicodeDecodeError):
+        raise ArgumentTypeError(f"'{text}' is not a text file that can be read") from None
+
+
+def parser() -> ArgumentParser:
+    verb = ArgumentParser(description="Collect what tiltbox needs, except torch, as wheels.")
+    verb.add_argument("folder", type=Path)
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    verb.add_argument("--python", type=_python, default=own, metavar="VERSION", help=f"default: {own}")
+    own = re.sub(r"[-.]", "_", sysconfig.get_platform())
+    verb.add_argument("--platform", type=_platform, default=own, metavar="NAME", help=f"default: {own}")
+    help = "core: what single stages need; all: Snakemake, DVC, MLflow and developers' tools as well"
+    verb.add_argument("--parts", choices=["core", "all"], default="core", help=help)
+    help = "what `pip list --format=freeze` prints there: not collected where it fits, or without a version"
+    verb.add_argument("--present", type=_packages, default={}, metavar="FILE", help=help)
+    return verb
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Collect what tiltbox needs, but torch, as wheels.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--python", default=".".join(map(str, sys.version_info[:2])), metavar="3.12")
-    own = sysconfig.get_platform().translate(str.maketrans("-.", "__"))
-    parser.add_argument("--platform", default=own, metavar="linux_x86_64")
-    parser.add_argument("--parts", choices=["core", "all"], default="core")
-    parser.add_argument("--present", type=Path, metavar="FILE", help="packages of the machine, with versions")
-    options = parser.parse_args()
-    target = Target(options.python, options.platform, present_packages(options.present))
+    options = parser().parse_args()
+    target = Target(options.python, options.platform, options.present)
     chosen = collect(options.folder, options.parts, target)
     size = sum(wheel.stat().st_size for wheel in options.folder.glob("*.whl")) / 1e6
-    print(f"{options.folder}: {len(chosen.carried)} wheels, {size:.0f} MB, for Python {options.python}")
+    print(f"{options.folder}: {len(chosen.carried)} wheels, {size:.0f} MB, for Python {target.python}")
+    print(f"needed on the machine: {', '.join(sorted(chosen.left))}")
 
 
 if __name__ == "__main__":

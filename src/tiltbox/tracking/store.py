@@ -64,7 +64,9 @@ def client() -> MlflowClient:
 def _require_mlflow() -> None:
     """An environment that was set up for single stages is without it."""
     if find_spec("mlflow") is None:
-        remedy = "do without --track: `tiltbox track` logs finished trainings later, where MLflow is installed"
+        remedy = (
+            "do without --track: `tiltbox track` logs finished trainings later, where MLflow is installed"
+        )
         raise SettingsError("MLflow", "not installed in this environment", remedy)
 
 
@@ -102,7 +104,7 @@ def require_target(track: str) -> None:
 
 
 def require_experiment(track: str) -> None:
-    """Raise SettingsError if MLflow is not installed, or says in time that ``track``'s experiment was deleted."""
+    """Raise SettingsError if MLflow is missing, or says in time that ``track``'s experiment was deleted."""
     patience = FIRST_WORD if is_remote() else FIRST_WORD_HERE
     within(patience, "the start of this training", lambda: prepare(target(track)[0]))
 
