@@ -39,7 +39,12 @@ settings.load_profile("tiltbox")
 # By the time they take, longest first.
 LONGEST = (
     *("workflow/test_dvc.py", "workflow/test_finished.py", "stages/test_train.py", "test_benchmarks.py"),
-    *("workflow/test_dag.py", "workflow/test_dota_sample.py", "stages/test_train_validation.py"),
+    *(
+        "workflow/test_kills.py",
+        "workflow/test_dag.py",
+        "workflow/test_dota_sample.py",
+        "stages/test_train_validation.py",
+    ),
     *("workflow/test_mlflow_server.py", "stages/test_learning.py", "training/test_parallel.py"),
 )
 

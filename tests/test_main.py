@@ -51,6 +51,24 @@ def test_sigterm(way):
     assert ended(way) == (128 + signal.SIGTERM, "cleaned up\n")
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_other_signals(name):
+    """A closed terminal, and SLURM's warning before the end of a job."""
+    number = signal.Signals[name]
+    assert ended(f"os.kill(os.getpid(), {int(number)})") == (128 + number, "cleaned up\n")
+
+
+def test_a_signal_that_was_to_be_ignored():
+    """By ``nohup``, say."""
+    code = (
+        "import os, signal\n"
+        "from tiltbox.__main__ import _ended_in_order\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with _ended_in_order(): os.kill(os.getpid(), signal.SIGHUP)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_sigterm_twice():
     """This happens if a group of processes is ended."""
     way = "try: told()\n        finally: told(); print('tidied')"

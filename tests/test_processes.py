@@ -134,3 +134,9 @@ def test_a_program_can_end_its_own(tmp_path, by):
     if by == signal.SIGTERM:
         assert parent.stdout.read() == ""  # nobody holds the other end any longer
     parent.stdout.close()
+
+
+def test_a_warning_of_slurm_does_not_end_a_program():
+    """It is sent to all processes; the one that started this program passes it on."""
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGUSR1); raise SystemExit(3)"
+    assert run_program([sys.executable, "-c", code]) == 3

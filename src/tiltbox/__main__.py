@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 
 from tiltbox.errors import TiltboxError
+from tiltbox.processes import TOLD
+
+_TOLD = [number for number in TOLD if number != signal.SIGINT]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,19 +42,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Make SIGTERM end the command as an error does, so that half-written output is removed."""
-    handler, hook = signal.signal(signal.SIGTERM, _end), sys.unraisablehook
+    """Make signals end the command as an error does, so that half-written output is removed.
+
+    Ctrl-C does so by itself; what this process was started to ignore (by ``nohup``, say), it ignores.
+    """
+    before, hook = {number: signal.getsignal(number) for number in _TOLD}, sys.unraisablehook
+    for number in _TOLD:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, _end)
     sys.unraisablehook = _end_after_all
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         sys.unraisablehook = hook
 
 
-def _end(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may arrive again during the cleanup
-    sys.exit(128 + signal.SIGTERM)
+def _end(number: int, *_: object) -> None:
+    for each in _TOLD:
+        signal.signal(each, signal.SIG_IGN)  # it may arrive again during the cleanup
+    sys.exit(128 + number)
 
 
 def _end_after_all(lost: sys.UnraisableHookArgs) -> None:

@@ -45,7 +45,7 @@ class CheckpointError(TiltboxError):
 
 
 class TrainingError(TiltboxError):
-    """A training diverged: a loss or a weight is not finite."""
+    """A training diverged, so that a loss or a weight is not finite, or it was ended."""
 
 
 class OutputError(TiltboxError):

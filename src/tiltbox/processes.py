@@ -20,6 +20,8 @@ from tiltbox.progress import progress
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Told to end: by a scheduler, from the keyboard, by a terminal that was closed, by SLURM as a warning.
+TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 _unwanted: Any = None  # in a worker: a shared number, not 0 once nobody waits for results
@@ -45,21 +47,25 @@ def end_with_parent(parent: int, by: int = signal.SIGTERM) -> None:
 def run_program(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Run a program to its end and return its exit code.
 
-    It gets SIGTERM if this process ends first, so that it can end what it has started itself.
+    It gets SIGTERM if this process ends first, so that it can end what it has started itself. SIGUSR1, which
+    SLURM may send to all processes, does not end it unless it wants so: this process passes it on as SIGTERM.
 
     Args:
         environment: Variables on top of those of this process.
     """
     variables = {**os.environ, **(environment or {})}
-    with subprocess.Popen(
-        command, env=variables, preexec_fn=partial(end_with_parent, os.getpid())
-    ) as program:
+    with subprocess.Popen(command, env=variables, preexec_fn=partial(_begin_program, os.getpid())) as program:
         try:
             return program.wait()
         except BaseException:
             program.terminate()  # subprocess.run would kill it
             program.wait()
             raise
+
+
+def _begin_program(parent: int) -> None:
+    end_with_parent(parent)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def map_in_processes(

@@ -51,10 +51,11 @@ OTHER = {
     "pretrained": True,
     "threads": 3,
     "deterministic": True,
+    "checkpoint_minutes": 3,
     "workers": 3,
     "seed": 3,
 }
-NOT_COUNTED = ("workers",)
+NOT_COUNTED = ("checkpoint_minutes", "workers")
 BY_THE_WORKFLOW = ("seed", "processes")  # which it sets itself, whatever the schedule says
 
 

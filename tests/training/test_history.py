@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,7 +32,7 @@ def runner(folder: Path, step: int, rank: int = 0, **settings: object) -> Simple
         optim_wrapper=optimizer,
         train_dataloader=SimpleNamespace(batch_size=4),
         max_epochs=5,
-        train_loop=SimpleNamespace(stop_training=False),
+        train_loop=SimpleNamespace(stop_training=False, interruptible=nullcontext),
     )
 
 
@@ -78,12 +79,48 @@ def test_one_process_alone_changes_the_file(history):
     assert len(written(history)) == 4
 
 
+def test_a_row_whose_epoch_has_not_ended_is_dropped(history):
+    """It was killed between the row and the next checkpoint."""
+    state = runner(history, step=60)
+    state.epoch = 2
+    HistoryHook().before_train(state)
+    assert written(history) == [",".join(COLUMNS), *ROWS[:2]]
+
+
+def test_an_empty_history(tmp_path):
+    (tmp_path / "history.csv").touch()
+    HistoryHook().before_train(runner(tmp_path, step=20))
+    assert not (tmp_path / "history.csv").exists()
+
+
+@pytest.mark.parametrize(("rank", "mean"), [(0, 2.0), (1, 3.0)])
+def test_sums_of_an_unfinished_epoch_continue(tmp_path, rank, mean):
+    """With those of this process, though the first one saves those of all."""
+    checkpoint: dict = {}
+    for loss in (1.0, 3.0):
+        hook = HistoryHook()
+        hook.before_train(runner(tmp_path, step=0))
+        hook.after_train_iter(runner(tmp_path, step=0), 0, outputs=losses(loss))
+        hook.gather_state(runner(tmp_path, step=1))
+        hook.before_save_checkpoint(runner(tmp_path, step=1), mine := {})
+        checkpoint.setdefault("history", []).extend(mine["history"])
+    resumed, state = HistoryHook(), runner(tmp_path, step=1, rank=rank)
+    resumed.after_load_checkpoint(state, checkpoint)
+    resumed.before_train(state)
+    resumed.after_train_iter(state, 0, outputs=losses(3.0))
+    assert set(resumed._means().values()) == {mean}
+
+
+def losses(value: float) -> dict[str, torch.Tensor]:
+    return dict.fromkeys(("loss", "loss_cls", "loss_bbox"), torch.tensor(value))
+
+
 def test_resuming_without_a_history(tmp_path):
     HistoryHook().before_train(runner(tmp_path, step=20))
     assert not (tmp_path / "history.csv").exists()
 
 
-LOSSES = {name: torch.tensor(0.5) for name in ("loss", "loss_cls", "loss_bbox")}
+LOSSES = losses(0.5)
 
 
 @pytest.mark.parametrize(("rank", "steps", "said"), [(0, 0, 1), (0, 3, 1), (0, 6, 2), (0, 16, 4), (1, 16, 0)])

@@ -32,11 +32,21 @@ def test_every_image_once(images, processes, monkeypatch):
 def test_another_order_in_each_epoch_and_for_each_seed(monkeypatch):
     (order,), (other,) = orders(20, 1, monkeypatch), orders(20, 1, monkeypatch, seed=1)
     first = list(order)
-    order.set_epoch(1)
+    order.start_at(1, 0)
     second = list(order)
     assert {epoch for epoch, _ in second} == {1}
-    other.set_epoch(0)
+    other.start_at(0, 0)
     permutations = [[index for _, index in each] for each in (first, second, list(other))]
     assert len({tuple(each) for each in permutations}) == 3
-    order.set_epoch(0)
+    order.start_at(0, 0)
     assert list(order) == first
+
+
+@pytest.mark.parametrize("shown", [0, 1, 3, 4])
+def test_the_rest_of_an_epoch(monkeypatch, shown):
+    """Its length is that of the whole epoch, by which steps are counted."""
+    for order in orders(7, 2, monkeypatch):
+        order.start_at(2, 0)
+        whole = list(order)
+        order.start_at(2, shown)
+        assert list(order) == whole[shown:] and len(order) == len(whole) == 4

@@ -46,14 +46,16 @@ def losses(patches: Path, work: Path, processes: int, steps: int) -> list[float]
         "rotate": 0.0,
         "ema_momentum": None,
         "threads": 1,
+        "checkpoint_minutes": 0,
     }
     schedule = find_schedule("smoke").model_copy(update=changes)
     variant = find_variant("yoloms-xs-current")
     config = runner_config(variant, schedule, patches, work, DOTA_V1_CLASSES, cuda=False)
     config.custom_hooks.append({"type": "FrozenBatchNorm"})
     config.custom_imports = {"imports": ["frozen_batch_norm"]}
-    config.update({"pretrained": None, "resume": False})
-    work.mkdir()
+    last = last_checkpoint(work)
+    config.update({"pretrained": None, "resume": last is not None, "load_from": last and str(last)})
+    work.mkdir(exist_ok=True)
     path = work / "config.py"
     config.dump(path)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -83,5 +85,10 @@ def test_two_processes_equal_one(patches, tmp_path):
     one = losses(patches, tmp_path / "one", processes=1, steps=STEPS)
     two = losses(patches, tmp_path / "two", processes=2, steps=STEPS)
     assert two == pytest.approx(one, rel=3e-6)
-    apart = (weights(tmp_path / "one") - weights(tmp_path / "two")).abs()
+    once = weights(tmp_path / "two")
+    apart = (weights(tmp_path / "one") - once).abs()
     assert apart.mean() < LEARNING_RATE / 100
+
+    last_checkpoint(tmp_path / "two").unlink()
+    assert losses(patches, tmp_path / "two", processes=2, steps=STEPS) == two
+    assert torch.equal(weights(tmp_path / "two"), once), "the last step was repeated after a resume"

@@ -114,6 +114,7 @@ def validate(patches, tmp_path, monkeypatch):
     settings = {"patches": str(patches), "most": 10, "images": None, "every": 1, "patience": None}
     settings |= {"checkpoint": "last", "image_size": 64, "batch": 2, "classes": CLASSES}
     model = torch.nn.Linear(1, 1)
+    model.register_buffer("means", torch.zeros(3))
     runner = SimpleNamespace(model=model, hooks=[])
 
     def run(rows, epoch: int, **changes) -> Scores | None:
@@ -149,6 +150,14 @@ def test_the_weights_of_the_best_epoch_are_kept(validate, tmp_path, caplog):
     assert caplog.messages[1].startswith(
         "validation after epoch 2: AP50 100.00, mAP 100.00, on 3 patches in "
     )
+
+
+def test_all_processes_score_what_the_first_one_saves(validate, monkeypatch):
+    """Without GPUs each has seen other images, so its running means and variances differ."""
+    sent = []
+    monkeypatch.setattr(module, "broadcast", lambda buffer: sent.append(buffer.shape))
+    validate(ALL, 1)
+    assert sent == [(3,)]
 
 
 def test_no_more_than_two_are_kept(validate, tmp_path):

@@ -43,7 +43,7 @@ def _add_beginning(verb: ArgumentParser) -> None:
     verb.add_argument("--seed", type=at_least(0), metavar="N", help=help)
     help = "weights to start from, in place of the variant's; random: none, whatever the schedule says"
     verb.add_argument("--start", metavar="FILE_OR_URL", help=f"{help} (for a file of that name: ./random)")
-    help = "resume a killed training from its last epoch, or delete all it left (default: resume)"
+    help = "resume a killed training from its last checkpoint, or delete all it left (default: resume)"
     verb.add_argument("--resume", action=BooleanOptionalAction, default=True, help=help)
 
 

@@ -37,10 +37,10 @@ def _decisive(schedule: Schedule, variant: Variant) -> dict[str, Any]:
     """All keys count unless they are left out here.
 
     The number of CPU threads counts, since it changes the last digits of sums, which a training amplifies.
-    That of data loading processes changes nothing.
+    That of data loading processes changes nothing, and neither does the time between checkpoints.
     """
     return (
-        schedule.model_dump(mode="json", exclude={"workers", "epochs", "validation"})
+        schedule.model_dump(mode="json", exclude={"workers", "checkpoint_minutes", "epochs", "validation"})
         | _held_out(schedule)
         | {"epochs": schedule.epochs_of(variant)}
     )

@@ -121,6 +121,9 @@ class Schedule(Settings):
     compile: bool = Field(
         False, description="compile the layers on GPUs: a minute or two at the start, then faster steps"
     )
+    checkpoint_minutes: float = Field(
+        5, ge=0, description="minutes between checkpoints: what a killed training loses at most"
+    )
     workers: int = Field(4, ge=0, description="data loading processes per training process")
     seed: int = 0
 

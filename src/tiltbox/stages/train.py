@@ -37,10 +37,11 @@ from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
 from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish
 from tiltbox.training.resume import (
+    can_resume,
     fingerprint_of,
-    has_epochs,
     last_checkpoint,
     prepare_work,
+    require_no_writer,
     validates_otherwise,
 )
 from tiltbox.training.validation_patches import images_held_out, patches_to_validate, without
@@ -80,7 +81,7 @@ def train(
 
     ``out`` receives ``checkpoint.pth`` (averaged weights where the schedule averages), ``config.py``,
     ``history.csv`` and ``train.json``; if it was validated, also the weights of the epoch with the best AP50
-    as ``best.pth``, unless that is the last epoch. Until then epoch checkpoints are in ``out/work``; a killed
+    as ``best.pth``, unless that is the last epoch. Until then checkpoints are in ``out/work``; a killed
     training resumes from the last of them if nothing that it depends on has changed, and is kept as
     ``out/work.<hash>`` otherwise.
 
@@ -135,7 +136,7 @@ def train(
             *dependencies.training(variant, classes, [schedule], config.pretrained),
             manifest.model_dump(mode="json"),
         )
-        if config.pretrained and not (resume and has_epochs(work, config.fingerprint)):
+        if config.pretrained and not (resume and can_resume(work, config.fingerprint)):
             # Before anything is deleted and before waiting for a GPU; and once, not in every process.
             require_weights(config.pretrained, "give a file with --start FILE")
         begun.reads(patches / "manifest.json")
@@ -143,6 +144,7 @@ def train(
             begun.knows({config.pretrained if is_address(config.pretrained) else weights: file_hash(weights)})
         shutil.rmtree(out / FINISHED, ignore_errors=True)
         with leased_gpus(gpus):
+            require_no_writer(work)
             config.resume = prepare_work(work, config.fingerprint, resume)
             config.load_from = str(last_checkpoint(work)) if config.resume else None
             if config.resume and validates_otherwise(work, config):
@@ -277,10 +279,11 @@ def _launch(config: Path, processes: int, *, on_cpu: bool) -> None:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command[1:1] = torchrun
     wanted = KEEP_MEMORY if on_cpu else REPEATABLE_PRODUCTS
+    read_failure(config)  # an earlier one, which nobody was there to read
     code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})
     if code:
         problem = f"training ended with exit code {code}"
-        remedy = "see the messages above; it resumes from the last epoch when started again"
+        remedy = "see the messages above; when started again, it resumes from its last checkpoint"
         raise read_failure(config) or TiltboxError(config, problem, remedy)
 
 

@@ -14,7 +14,6 @@ from tiltbox.settings.schedules import Precision, Schedule
 from tiltbox.training.pipeline import train_pipeline
 from tiltbox.training.validation_patches import contents_of, patches_to_validate
 
-CHECKPOINTS_KEPT = 2
 VALIDATION_BATCH = 8  # images at most
 _CPU_WRAPPER = {"type": "MMDistributedDataParallel", "broadcast_buffers": False, "device_ids": None}
 
@@ -48,11 +47,12 @@ def runner_config(
             ),
             "train_dataloader": _dataloader(schedule, patches, classes, pipelines[0], held_out)
             | {"pin_memory": cuda},
-            "train_cfg": (
-                {"type": "IterBasedTrainLoop", "max_iters": schedule.max_steps}
-                if steps_known
-                else {"type": "EpochBasedTrainLoop", "max_epochs": epochs}
-            ),
+            "train_cfg": {
+                "type": "ResumableLoop",
+                "max_epochs": 1 if steps_known else epochs,
+                "max_steps": schedule.max_steps,
+                "checkpoint_minutes": schedule.checkpoint_minutes,
+            },
             "started": variant.STARTED,
             "optim_wrapper": _optimizer(schedule, cuda=cuda),
             "param_scheduler": _learning_rate(
@@ -62,13 +62,8 @@ def runner_config(
                 "logger": None,  # HistoryHook logs everything
                 "runtime_info": None,  # it reads every loss at every step, for which a GPU must be waited for
                 "timer": None,
-                "checkpoint": {
-                    "type": "CheckpointHook",
-                    "interval": schedule.max_steps or 1,
-                    "by_epoch": not steps_known,
-                    "max_keep_ckpts": CHECKPOINTS_KEPT,
-                },
-                "sampler_seed": {"type": "DistSamplerSeedHook"},
+                "checkpoint": None,  # the loop saves
+                "sampler_seed": None,
             },
             "custom_hooks": [
                 {"type": "FiniteHook"},
@@ -117,6 +112,7 @@ def _dataloader(
         "num_workers": schedule.workers,
         "persistent_workers": schedule.workers > 0,
         "drop_last": False,
+        "worker_init_fn": {"type": "end_with_training"},
         "sampler": {"type": "ShuffledOrder", "seed": schedule.seed},
         "dataset": {
             "type": "PatchDataset",

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
+from mmengine.registry import FUNCTIONS
 from mmrotate.registry import DATASETS
 
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError
+from tiltbox.processes import end_with_parent
 from tiltbox.training import mosaic, reading  # noqa: F401  (registers)
 from tiltbox.training.randomness import seed_all
+
+
+def end_with_training(worker: int) -> None:
+    """Make a data loading process end with the training process, however that ends."""
+    end_with_parent(os.getppid(), signal.SIGKILL)
+
+
+FUNCTIONS.register_module(module=end_with_training)
 
 
 @DATASETS.register_module()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.dist import all_reduce, barrier
+from mmengine.dist import all_gather_object, all_reduce, barrier
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
@@ -41,21 +41,25 @@ class HistoryHook(Hook):
     If the configuration says so, the detector is validated first, and a training with scores that no longer
     rise ends.
 
+    What an unfinished epoch has summed up is in every checkpoint.
+
     The process that started the training passes its rows to MLflow (:mod:`tiltbox.tracking.following`).
     """
 
     _sums: Tensor | None  # of each loss in this epoch; None before its first step
 
+    def __init__(self) -> None:
+        self._start()
+
     def before_train(self, runner: Runner) -> None:
         self._file = Path(runner.work_dir) / "history.csv"
-        rows = self._rows_until(runner.iter)
+        rows = self._rows_until(runner.epoch)
         barrier()  # all must have read before one writes
         if runner.rank == 0:
             self._write_again(rows)
         self._validate_with(runner, rows)
         self._first, self._begun = runner.iter, time.monotonic()
         self._said = -math.inf
-        self._start()
 
     def _validate_with(self, runner: Runner, rows: list[dict[str, str]]) -> None:
         self._validation: Validation | None = None
@@ -79,7 +83,8 @@ class HistoryHook(Hook):
         row, epoch = self._row(runner), runner.epoch + 1
         scores, ends = None, False
         if self._validation is not None and self._validation.is_due(epoch, runner.max_epochs):
-            scores = self._validation.after_epoch(runner, epoch)
+            with runner.train_loop.interruptible():
+                scores = self._validation.after_epoch(runner, epoch)
             ends = scores is not None and self._validation.gives_up
             self._latest = f"; {scores} after epoch {epoch}" if scores else self._latest
         if runner.rank == 0:
@@ -89,6 +94,20 @@ class HistoryHook(Hook):
             if runner.rank == 0:
                 log.info("training ends after epoch %d: the scores no longer rise", epoch)
         self._start()
+
+    def gather_state(self, runner: Runner) -> None:
+        """Before a checkpoint, in all processes: what each has summed up since the epoch began."""
+        mine = {"sums": self._sums, "steps": self._steps, "seconds": time.monotonic() - self._since}
+        self._gathered = all_gather_object(mine)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self._gathered
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Continue the sums; they are empty if the checkpoint was written between two epochs."""
+        mine = checkpoint["history"][runner.rank]
+        self._sums, self._steps = mine["sums"], mine["steps"]
+        self._since = time.monotonic() - mine["seconds"]
 
     def _start(self) -> None:
         self._sums = None
@@ -126,14 +145,13 @@ class HistoryHook(Hook):
         return [runner.epoch + 1, runner.iter, f"{lr:.3e}", *means, seconds]
 
     def _rows_until(self, last: int) -> list[dict[str, str]]:
-        """The complete rows up to step ``last``; later epochs left no checkpoint and will be repeated."""
-        if last == 0 or not self._file.exists():
-            return []
-        header, *lines = self._file.read_text().splitlines(keepends=True)
+        """The complete rows up to epoch ``last``; later ones left no checkpoint and will be repeated."""
+        text = self._file.read_text() if self._file.exists() else ""
+        header, *lines = text.splitlines(keepends=True) or [""]
         names = header.strip().split(",")
         whole = [line.strip().split(",") for line in lines if line.endswith("\n")]
         rows = [dict(zip(names, line, strict=True)) for line in whole if len(line) == len(names)]
-        return [row for row in rows if int(row["step"]) <= last]
+        return [row for row in rows if int(row["epoch"]) <= last]
 
     def _write_again(self, rows: list[dict[str, str]]) -> None:
         """Write rows with the current columns, in case an earlier version began the training."""

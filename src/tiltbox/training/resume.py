@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from tiltbox.dota.reading import CORRUPT
+from tiltbox.errors import OutputError
+from tiltbox.files import WAIT_FOR_IT, acquired
 from tiltbox.training.config import read_config
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+CHECKPOINTS_KEPT = 2
+PATIENCE = 60.0  # seconds to wait for what a killed training still writes
+
 log = logging.getLogger("tiltbox")
 
 
 def prepare_work(work: Path, fingerprint: str, wanted: bool) -> bool:
-    """Make ``work`` the folder of the training with this fingerprint; returns whether it has finished epochs.
+    """Make ``work`` the folder of the training with this fingerprint; returns whether it has a checkpoint.
 
-    Finished epochs of another training are kept beside it, as ``work.<its fingerprint>``, and resumed when
-    that training is asked for again. If resuming is not ``wanted``, everything unfinished is deleted.
+    Another training with a checkpoint is kept beside it, as ``work.<its fingerprint>``, and resumed when it
+    is asked for again. If resuming is not ``wanted``, everything unfinished is deleted.
 
     Args:
         fingerprint: A hash of the training's patches and of :func:`tiltbox.settings.dependencies.training`.
@@ -37,9 +45,41 @@ def prepare_work(work: Path, fingerprint: str, wanted: bool) -> bool:
     if not work.exists():
         return False
     _drop_damaged(work)
-    finished = last_checkpoint(work) is not None
-    log.info("%s", "resuming from the last epoch" if finished else "starting over: no epoch had finished")
-    return finished
+    last = last_checkpoint(work)
+    log.info("%s", f"resuming from step {_step(last)}" if last else "starting over: nothing had been saved")
+    return last is not None
+
+
+def require_no_writer(work: Path) -> None:
+    """Wait for processes of a killed training that still save its state there.
+
+    Raises:
+        OutputError: They have not ended after a minute.
+    """
+    if work.exists():
+        with _locked(work):
+            pass
+
+
+@contextmanager
+def only_writer(work: Path, rank: int) -> Iterator[None]:
+    """Keep another training from using ``work``; only the first process writes there."""
+    with _locked(work) if rank == 0 else nullcontext():
+        yield
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    lock = FileLock(work / ".lock", fallback_to_soft=False)
+    try:
+        acquired(lock, PATIENCE)
+    except Timeout:
+        problem = "processes of an earlier training are still active here"
+        raise OutputError(work, problem, WAIT_FOR_IT) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def validates_otherwise(work: Path, config: Config) -> bool:
@@ -48,8 +88,8 @@ def validates_otherwise(work: Path, config: Config) -> bool:
     return asked is not None and asked.contents != before.get("contents")
 
 
-def has_epochs(work: Path, fingerprint: str) -> bool:
-    """Whether finished epochs of the training with this fingerprint are in ``work`` or kept beside it."""
+def can_resume(work: Path, fingerprint: str) -> bool:
+    """Whether a checkpoint of the training with this fingerprint is in ``work`` or kept beside it."""
     folder = work if fingerprint_of(work) == fingerprint else _aside(work, fingerprint)
     return last_checkpoint(folder) is not None
 
@@ -61,9 +101,22 @@ def last_checkpoint(work: Path) -> Path | None:
 
 def _checkpoints(work: Path) -> list[Path]:
     """All checkpoints in a work folder, newest first."""
-    found = {path: re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name) for path in work.glob("*.pth")}
-    numbers = {path: int(match[1]) for path, match in found.items() if match}
-    return sorted(numbers, key=numbers.__getitem__, reverse=True)
+    return sorted(work.glob("step_*.pth"), key=_step, reverse=True)
+
+
+def checkpoint_of(work: Path, step: int) -> Path:
+    """The checkpoint that is written after this step."""
+    return work / f"step_{step}.pth"
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("step_"))
+
+
+def drop_old(work: Path) -> None:
+    """Delete checkpoints but the last few."""
+    for path in _checkpoints(work)[CHECKPOINTS_KEPT:]:
+        path.unlink()
 
 
 def _is_whole(path: Path) -> bool:
@@ -100,8 +153,8 @@ def _set_aside(work: Path) -> None:
     shutil.rmtree(kept, ignore_errors=True)  # an older state of the same training
     os.replace(work, kept)
     log.warning(
-        "not resuming: the configuration changed; the finished epochs are kept in %s"
-        " and are resumed with the former settings (--no-resume drops them)",
+        "not resuming: the configuration changed; what was trained is kept in %s"
+        " and is resumed with the former settings (--no-resume drops them)",
         kept,
     )
 

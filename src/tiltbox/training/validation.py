@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size
+from mmengine.dist import all_gather_object, broadcast, broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import EMAHook
 from torch import nn
 
@@ -110,6 +110,8 @@ class Validation:
         """
         begun = time.monotonic()
         model = _averaged(runner) or _unwrapped(runner.model)
+        for buffer in model.buffers():  # on CPUs each process has its own; the first one's are saved
+            broadcast(buffer)
         before = best_epoch(self._scores)
         found = self._agreed(self._detected(model))
         if isinstance(found, TiltboxError):

@@ -3,51 +3,62 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
 
 import torch
 
-from tiltbox.errors import TiltboxError
+from tiltbox.errors import TiltboxError, TrainingError
 from tiltbox.model.compat import import_openmmlab
+from tiltbox.processes import end_with_parent
+from tiltbox.training.ending import ToldToEnd
 from tiltbox.training.failure import write_failure
 
 
 def run(config: Path) -> None:
     """Train as the resolved configuration says; checkpoints and history go to its work folder."""
     import_openmmlab()
-    from mmengine.runner import Runner
 
     from tiltbox.training import modules  # noqa: F401  (registers)
     from tiltbox.training.config import read_config
     from tiltbox.training.devices import cpu_threads
-    from tiltbox.training.network import prepare
+    from tiltbox.training.resume import only_writer
+    from tiltbox.training.runner import PreparingRunner
     from tiltbox.training.start import StartFromHook
 
     settings = read_config(config)
     on_cpu = settings.env_cfg.dist_cfg.backend == "gloo"
     if settings.launcher == "pytorch" and on_cpu:
         torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
-    runner = Runner.from_cfg(settings)
-    prepare(runner.model, cuda=not on_cpu, compiled=settings.compiled)
+    runner = PreparingRunner.from_cfg(settings)
     if settings.pretrained and not settings.resume:
         runner.register_hook(StartFromHook(settings.pretrained, settings.started))
-    with cpu_threads(settings.cpu_threads):
+    with cpu_threads(settings.cpu_threads), only_writer(Path(settings.work_dir), runner.rank):
         runner.train()
 
 
 def main(config: Path) -> int:
+    """Returns the exit code: 0 if the training is complete."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         run(config)
     except TiltboxError as error:
         write_failure(config, error)
         return 1
-    except KeyboardInterrupt:  # the command that started this one reports it
+    except ToldToEnd as end:
+        name = signal.Signals(end.number).name
+        remedy = "start the same command again, and it resumes there"
+        write_failure(
+            config, TrainingError("training", f"was told to end ({name}); its state is saved", remedy)
+        )
+        return 128 + end.number
+    except KeyboardInterrupt:  # before the training began
         return 128 + signal.SIGINT
     return 0
 
 
 if __name__ == "__main__":
+    end_with_parent(os.getppid())  # under torchrun, which would leave it alone if killed
     sys.exit(main(Path(sys.argv[1])))

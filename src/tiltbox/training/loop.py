@@ -1,0 +1,177 @@
+"""The training loop: it saves and resumes at any step, with the same bits as an undisturbed training.
+
+What a step computes follows from the saved state, the seed and the position alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop
+
+from tiltbox.errors import TrainingError
+from tiltbox.files import atomic_file
+from tiltbox.training.ending import Notice, ToldToEnd, leave_deaths_to_the_loader
+from tiltbox.training.randomness import seed_all
+from tiltbox.training.resume import checkpoint_of, drop_old
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
+
+log = logging.getLogger("tiltbox")
+
+
+@LOOPS.register_module()
+class ResumableLoop(BaseLoop):
+    """Trains for some epochs or, if ``max_steps`` is given, for one that has this many steps.
+
+    Args:
+        checkpoint_minutes: Time between checkpoints. There are more: before each validation, at the end, and
+            when the training is told to end.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Any,
+        max_epochs: int,
+        checkpoint_minutes: float,
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__(runner, dataloader)
+        self.max_epochs, self._epoch_length = max_epochs, max_steps or len(self.dataloader)
+        self.stop_training = False
+        self._epoch = self._iter = 0  # mmengine sets them to resume
+        self._interval = 60 * checkpoint_minutes
+        self._notice = Notice()
+        # A group of its own: on GPUs, theirs would wait for all that they still have to compute.
+        several = runner.world_size > 1
+        self._group = torch.distributed.new_group(backend="gloo") if several else None
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return self._epoch
+
+    @property
+    def iter(self) -> int:
+        """Finished steps."""
+        return self._iter
+
+    @property
+    def max_iters(self) -> int:
+        return self.max_epochs * self._epoch_length
+
+    def run(self) -> torch.nn.Module:
+        """Train to the end, from where the checkpoint was written.
+
+        Raises:
+            ToldToEnd: A signal came; the state is saved.
+        """
+        self._saved, self._saved_at = (self._epoch, self._iter), time.monotonic()
+        with self._notice.awaited(), self._end_explained():
+            self.runner.call_hook("before_train")
+            while self._epoch < self.max_epochs and not self.stop_training:
+                self._run_epoch()
+            self.runner.call_hook("after_train")
+            self.save()
+        return self.runner.model
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Save the state, then let signals cut off the block, which is done again after a resume."""
+        self.save()
+        with self._notice.obeyed_at_once():
+            yield
+
+    def save(self) -> None:
+        """Write a checkpoint of the present state; to be called in all processes."""
+        if self._saved == (self._epoch, self._iter):
+            return
+        self.runner.call_hook("gather_state")
+        if self.runner.rank == 0:
+            work = Path(self.runner.work_dir)
+            with atomic_file(checkpoint_of(work, self._iter)) as temporary:
+                position = {"epoch": self._epoch, "iter": self._iter}
+                self.runner.save_checkpoint(str(temporary.parent), temporary.name, meta=position)
+            drop_old(work)
+        self._saved, self._saved_at = (self._epoch, self._iter), time.monotonic()
+
+    @contextmanager
+    def _end_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except ToldToEnd as end:
+            if self.runner.rank == 0:
+                name = signal.Signals(end.number).name
+                log.info("told to end (%s): the state after step %d is saved", name, self._iter)
+            raise
+
+    def _run_epoch(self) -> None:
+        """What is left of an epoch; after a resume that may be no step."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        batches, end = self._batches(), (self._epoch + 1) * self._epoch_length
+        while self._iter < end:
+            batch = _next(batches)
+            self._heed(loaded=batch is not None)
+            self._step(batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def _batches(self) -> Iterator[Any]:
+        """Batches from the present position, in pass after pass over the images."""
+        while True:
+            shown, done = divmod(self._iter, len(self.dataloader))
+            self.dataloader.sampler.start_at(shown, done * self.dataloader.batch_size)
+            loaded = iter(self.dataloader)
+            leave_deaths_to_the_loader()
+            yield from loaded
+
+    def _step(self, batch: Any) -> None:
+        self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=batch)
+        seed_all(self.runner.seed, self.runner.rank, self._iter)
+        outputs = self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
+        self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=batch, outputs=outputs)
+        self._iter += 1
+
+    def _heed(self, *, loaded: bool) -> None:
+        """Save if it is time, or if any process was told to end or has lost its data; in the latter, end."""
+        due = self.runner.rank == 0 and time.monotonic() - self._saved_at >= self._interval
+        due, told, lost = self._agreed(due, self._notice.number, not loaded)
+        if due or told or lost:
+            self.save()
+        if told:
+            raise ToldToEnd(told)
+        if lost:
+            problem = "a data loading process was killed, probably because memory ran out"
+            remedy = f"use fewer workers in the schedule; the same command resumes from step {self._iter}"
+            raise TrainingError("training", problem, remedy)
+
+    def _agreed(self, *mine: int) -> list[int]:
+        """The highest of each number over all processes."""
+        if self._group is None:
+            return list(mine)
+        numbers = torch.tensor(mine)
+        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX, self._group)
+        return numbers.tolist()
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    """The next batch; None if the process that loads it was killed."""
+    try:
+        return next(batches)
+    except (ConnectionError, EOFError):  # while it sent the batch
+        return None
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            return None
+        raise
