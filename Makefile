@@ -10,10 +10,10 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheelhouse whole run test coverage lint docs format clean
+.PHONY: help setup wheelhouse whole run test test-kills coverage lint docs format clean
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tiltbox needs Python 3.11 or newer")'
@@ -58,6 +58,11 @@ run: whole ## set up, run the whole workflow on the mini set, print the comparis
 
 test: whole ## set up and run all tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# KILLS and SEED set how many and which; a seed that found something finds it again on an equally fast machine.
+test-kills: whole ## kill the workflow at random moments, repeat it, compare the results
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/workflow/killing.py $$(mktemp -d)/kills \
+	    --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))
 
 # What runs in processes of its own, as in the tests of the workflow, does not count. TESTS limits the tests.
 coverage: whole ## show the share of lines that tests run in their own process, by package
