@@ -51,6 +51,8 @@ OTHER = {
     "pretrained": True,
     "threads": 3,
     "deterministic": True,
+    "precision": "float16",
+    "compile": True,
     "checkpoint_minutes": 3,
     "workers": 3,
     "seed": 3,
