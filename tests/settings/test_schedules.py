@@ -68,7 +68,7 @@ def test_learning_rate_grows_with_the_images_of_a_step(tmp_path, processes, batc
 
 
 @pytest.mark.parametrize(
-    ("name", "rate"), [("dota-2gpu", 0.004 / 16), ("dota-1gpu", 0.004 / 32), ("dota-cpu", 0.004 / 64)]
+    ("name", "rate"), [("dota-2gpu", 0.004 / 16), ("dota-1gpu", 0.004 / 16), ("dota-cpu", 0.004 / 64)]
 )
 def test_learning_rate_of_the_published_recipe(name, rate):
     """0.004 at 16 times the batch, on two GPUs; by the rule elsewhere."""
@@ -88,6 +88,42 @@ def test_smaller_machines_warm_up_over_as_many_images(name):
     full, small = find_schedule("dota-2gpu", CONFIGS), find_schedule(name, CONFIGS)
     images = [each.warmup_steps * each.processes * each.batch for each in (full, small)]
     assert images[0] == images[1]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch", "rate", "warmup", "momentum"),
+    [
+        (1, 8, 2.5e-4, 1000, 2e-4),
+        (2, 4, 2.5e-4, 1000, 2e-4),
+        (4, 2, 2.5e-4, 1000, 2e-4),
+        (8, 1, 2.5e-4, 1000, 2e-4),
+        (3, 3, 2.5e-4 * 9 / 8, 889, 2.25e-4),
+        (16, 1, 5e-4, 500, 4e-4),
+    ],
+)
+def test_gpus_share_the_images_of_a_step(gpus, batch, rate, warmup, momentum):
+    """As the recipe says if they can be shared evenly; if not, all three that depend on it are scaled."""
+    found = find_schedule("dota-2gpu", CONFIGS).on(gpus, cuda=True)
+    assert (found.processes, found.batch, found.warmup_steps) == (gpus, batch, warmup)
+    assert found.learning_rate == pytest.approx(rate)
+    assert found.ema_momentum == pytest.approx(momentum)
+
+
+def test_one_gpu_has_the_recipe_of_two():
+    two, one = (find_schedule(name, CONFIGS) for name in ("dota-2gpu", "dota-1gpu"))
+    assert two.on(1, cuda=True) == one
+
+
+def test_processes_of_a_cpu_keep_their_images():
+    """Their batch norms do not see each other's."""
+    schedule = find_schedule("small-cpu", CONFIGS)
+    found = schedule.on(2, cuda=False)
+    assert (found.processes, found.batch) == (2, schedule.batch)
+    assert found.learning_rate == 2 * schedule.learning_rate
+    assert found.muon_learning_rate == 2 * schedule.muon_learning_rate
+    assert (found.warmup_steps, found.ema_warmup) == (schedule.warmup_steps / 2, schedule.ema_warmup / 2)
+    assert found.ema_momentum == 2 * schedule.ema_momentum
+    assert schedule.on(1, cuda=False) == schedule
 
 
 @pytest.mark.parametrize(

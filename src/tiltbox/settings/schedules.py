@@ -70,7 +70,7 @@ class Schedule(Settings):
     """One way to train.
 
     The learning rate follows the linear rule: ``base_lr`` is meant for ``base_batch`` images a step, and
-    is multiplied by (processes x batch) / base_batch.
+    is multiplied by (processes x batch) / base_batch. :meth:`on` says what another number of processes means.
     """
 
     processes: int = Field(ge=1, description="GPUs, with a process each; on the CPU there is one process")
@@ -154,6 +154,28 @@ class Schedule(Settings):
                 "schedule: epochs", problem, f"add '{variant.size}', or '{OTHERS}' for the rest"
             )
         return epochs
+
+    def on(self, processes: int, *, cuda: bool) -> Self:
+        """The same recipe for another number of processes.
+
+        On GPUs a step keeps its images, which the processes share as evenly as can be; batch norm looks at
+        all of them, so results stay the same. On a CPU each process keeps its ``batch``, which its batch norm
+        needs. Where a step has more or fewer images in all, the learning rate follows the linear rule, and
+        warm-up and averaged weights extend over as many images as before.
+        """
+        images = self.processes * self.batch
+        batch = max(1, round(images / processes)) if cuda else self.batch
+        share = processes * batch / images
+        momentum = self.ema_momentum and min(self.ema_momentum * share, 0.5)
+        return self.model_copy(
+            update={
+                "processes": processes,
+                "batch": batch,
+                "warmup_steps": round(self.warmup_steps / share),
+                "ema_momentum": momentum,
+                "ema_warmup": max(1, round(self.ema_warmup / share)),
+            }
+        )
 
     @property
     def early_size(self) -> int:

@@ -158,10 +158,9 @@ class Plan:
         """
         variant = self.variants[name]
         possible = _anywhere() if self.schedule_name == AUTO else self._schedules
-        changed = {"seed": seed}
+        schedules = [schedule.model_copy(update={"seed": seed}) for schedule in possible.values()]
         if self.workflow.gpus != "auto":
-            changed["processes"] = self.gpus or 1
-        schedules = [schedule.model_copy(update=changed) for schedule in possible.values()]
+            schedules = [each.on(self.gpus or 1, cuda=self.gpus > 0) for each in schedules]
         start = _first_weights(possible, variant)
         found = dependencies.training(variant, self.dataset.classes, schedules, start)
         if self.schedule_name == AUTO:

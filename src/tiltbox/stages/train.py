@@ -117,8 +117,8 @@ def train(
     gpus = _usable_gpus(gpus, schedule)
     if gpus and processes:
         raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
-    changes = {"processes": gpus or processes or 1, "seed": schedule.seed if seed is None else seed}
-    schedule = schedule.model_copy(update=changes)
+    schedule = _on_processes(schedule, gpus, processes or 1)
+    schedule = schedule.model_copy(update={"seed": schedule.seed if seed is None else seed})
     held_out = _held_out(schedule, patches, validate)
     manifest = without(manifest, patches, held_out, classes)
     _say_what_is_left_out(schedule, manifest)
@@ -192,6 +192,20 @@ def _usable_gpus(asked: int | None, schedule: Schedule) -> int:
     if gpus == 0:
         log.info("training on the CPU")
     return gpus
+
+
+def _on_processes(schedule: Schedule, gpus: int, processes: int) -> Schedule:
+    """The schedule for this number of GPUs or processes, with a line about it if that is not its own."""
+    found = schedule.on(gpus or processes, cuda=gpus > 0)
+    if found.processes != schedule.processes:
+        log.info(
+            "the schedule is for %d x %d images a step; here it is %d x %d, so %s",
+            *(schedule.processes, schedule.batch, found.processes, found.batch),
+            "the recipe stays the same"
+            if found.learning_rate == schedule.learning_rate
+            else f"the learning rate is {found.learning_rate:.3g}, the warm-up {found.warmup_steps} steps",
+        )
+    return found
 
 
 def _patch_manifest(patches: Path) -> PatchManifest:
