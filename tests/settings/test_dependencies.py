@@ -25,6 +25,7 @@ EPOCHS = PLAIN["epochs"]
 OTHER = {
     "processes": 2,
     "batch": 3,
+    "images_at_once": 2,
     "epochs": EPOCHS | {"xs": 7},
     "max_steps": 9,
     "image_size": 192,

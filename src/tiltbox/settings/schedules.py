@@ -75,6 +75,9 @@ class Schedule(Settings):
 
     processes: int = Field(ge=1, description="GPUs, with a process each; on the CPU there is one process")
     batch: int = Field(ge=1, description="images per process and step")
+    images_at_once: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None, description="images of a process computed at once if memory is short; auto: as many as fit"
+    )
     epochs: Epochs = Field(description="a number, or one for each size, such as {l: 3, others: 6}")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps, regardless of epochs")
     image_size: int = Field(

@@ -52,6 +52,7 @@ def runner_config(
                 "max_epochs": 1 if steps_known else epochs,
                 "max_steps": schedule.max_steps,
                 "checkpoint_minutes": schedule.checkpoint_minutes,
+                "images_at_once": schedule.images_at_once,
             },
             "started": variant.STARTED,
             "optim_wrapper": _optimizer(schedule, cuda=cuda),

@@ -22,6 +22,7 @@ from tiltbox.files import atomic_file
 from tiltbox.training.ending import Notice, ToldToEnd, leave_deaths_to_the_loader
 from tiltbox.training.randomness import seed_all
 from tiltbox.training.resume import checkpoint_of, drop_old
+from tiltbox.training.stepping import AtOnce, Stepper
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -36,6 +37,7 @@ class ResumableLoop(BaseLoop):
     Args:
         checkpoint_minutes: Time between checkpoints. There are more: before each validation, at the end, and
             when the training is told to end.
+        images_at_once: See :class:`Stepper`.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class ResumableLoop(BaseLoop):
         max_epochs: int,
         checkpoint_minutes: float,
         max_steps: int | None = None,
+        images_at_once: AtOnce = None,
     ) -> None:
         super().__init__(runner, dataloader)
+        self._at_once = images_at_once
         self.max_epochs, self._epoch_length = max_epochs, max_steps or len(self.dataloader)
         self.stop_training = False
         self._epoch = self._iter = 0  # mmengine sets them to resume
@@ -77,6 +81,7 @@ class ResumableLoop(BaseLoop):
             ToldToEnd: A signal came; the state is saved.
         """
         self._saved, self._saved_at = (self._epoch, self._iter), time.monotonic()
+        self._stepper = Stepper(self.runner.model, self.runner.optim_wrapper, self._at_once)
         with self._notice.awaited(), self._end_explained():
             self.runner.call_hook("before_train")
             while self._epoch < self.max_epochs and not self.stop_training:
@@ -139,7 +144,7 @@ class ResumableLoop(BaseLoop):
     def _step(self, batch: Any) -> None:
         self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=batch)
         seed_all(self.runner.seed, self.runner.rank, self._iter)
-        outputs = self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
+        outputs = self._stepper.step(batch)
         self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=batch, outputs=outputs)
         self._iter += 1
 
