@@ -12,7 +12,8 @@ import copy
 import gc
 import itertools
 import logging
-import resource
+import math
+import re
 import statistics
 import sys
 import time
@@ -83,11 +84,10 @@ class Training:
             self.model = self.model.to(device).train()
             if not way.peer:
                 prepare(self.model, cuda=cuda, compiled=way.compile)
-            settings = config.optim_wrapper
-            if way.peer:
-                settings = copy.deepcopy(settings)
-                settings.pop("constructor")
-            self.optimizer = build_optim_wrapper(self.model, settings)
+        settings = copy.deepcopy(config.optim_wrapper)
+        if way.peer:
+            settings.pop("constructor")
+        self.optimizer = build_optim_wrapper(self.model, settings)
         self.averages = (ExpMomentumEMA if way.peer else AveragedWeights)(self.model, update_buffers=True)
         self.seconds: dict[str, float] = defaultdict(float)
         self._device = device
@@ -129,6 +129,8 @@ def main() -> None:
     options.add_argument("--objects", type=int, nargs="+", default=[8, 100, 500, 1500], help="of an image")
     options.add_argument("--ways", nargs="+", help="only those with these names")
     options.add_argument("--steps", type=int, default=5, help="to measure, after as many to warm up")
+    options.add_argument("--predict", action="store_true", help="measure prediction as well")
+    options.add_argument("--profile", type=int, default=0, help="operations to list that take the longest")
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = options.parse_args()
     logging.disable(logging.INFO)  # mmengine's report on every parameter
@@ -146,6 +148,50 @@ def main() -> None:
             rows += measured(variant, ways, chosen.device, (images, objects, size), chosen.steps)
         title = [variant, "images", "objects", "ms a step", "images/s", "against", "peak MiB", *PARTS]
         print(table(title, rows) + "\n", flush=True)
+        if chosen.predict:
+            title = [f"{variant}, prediction", "images", "images/s: layers", "with boxes and NMS"]
+            print(table(title, predicted(variant, chosen.device, batches, size)) + "\n", flush=True)
+        if chosen.profile:
+            batch = batch_of(batches[0], chosen.objects[0], size, 0)
+            print(profile(Training(variant, ways[-1], chosen.device), batch, chosen.profile), flush=True)
+
+
+def predicted(variant: str, device: str, batches: Sequence[int], size: int) -> list[list[str]]:
+    """Rows of the table of predictions, with random weights, in single and half precision."""
+    model = Training(variant, Way("tiltbox"), device).model.eval()
+    rows = []
+    for half, images in itertools.product((False, True) if device == "cuda" else (False,), batches):
+        data = model.data_preprocessor(batch_of(images, 8, size, 0))
+        for sample in data["data_samples"]:
+            sample.set_metainfo({"scale_factor": (1.0, 1.0), "ori_shape": (size, size)})
+        seconds = []
+        with torch.inference_mode(), torch.autocast(device, torch.float16, enabled=half):
+            for mode in ("tensor", "predict"):
+                model(**data, mode=mode)
+                wait(device)
+                before = time.perf_counter()
+                for _ in range(3):
+                    model(**data, mode=mode)
+                wait(device)
+                seconds.append((time.perf_counter() - before) / 3)
+        name = "float16" if half else "float32"
+        rows.append([name, str(images), *(f"{images / each:.1f}" for each in seconds)])
+    return rows
+
+
+def profile(training: Training, batch: dict[str, Any], count: int) -> str:
+    """The operations of two steps that take the longest, as PyTorch's profiler sees them."""
+    for _ in range(3):
+        training.step(batch)
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as found:
+        for _ in range(2):
+            training.step(batch)
+        wait("cuda" if torch.cuda.is_available() else "cpu")
+    by = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    return found.key_averages().table(sort_by=by, row_limit=count, max_name_column_width=60)
 
 
 def measured(
@@ -219,13 +265,16 @@ def forget_peak(device: str) -> None:
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux
 
 
 def peak(device: str) -> float:
-    """MiB: of the GPU since :func:`forget_peak`, or of the process since it began."""
+    """MiB of the GPU or of the process since :func:`forget_peak`."""
     if device == "cuda":
         return torch.cuda.max_memory_reserved() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024 if found else math.nan
 
 
 if __name__ == "__main__":

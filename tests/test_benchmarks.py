@@ -23,6 +23,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
         ("split.py --images 1 --rounds 1", "Names and pixels are the same."),
         ("complexity.py --variants yoloms-xs-previous --size 256 --rounds 1", "1.390"),
         ("rotated.py --rounds 1", "NMS, 2,000 boxes"),
+        ("training.py --size 64 --batches 1 --objects 3 --steps 1 --predict", "| tiltbox "),
         ("scaling.py --detections 3000 --images 1 --rounds 1", "split, 1 images"),
         ("tracking.py --images 2 --epochs 1 --variant yoloms-xs-previous", "while steps are done"),
     ],
