@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,6 +22,8 @@ from tiltbox.errors import DataError
 from tiltbox.files import cannot_write, require_space, require_writable, write_lock
 from tiltbox.progress import progress
 
+log = logging.getLogger("tiltbox")
+
 CHUNK = 2**16  # bytes
 ATTEMPTS = 4  # in a row without progress
 PAUSE = 0.5  # seconds before the second attempt; doubles with each
@@ -27,7 +31,12 @@ LONGEST_PAUSE = 60  # seconds, however long a busy server asks to wait
 
 _BY_HAND = "check the address, or download the file by hand and give its folder with --archives"
 _PAGE_STARTS = (b"<!doctype", b"<!--", b"<html", b"<head", b"<?xml")
+_BUSY = (408, 429)  # and all from 500 on
 _LOST = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
+
+
+class BrokenOffError(DataError):
+    """A download broke off for good; what has arrived is kept."""
 
 
 class _Broken(Exception):
@@ -52,11 +61,21 @@ class Patience:
 
 
 class _Part:
-    """The part of a file that has arrived, and the version of that file, if the server gives one."""
+    """The part of a file that has arrived, and the version of that file, if the server gives one.
+
+    Attributes:
+        pieces: Whether it came in more than one answer.
+        starts_over: Whether the server sent the whole file when asked for the rest.
+    """
 
     def __init__(self, target: Path) -> None:
+        self.pieces = self.starts_over = False
         self.path = target.with_name(f"{target.name}.part")
         self._note = target.with_name(f"{target.name}.part-version")
+
+    @property
+    def name(self) -> str:
+        return self.path.name.removesuffix(".part")
 
     @property
     def size(self) -> int:
@@ -68,6 +87,7 @@ class _Part:
 
     def begin(self, version: str | None) -> None:
         self.discard()
+        self.pieces = False
         if version:
             self._note.write_text(version, encoding="utf-8")
 
@@ -131,6 +151,10 @@ def _fetch_whole(
     part = _Part(target)
     try:
         _fetch(url, part, checksum, patience)
+        if part.pieces and checksum and digest(part.path, checksum) != checksum:
+            log.warning("%s: its pieces do not fit together; it is downloaded from the start", target.name)
+            part.discard()
+            _fetch(url, part, checksum, patience)
     except OSError as error:
         raise cannot_write(target.parent, error) from None
     _keep_only_right(url, part, checksum, accepts)
@@ -210,6 +234,8 @@ def _fetch(url: str, part: _Part, checksum: str | None, patience: Patience) -> N
             if failures >= patience.attempts:
                 raise _given_up(url, part, checksum, error) from None
             pause = max(error.pause, PAUSE * 2 ** (failures - 1))
+            if part.size or error.pause:
+                log.info("%s: %s; next attempt in %g s", part.name, error, pause)
         time.sleep(pause)
 
 
@@ -218,9 +244,10 @@ def _given_up(url: str, part: _Part, checksum: str | None, error: _Broken) -> Da
         problem = "cannot be reached" if isinstance(error, _Unreached) else "cannot be fetched"
         remedy = "check the address and the network, or try again later"
         return DataError(url, f"{problem} ({error})", remedy)
-    resumes = "; it resumes where it stopped" if checksum or part.version else ""
-    remedy = f"check the network, then run the command again{resumes}"
-    return DataError(url, f"broke off after {part.size} bytes ({error})", remedy)
+    resumes = (checksum or part.version) and not part.starts_over
+    then = "it resumes where it stopped" if resumes else "it starts over"
+    remedy = f"check the network, then run the command again; {then}"
+    return BrokenOffError(url, f"broke off after {part.size} bytes ({error})", remedy)
 
 
 def _continue(url: str, part: _Part, checksum: str | None, patience: Patience) -> None:
@@ -230,13 +257,18 @@ def _continue(url: str, part: _Part, checksum: str | None, patience: Patience) -
     with _get(url, offset, version, patience) as response:
         total = _total(response)
         if response.status_code == 416 and total == offset:
+            part.pieces = True
             return
-        if response.status_code == 206 and _starts_at(response) == offset and _is_of(version, response):
+        if response.status_code == 206 and _starts_at(response) == offset > 0 and _is_of(version, response):
+            part.pieces = True
+            _require_space(part, total, offset)
             _store(response, part, total)
         elif response.status_code in (206, 416):
             part.discard()
             raise _Broken("the server resumed at another position, or with another file")
         else:
+            part.starts_over = bool(offset) and _is_of(version, response)
+            _require_space(part, total, part.size)  # that of the part, which is removed
             part.begin(_version(response))
             _store(response, part, total)
     if total is not None and part.size != total:
@@ -252,9 +284,10 @@ def _get(url: str, offset: int, version: str | None, patience: Patience) -> requ
         headers["If-Range"] = version
     response = _answer(url, headers, patience)
     status = response.status_code
-    if status == 429 or status >= 500:
-        raise _Broken(f"the server answers {status} {response.reason}", _asked_pause(response))
-    if status >= 400 and not (status == 416 and offset):
+    if status in _BUSY or status >= 500:
+        pause, wish = _asked_pause(response)
+        raise _Broken(f"the server answers {status} {response.reason}{wish}", pause)
+    if status not in (200, 206) and not (status == 416 and offset):
         raise DataError(url, f"the server answers {status} {response.reason}", _BY_HAND)
     if response.headers.get("Content-Type", "").startswith("text/html") and status != 416:
         raise _web_page(url)
@@ -276,21 +309,27 @@ def _answer(url: str, headers: dict[str, str], patience: Patience) -> requests.R
         raise DataError(url, f"cannot be fetched ({error})", "correct the address") from None
 
 
-def _asked_pause(response: requests.Response) -> float:
-    """The seconds that a busy server asks to wait, within reason."""
+def _asked_pause(response: requests.Response) -> tuple[float, str]:
+    """The seconds that a busy server asks to wait, within reason, and what to say if it asks for more."""
     try:
         asked = urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", ""))
     except urllib3.exceptions.InvalidHeader:
-        return 0
-    return min(asked, LONGEST_PAUSE)
+        return 0, ""
+    if asked <= LONGEST_PAUSE:
+        return asked, ""
+    return LONGEST_PAUSE, f", and asks to wait {timedelta(seconds=round(asked))} h"
+
+
+def _require_space(part: _Part, total: int | None, had: int) -> None:
+    """Check, before anything is changed, that a file of which ``had`` bytes need no space fits."""
+    if total is not None:
+        require_space(part.path.parent, total - had)
 
 
 def _store(response: requests.Response, part: _Part, total: int | None) -> None:
     """Append the body of the answer to ``part``."""
-    if total is not None:
-        require_space(part.path.parent, total - part.size)
     chunks = None if total is None else -((part.size - total) // CHUNK)
-    label = f"{part.path.name.removesuffix('.part')} (in 64 KiB)"
+    label = f"{part.name} (in 64 KiB)"
     with open(part.path, "ab") as file:
         file.writelines(progress(_arriving(response), label, chunks))
 

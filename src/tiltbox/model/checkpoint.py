@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from tiltbox.dota.transfer import Patience, is_web_page, transfer
+from tiltbox.dota.transfer import BrokenOffError, Patience, is_web_page, transfer
 from tiltbox.errors import CheckpointError, DataError, OutputError
 from tiltbox.files import atomic_file
 from tiltbox.model.variant import PARTS
@@ -200,7 +200,8 @@ def local_copy(source: str | Path, patience: Patience = PATIENCE) -> Path:
     try:
         return transfer(source, copy, accepts=_may_be_checkpoint, patience=patience)
     except DataError as error:
-        remedy = f"download it on another machine and put it at {copy}"
+        again = f"{error.remedy}; or " if isinstance(error, BrokenOffError) else ""
+        remedy = f"{again}download it on another machine and put it at {copy}"
         raise CheckpointError(source, error.problem, remedy) from None
     except OutputError as error:
         raise OutputError(error.where, error.problem, "set TORCH_HOME to a folder with space") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from tiltbox.errors import CheckpointError
+from tiltbox.errors import CheckpointError, OutputError
 from tiltbox.model.checkpoint import is_address, local_copy, read_checkpoint
 from tiltbox.model.variant import Variant
 from tiltbox.model.variants import load_variants
@@ -47,7 +47,7 @@ def weights_at_hand(variant: Variant) -> Path | None:
     address = load_variants().url(variant.pretrained)
     try:
         return local_copy(address) if address else None
-    except CheckpointError as error:
+    except (CheckpointError, OutputError) as error:  # the second if the cache has no space
         log.warning("%s: %s; a training that needs them will say what to do", error.where, error.problem)
         return None
 
