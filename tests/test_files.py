@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -22,7 +21,6 @@ from tiltbox.files import (
     MARK,
     atomic_file,
     atomic_folder,
-    require_space,
     require_writable,
     write_json,
     write_text,
@@ -443,25 +441,3 @@ def test_a_disk_that_fills_up(tmp_path, whole):
         " free some space or choose another folder with --out"
     )
     assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("free", [0, 999])
-def test_no_space(tmp_path, monkeypatch, free):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 10**9 - free, free))
-    with pytest.raises(OutputError) as error:
-        require_space(tmp_path / "not" / "made", 1000)
-    assert str(error.value).startswith(f"{tmp_path}: needs about 0.0 GiB")
-    assert not (tmp_path / "not").exists()
-
-
-def test_sizes_are_said_in_gib(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(2**40, 2**40, 3 * 2**29))
-    with pytest.raises(
-        OutputError, match=r"needs about 20\.0 GiB, but only 1\.5 GiB are free; free some space"
-    ):
-        require_space(tmp_path, 20 * 2**30)
-
-
-def test_just_enough_space(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(2000, 1000, 1000))
-    require_space(tmp_path, 1000)

@@ -104,20 +104,6 @@ def require_writable(folder: Path) -> None:
         raise cannot_write(folder, error) from error
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Raise OutputError unless the file system of ``folder`` has ``needed`` bytes free."""
-    folder = Path(folder)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutputError(
-            folder,
-            f"needs about {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free",
-            f"free some space or {_ELSEWHERE}",
-        )
-
-
 def cannot_write(where: Path, error: OSError) -> OutputError:
     """The error to raise for a system error; freeing space helps only if the disk is full."""
     remedy = f"free some space or {_ELSEWHERE}" if error.errno in _FULL else _ELSEWHERE

@@ -93,5 +93,5 @@ def test_spoilt_source(spoil, where, source, tmp_path, failure):
 def test_no_space_for_the_patches(source, tmp_path, monkeypatch, failure):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10, 10, 0))
     line = failure("split {source} --out {out}", source=source, out=tmp_path / "out")
-    assert "only 0.0 GiB are free; free some space or choose another folder with --out" in line
+    assert "only 0.0 MiB are free; free some space or choose another folder with --out" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]

@@ -395,7 +395,7 @@ def test_bad_label_in_an_archive_is_named_by_the_output(tmp_path, mine, packed):
 
 def test_no_space_to_unpack(tmp_path, packed, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: NoSpace)
-    with pytest.raises(OutputError, match="needs about"):
+    with pytest.raises(OutputError, match="needs at least"):
         download(archived("http://127.0.0.1:9", packed), tmp_path / "raw", archives=packed)
 
 

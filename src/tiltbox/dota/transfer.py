@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,8 +18,9 @@ import requests
 import urllib3
 
 from tiltbox.errors import DataError
-from tiltbox.files import cannot_write, require_space, require_writable, write_lock
+from tiltbox.files import cannot_write, require_writable, write_lock
 from tiltbox.progress import progress
+from tiltbox.space import require_space
 
 log = logging.getLogger("tiltbox")
 
@@ -317,7 +317,7 @@ def _asked_pause(response: requests.Response) -> tuple[float, str]:
         return 0, ""
     if asked <= LONGEST_PAUSE:
         return asked, ""
-    return LONGEST_PAUSE, f", and asks to wait {timedelta(seconds=round(asked))} h"
+    return LONGEST_PAUSE, f", and asks to wait {asked:.0f} s"
 
 
 def _require_space(part: _Part, total: int | None, had: int) -> None:

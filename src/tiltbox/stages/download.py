@@ -16,9 +16,10 @@ from tiltbox.dota.reading import image_name
 from tiltbox.dota.sources import label_files
 from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import atomic_folder, require_space, write_json
+from tiltbox.files import atomic_folder, write_json
 from tiltbox.provenance import Begun, beside
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
+from tiltbox.space import bytes_unpacked, require_space
 
 SPLITS = ("train", "val", "test")
 Counts = dict[str, int | None]  # images and objects of a split; None for objects without labels
@@ -107,7 +108,7 @@ def _fill(dataset: Dataset, folder: Path, place: Path, files: list[tuple[Archive
     elif dataset.source.folder:
         _link(_split_folders(dataset, folder), folder, place)
     else:
-        _unpack(files, folder)
+        _unpack(files, folder, place)
 
 
 def _render(render: Render, folder: Path) -> None:
@@ -130,8 +131,8 @@ def _address(target: Path, start: Path) -> str:
     return os.path.relpath(target, start) if inside else str(target)
 
 
-def _unpack(files: list[tuple[Archive, Path]], folder: Path) -> None:
-    require_space(folder, sum(path.stat().st_size for _, path in files))
+def _unpack(files: list[tuple[Archive, Path]], folder: Path, place: Path) -> None:
+    require_space(place, bytes_unpacked(path for _, path in files))
     for archive, path in files:
         unpack(path, folder / archive.into, IMAGES if archive.into.endswith("images") else LABELS)
 

@@ -32,13 +32,13 @@ from tiltbox.dota.windows import (
     without_area,
 )
 from tiltbox.errors import DataError, SettingsError
-from tiltbox.files import atomic_folder, cannot_write, require_space
+from tiltbox.files import atomic_folder, cannot_write
 from tiltbox.layout import LEFT_OUT
 from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 from tiltbox.provenance import LABEL_FILES, Begun, beside, file_hash, matching
 from tiltbox.records import PatchManifest, read_record, write_record
+from tiltbox.space import bytes_of_patches, require_space
 
-PNG_BYTES_PER_PIXEL = 2  # for the estimate; DOTA's images take 1.3 to 1.6
 WITHOUT_AREA, OUTSIDE, CUT_BY_ALL = "without area", "outside the image", "cut by every patch"
 BLACK = 16  # of 255: if no value is as high, nothing is visible
 
@@ -124,7 +124,8 @@ def split(
         labels = (Path(source) / "labelTxt" for source in sources)
         begun.reads(*filter(Path.is_dir, labels), pattern=LABEL_FILES)
         images = read_sources(sources, classes)
-        require_space(folder, _estimated_bytes(images, cutting))
+        pixels = ((image.image, image.width * image.height) for image in images)
+        require_space(Path(out), bytes_of_patches(pixels, len(set(rates))))
         (folder / "images").mkdir()
         if images[0].labels is not None:
             (folder / "annfiles").mkdir()
@@ -137,11 +138,6 @@ def split(
     begun.knows({source.image: count.file_hash for source, count in in_order})
     begun.record(beside(Path(out)), matching(Path(out), "*.*"), settings=asdict(cutting))
     return content
-
-
-def _estimated_bytes(images: list[Source], cutting: Cutting) -> int:
-    windows = (window for image in images for window in cutting.windows(image.width, image.height))
-    return sum((x1 - x0) * (y1 - y0) * PNG_BYTES_PER_PIXEL for x0, y0, x1, y1 in windows)
 
 
 def _cut_all(

@@ -25,6 +25,7 @@ def run(config: Path) -> None:
     from tiltbox.training.config import read_config
     from tiltbox.training.devices import cpu_threads
     from tiltbox.training.resume import only_writer
+    from tiltbox.training.room import require_room
     from tiltbox.training.runner import PreparingRunner
     from tiltbox.training.start import StartFromHook
 
@@ -33,6 +34,7 @@ def run(config: Path) -> None:
     if settings.launcher == "pytorch" and on_cpu:
         torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
     runner = PreparingRunner.from_cfg(settings)
+    require_room(settings, runner.model)
     if settings.pretrained and not settings.resume:
         runner.register_hook(StartFromHook(settings.pretrained, settings.started))
     with cpu_threads(settings.cpu_threads), only_writer(Path(settings.work_dir), runner.rank):
