@@ -13,8 +13,9 @@ from pathlib import Path
 from tiltbox.errors import OutputError
 
 REMEDY = "free some space or choose another folder with --out"
-# Of the bytes of a photograph, what its patches take for certain. For six DOTA images, which have 0.99 to 1.81
-# bytes a pixel, they take 1.13 to 3.42 times as much. Drawings and black images may shrink by any factor.
+# Of the bytes of a photograph, what its patches take for certain. For six DOTA images, which have 0.99 to
+# 1.81 bytes a pixel, they take 1.13 to 3.42 times as much. Drawings and black images may shrink by any
+# factor.
 _SURE_SHARE, _OF_PHOTOGRAPHS = 0.5, 0.5  # bytes a pixel
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 

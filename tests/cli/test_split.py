@@ -91,6 +91,8 @@ def test_spoilt_source(spoil, where, source, tmp_path, failure):
 
 
 def test_no_space_for_the_patches(source, tmp_path, monkeypatch, failure):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    write_png(next((source / "images").iterdir()), noise)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10, 10, 0))
     line = failure("split {source} --out {out}", source=source, out=tmp_path / "out")
     assert "only 0.0 MiB are free; free some space or choose another folder with --out" in line

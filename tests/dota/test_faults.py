@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import random
 import re
+import shutil
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -147,14 +152,16 @@ def table() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("fetch", [archive, weights])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault(server, tmp_path, monkeypatch, fault, fetch):
+def test_fault(server, tmp_path, monkeypatch, caplog, fault, fetch):
     """As the document says; and afterwards, the same command gets the file from a healthy server."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "*")
+    caplog.set_level("INFO", "tiltbox")
     server.answers = list(FAULTS[fault])
     sees, after = table()[fault]
     if after == "whole":
         assert fetch(server.url, tmp_path).read_bytes() in (OLD, NEW)
+        assert ("next attempt in" in caplog.text) == ("a line" in sees)
     else:
         message = ".*".join(map(re.escape, sees.split("`")[1].split("…")))
         with pytest.raises((DataError, CheckpointError), match=message):
@@ -192,3 +199,66 @@ def test_the_wait_that_a_server_asks_for(server, tmp_path):
     server.answers = list(FAULTS["429 with Retry-After"])
     archive(server.url, tmp_path)
     assert server.slept == [7]
+
+
+FULL = """
+import sys
+from pathlib import Path
+from tiltbox.dota.transfer import transfer
+from tiltbox.errors import OutputError
+try:
+    transfer(sys.argv[1], Path("disk/a.zip"))
+except OutputError as error:
+    print(error)
+print(*sorted(path.name for path in Path("disk").iterdir()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("announced", "says", "left"),
+    [
+        (True, r"disk: needs at least 0\.2 MiB, but only 0\.1 MiB are free; free some space or", []),
+        (
+            False,
+            r"disk: cannot write here \(No space left on device\); free some space or",
+            ["part", "part-version"],
+        ),
+    ],
+)
+def test_a_full_disk(server, tmp_path, announced, says, left):
+    """A file system of 128 KiB, which is noticed before if the server announces the length."""
+    mount = "mount -t tmpfs -o size=128k none disk"
+    (tmp_path / "disk").mkdir()
+    within = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*within, mount], cwd=tmp_path).returncode:
+        pytest.skip("needs permission to mount a file system")
+    server.answers = [sends() if announced else unannounced]
+    command = f'{mount} && exec "$0" -c "$1" "$2"'
+    words = [*within, command, sys.executable, FULL, server.url]
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_PROXY": "*"}
+    )
+    message, names = done.stdout.splitlines()
+    assert re.match(says, message), done
+    assert names.split() == [f"a.zip.{suffix}" for suffix in left]
+
+
+def unannounced(to: Handler) -> None:
+    to.send_response(200)
+    to.send_header("ETag", '"1"')
+    to.end_headers()
+    to.wfile.write(OLD)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_pieces_of_different_files(server, tmp_path, right):
+    """A server without If-Range in front of a file that changed: only the checksum tells."""
+    server.answers = [cut, sends(NEW), sends(NEW if right else OLD)]
+    checksum = "md5:" + hashlib.md5(NEW).hexdigest()
+    if right:
+        assert transfer(server.url, tmp_path / "a.zip", checksum=checksum).read_bytes() == NEW
+    else:
+        with pytest.raises(DataError, match=r"has the checksum md5:.*, not md5:"):
+            transfer(server.url, tmp_path / "a.zip", checksum=checksum)
+        assert list(tmp_path.iterdir()) == []
+    assert server.asked == [None, f"bytes={THIRD}-", None]

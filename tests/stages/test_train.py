@@ -542,3 +542,12 @@ def test_on_a_gpu(folder, tmp_path):
 def test_on_two_gpus(folder, tmp_path):
     train(NAME, VARIANT, SMOKE, folder / "train", tmp_path / "out", gpus=2)
     assert json.loads((tmp_path / "out/train.json").read_text())["processes"] == 2
+
+
+def test_no_space_for_the_checkpoints(folder, tmp_path, monkeypatch):
+    """It is noticed before the first step; a disk with room for them, as they were written, is not refused."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
+    with pytest.raises(OutputError, match=r"/work: needs at least \d+\.\d MiB, but only 1\.0 MiB are free"):
+        train(NAME, VARIANT, by_epochs(1), folder / "train", tmp_path / "out", gpus=0)
+    assert list((tmp_path / "out").rglob("*.pth")) == []
