@@ -545,7 +545,7 @@ def test_on_two_gpus(folder, tmp_path):
 
 
 def test_no_space_for_the_checkpoints(folder, tmp_path, monkeypatch):
-    """It is noticed before the first step; a disk with room for them, as they were written, is not refused."""
+    """It is noticed before the first step."""
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
     with pytest.raises(OutputError, match=r"/work: needs at least \d+\.\d MiB, but only 1\.0 MiB are free"):
