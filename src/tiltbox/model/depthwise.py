@@ -32,7 +32,8 @@ class WideningDepthwiseConv(nn.Conv2d):
         weights = self.weight.unflatten(0, (-1, each)).unbind(1)
         parts = [depthwise(x, weight) for weight in weights]
         # Joined along the channels, so that a channels-last map stays channels-last.
-        return torch.stack([part.movedim(1, -1) for part in parts], dim=-1).flatten(-2).movedim(-1, 1)
+        joined = torch.stack([part.movedim(1, -1) for part in parts], dim=-1).flatten(-2)
+        return (joined if self.bias is None else joined + self.bias).movedim(-1, 1)
 
 
 class DepthwiseConv(nn.Conv2d):

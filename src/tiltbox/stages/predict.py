@@ -117,13 +117,14 @@ def _on_devices(job: _Job, images: list[Path], devices: list[str]) -> list[dict[
 def _detect(job: _Job, task: tuple[list[Path], str]) -> dict[str, np.ndarray]:
     from tiltbox.model import build_detector
     from tiltbox.model.checkpoint import load_exactly
+    from tiltbox.model.fusing import fuse
     from tiltbox.model.inference import detect_patches
 
     images, device = task
     model = build_detector(job.variant, num_classes=len(job.classes))
     meta = load_exactly(model, job.checkpoint, job.name, job.classes)
     size = job.image_size or meta.get("image_size", job.fallback_image_size)
-    return detect_patches(model.to(device).eval(), images, image_size=size, batch=job.batch)
+    return detect_patches(fuse(model.to(device).eval()), images, image_size=size, batch=job.batch)
 
 
 def _joined(parts: list[dict[str, np.ndarray]], classes: tuple[str, ...]) -> Detections:
