@@ -1,0 +1,135 @@
+"""The workflow on a real SLURM (slurm.py): ``make test-slurm``.
+
+Its two GPUs are simulated: jobs of training and prediction are given one each and compute on the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import slurm
+import yaml
+from programs import BIN, ROOT, TWO, environment_of, program
+
+SETTINGS = ("--config", "dataset=tiny", f"variants={list(TWO)}", "gpus=0", "track=false")
+HELD = ("--set-resources", "train:gpu=1", "predict:gpu=1")  # what `gpus: 1` would ask for
+QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1")
+QUICK += ("--latency-wait", "5")
+PLAIN = ("--slurm-no-account", "--slurm-status-command", "squeue")  # a cluster without accounting
+PATIENCE = 240  # seconds in which a job starts, or reaches its next checkpoint
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[Path]:
+    """A running SLURM; gives the path of its slurm.conf."""
+    if problem := slurm.missing():
+        pytest.skip(problem)
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # a short path, for the socket
+        command = [sys.executable, slurm.__file__, folder]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
+            config = keeper.stdout.readline().strip()
+            assert config, "SLURM does not start"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("SLURM_CONF", config)
+                patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+                yield Path(config)
+            keeper.stdin.close()
+
+
+def project(copy_project: Callable, folder: Path) -> Path:
+    """Trainings of some seconds without random augmentation; ``calls`` gets a line for each stage."""
+    copy_project(folder)
+    schedule = yaml.safe_load((folder / "configs/schedules/smoke.yaml").read_text())
+    del schedule["max_steps"]
+    schedule |= {"epochs": 12, "threads": 1, "flip": 0, "rotate": 0, "mosaic": 0}
+    (folder / "seconds.yaml").write_text(yaml.safe_dump(schedule))
+    dataset = folder / "configs/datasets/tiny.yaml"
+    dataset.write_text(dataset.read_text().replace("schedule: smoke", "schedule: seconds.yaml"))
+    line = "$SLURM_JOB_ID $1 $2 gpus:$CUDA_VISIBLE_DEVICES"
+    program(folder / "bin/tiltbox", f'echo "{line}" >> {folder}/calls\nexec {BIN}/tiltbox "$@"\n')
+    return folder
+
+
+def snakemake(at: Path, *arguments: str) -> subprocess.Popen:
+    with (at / "output.log").open("w") as output:
+        environment = environment_of(at, SLURM_CONF=os.environ["SLURM_CONF"])
+        command = [BIN / "snakemake", *arguments, *SETTINGS]
+        return subprocess.Popen(command, cwd=at, env=environment, stdout=output, stderr=output)
+
+
+def jobs() -> list[tuple[str, str, str]]:
+    """Number, state and comment of all jobs."""
+    lines = slurm.answer("squeue", "--states=all", "--noheader", "--format=%i|%T|%k").splitlines()
+    return [tuple(line.split("|", 2)) for line in lines]
+
+
+def wait_for(condition: Callable[[], object], run: subprocess.Popen, at: Path) -> object:
+    """The first true value of a condition, while a program runs."""
+    until = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        ended = run.poll() is not None
+        assert not ended and time.monotonic() < until, (at / "output.log").read_text()
+        time.sleep(0.1)
+    return value
+
+
+def training(at: Path, variant: str, run: subprocess.Popen, besides: tuple[str, ...] = ()) -> str:
+    """The number of the job that trains a variant, once it has written a checkpoint that was not there."""
+    work = at / f"results/tiny/{variant}/train/work"
+    known = set(work.glob("*.pth"))
+
+    def found() -> str | None:
+        numbers = [
+            number
+            for number, state, comment in jobs()
+            if state == "RUNNING" and f"rule_train_wildcards_{variant}" in comment and number not in besides
+        ]
+        return numbers[0] if numbers and set(work.glob("*.pth")) - known else None
+
+    return wait_for(found, run, at)
+
+
+def test_jobs_that_are_cancelled_out_of_time_or_requeued_end_in_the_same_results(
+    copy_project, cluster, tmp_path
+):
+    """Of two trainings at the same time, one is cancelled and later runs out of time, one is requeued."""
+    alone = project(copy_project, tmp_path / "alone")
+    assert snakemake(alone, "--cores", "2").wait() == 0, (alone / "output.log").read_text()
+    at = project(copy_project, tmp_path / "cluster")
+    run = snakemake(at, "--workflow-profile", "profiles/slurm", *HELD, *QUICK, *PLAIN)
+    try:
+        first = training(at, TWO[0], run)
+        slurm.answer("scancel", first)
+        requeued = training(at, TWO[1], run)
+        slurm.answer("scontrol", "requeue", requeued)
+        second = training(at, TWO[0], run, besides=(first,))
+        slurm.answer("scontrol", "update", f"JobId={second}", "EndTime=now")
+        assert run.wait(PATIENCE * 2) == 0, (at / "output.log").read_text()
+    finally:
+        run.terminate()
+    states = {number: state for number, state, _ in jobs()}
+    assert (states[first], states[second], states[requeued]) == ("CANCELLED", "TIMEOUT", "COMPLETED")
+    calls = [line.split() for line in (at / "calls").read_text().splitlines() if " train " in line]
+    trained = {name: [number for number, _, of, _ in calls if of == name] for name in TWO}
+    assert trained[TWO[0]][:2] == [first, second] and len(set(trained[TWO[0]])) == 3
+    assert trained[TWO[1]] == [requeued, requeued]
+    assert {gpus for *_, gpus in calls} == {"gpus:0", "gpus:1"}, "one each"
+    for name in TWO:
+        log = (at / f"logs/tiny/{name}/train.log").read_text()
+        assert re.search("resum", log), log
+    assert results(at) == results(alone)
+
+
+def results(at: Path) -> dict[str, object]:
+    """What must be equal: weights, detections and scores."""
+    names = ("train/checkpoint.pth", "predict/detections.parquet", "merge/Task1.zip", "evaluate/metrics.json")
+    return {f"{run}/{name}": (at / "results/tiny" / run / name).read_bytes() for run in TWO for name in names}
