@@ -10,7 +10,7 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheelhouse whole run test test-kills coverage lint docs format clean
+.PHONY: help setup wheelhouse whole run test test-kills test-slurm coverage lint docs format clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,8 +56,12 @@ run: whole ## set up, run the whole workflow on the mini set, print the comparis
 	@$(BIN)/tiltbox tracking mini
 	@echo "      snakemake --config dataset=path/to/yours.yaml    runs on your own images"
 
-test: whole ## set up and run all tests
-	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
+test: whole ## set up and run all tests but those on SLURM
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder \
+	    -m 'not slurm'
+
+test-slurm: whole ## run the workflow on a SLURM that is started for it, in minutes
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n 0 -m slurm tests/workflow/test_slurm.py
 
 # KILLS and SEED set how many and which; a seed that found something finds it again on an equally fast machine.
 test-kills: whole ## kill the workflow at random moments, repeat it, compare the results

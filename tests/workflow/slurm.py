@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -137,7 +137,7 @@ def daemon(folder: Path, name: str, *arguments: str | Path) -> Iterator[None]:
             process.kill()
 
 
-def wait_for(folder: Path, condition) -> None:
+def wait_for(folder: Path, condition: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > until:
