@@ -18,6 +18,8 @@ import slurm
 import yaml
 from programs import BIN, ROOT, TWO, environment_of, program
 
+from tiltbox.training.resume import last_checkpoint
+
 SETTINGS = ("--config", "dataset=tiny", f"variants={list(TWO)}", "gpus=0", "track=false")
 HELD = ("--set-resources", "train:gpu=1", "predict:gpu=1")  # what `gpus: 1` would ask for
 QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1")
@@ -87,9 +89,9 @@ def wait_for(condition: Callable[[], object], run: subprocess.Popen, at: Path) -
 
 
 def training(at: Path, variant: str, run: subprocess.Popen, besides: tuple[str, ...] = ()) -> str:
-    """The number of the job that trains a variant, once it has written a checkpoint that was not there."""
+    """The number of the job that trains a variant, once it has written a whole checkpoint of its own."""
     work = at / f"results/tiny/{variant}/train/work"
-    known = set(work.glob("*.pth"))
+    known = last_checkpoint(work)
 
     def found() -> str | None:
         numbers = [
@@ -97,7 +99,7 @@ def training(at: Path, variant: str, run: subprocess.Popen, besides: tuple[str, 
             for number, state, comment in jobs()
             if state == "RUNNING" and f"rule_train_wildcards_{variant}" in comment and number not in besides
         ]
-        return numbers[0] if numbers and set(work.glob("*.pth")) - known else None
+        return numbers[0] if numbers and last_checkpoint(work) != known else None
 
     return wait_for(found, run, at)
 
@@ -116,6 +118,7 @@ def test_jobs_that_are_cancelled_out_of_time_or_requeued_end_in_the_same_results
         requeued = training(at, TWO[1], run)
         slurm.answer("scontrol", "requeue", requeued)
         second = training(at, TWO[0], run, besides=(first,))
+        slurm.answer("scancel", "--signal=STOP", second)  # SLURM looks at time limits only every 30 seconds
         slurm.answer("scontrol", "update", f"JobId={second}", "EndTime=now")
         assert run.wait(PATIENCE * 2) == 0, (at / "output.log").read_text()
     finally:
@@ -129,7 +132,7 @@ def test_jobs_that_are_cancelled_out_of_time_or_requeued_end_in_the_same_results
     assert {gpus for *_, gpus in calls} == {"gpus:0", "gpus:1"}, "one each"
     for name in TWO:
         log = (at / f"logs/tiny/{name}/train.log").read_text()
-        assert "resum" in log.lower(), log
+        assert "resuming from the last epoch" in log, log
     assert results(at) == results(alone)
 
 
