@@ -49,11 +49,11 @@ def cluster() -> Iterator[Path]:
 
 
 def project(copy_project: Callable, folder: Path) -> Path:
-    """Trainings of several seconds without random augmentation; ``calls`` gets a line for each stage."""
+    """Trainings of several seconds with a checkpoint after each step; ``calls`` gets a line for each stage."""
     copy_project(folder)
     schedule = yaml.safe_load((folder / "configs/schedules/smoke.yaml").read_text())
     del schedule["max_steps"]
-    schedule |= {"epochs": 12, "threads": 1, "flip": 0, "rotate": 0, "mosaic": 0}
+    schedule |= {"epochs": 12, "threads": 1, "checkpoint_minutes": 0}
     (folder / "seconds.yaml").write_text(yaml.safe_dump(schedule))
     dataset = folder / "configs/datasets/tiny.yaml"
     dataset.write_text(dataset.read_text().replace("schedule: smoke", "schedule: seconds.yaml"))
