@@ -44,6 +44,13 @@ def test_as_many_steps_for_few_images_as_for_many(patches, epochs):
     assert schedule.epochs == {OTHERS: epochs}
 
 
+@pytest.mark.parametrize(("gpus", "processes", "epochs"), [(1, 1, 96), (2, 1, 96), (0, 1, 10), (0, 2, 20)])
+def test_as_many_steps_on_two_gpus_as_on_one(gpus, processes, epochs):
+    """GPUs share the images of a step; processes of a CPU each have their own."""
+    schedule, _ = choose(TrainingData(500, 1000, 512, 40.0), gpus, processes)
+    assert schedule.epochs == {OTHERS: epochs}
+
+
 @pytest.mark.parametrize(
     ("gpus", "size", "side", "expected"),
     [

@@ -47,7 +47,7 @@ def choose(data: TrainingData, gpus: int, processes: int = 1) -> tuple[Schedule,
     schedule = find_schedule(name)
     changes: dict[str, Any] = {"image_size": _image_size(data, gpus)}
     if name in STEPS:
-        epochs = _epochs(name, schedule, data.patches, gpus or processes)
+        epochs = _epochs(name, schedule.on(gpus or processes, cuda=gpus > 0), data.patches)
         changes["epochs"] = {OTHERS: epochs}
     chosen = schedule.model_copy(update=changes)
     device = {0: "no GPU", 1: "1 GPU"}.get(gpus, f"{gpus} GPUs")
@@ -89,8 +89,8 @@ def for_prediction() -> Schedule:
     return before_the_data(0).model_copy(update={"image_size": LARGEST, "threads": None})
 
 
-def _epochs(name: str, schedule: Schedule, patches: int, processes: int) -> int:
-    images = STEPS[name] * schedule.batch * processes
+def _epochs(name: str, schedule: Schedule, patches: int) -> int:
+    images = STEPS[name] * schedule.batch * schedule.processes
     least, most = EPOCHS[name]
     return min(max(math.ceil(images / max(patches, 1)), least), most)
 
