@@ -49,7 +49,7 @@ def cluster() -> Iterator[Path]:
 
 
 def project(copy_project: Callable, folder: Path) -> Path:
-    """Trainings of several seconds with a checkpoint after each step; ``calls`` gets a line for each stage."""
+    """Trainings of seconds with a checkpoint after each step; ``calls`` gets a line for each stage."""
     copy_project(folder)
     schedule = yaml.safe_load((folder / "configs/schedules/smoke.yaml").read_text())
     del schedule["max_steps"]
