@@ -10,16 +10,15 @@ from tiltbox.model.variant import PARTS
 
 
 def prepare(model: nn.Module, *, cuda: bool, compiled: bool = False) -> None:
-    """Prepare a detector, wrapped for several processes or not, for training.
+    """Prepare a detector for training; before it is wrapped for several processes.
 
     Args:
         compiled: Whether PyTorch compiles the layers, on GPUs alone. It takes a minute or two at the first
             step, and again for each new size of image or batch.
     """
-    detector: nn.Module = getattr(model, "module", model)
-    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not cuda:
-        quicken(detector)
+        quicken(model)
     elif compiled:
         for part in PARTS:
-            detector.get_submodule(part).compile(dynamic=False)
+            model.get_submodule(part).compile(dynamic=False)
