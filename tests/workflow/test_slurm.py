@@ -132,7 +132,7 @@ def test_jobs_that_are_cancelled_out_of_time_or_requeued_end_in_the_same_results
     assert {gpus for *_, gpus in calls} == {"gpus:0", "gpus:1"}, "one each"
     for name in TWO:
         log = (at / f"logs/tiny/{name}/train.log").read_text()
-        assert "resuming from the last epoch" in log, log
+        assert "resuming from step" in log, log
     assert results(at) == results(alone)
 
 
