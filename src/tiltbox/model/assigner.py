@@ -1,6 +1,6 @@
 """Which priors learn which object.
 
-All images of a step are matched together: a GPU then waits for the processor three times a step, rather than
+All images of a step are matched together: a GPU then waits for the processor four times a step, rather than
 several times for every object.
 """
 
