@@ -22,6 +22,11 @@ from hypothesis import HealthCheck, settings
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 
+# Programs in the background start with these ignored, and would give that to those that the tests start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = f"""\
 name: tiny

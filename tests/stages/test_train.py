@@ -362,7 +362,8 @@ def test_a_warm_up_as_long_as_the_training(folder, tmp_path, monkeypatch, caplog
     monkeypatch.setattr("tiltbox.stages.train._launch", cut)
     patches = sum(path.stat().st_size > 0 for path in (folder / "train/annfiles").iterdir())
     steps = 3 * -(-patches // (2 * processes))
-    schedule = by_epochs(3, warmup_steps=steps + beyond)
+    # Twice as many images a step halve the warm-up.
+    schedule = by_epochs(3, warmup_steps=processes * (steps + beyond))
     with pytest.raises(Cut):
         train(NAME, VARIANT, schedule, folder / "train", tmp_path, gpus=0, processes=processes)
     line = f"schedule: warmup_steps: {steps} is not less than the {steps} steps of this training"
