@@ -11,8 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def fuse(model: nn.Module) -> nn.Module:
     """Change a detector in eval mode in place; what it computes stays the same but for rounding.
 
-    Convolutions that several levels share, each with a batch norm of its own, become separate. The keys of its
-    state-dict change, so weights have to be loaded before.
+    Convolutions that several levels share, each with a batch norm of its own, become separate. The keys of
+    its state-dict change, so weights have to be loaded before.
     """
     for module in model.modules():
         if isinstance(module, ConvModule) and isinstance(module.norm, nn.BatchNorm2d):
