@@ -17,7 +17,7 @@ from mmengine.registry import TASK_UTILS  # noqa: E402
 from mmrotate.models.dense_heads.rotated_rtmdet_head import RotatedRTMDetSepBNHead  # noqa: E402
 
 
-@TASK_UTILS.register_module()
+@TASK_UTILS.register_module(force=True)  # tests load this file more than once
 class PairwiseOverlaps:
     """tiltbox's rotated IoU in place of mmcv's, which has to be compiled."""
 

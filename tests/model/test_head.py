@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
-from torch import nn
 
-from tiltbox.geometry.rotated import pairwise_iou
 from tiltbox.model.compat import import_openmmlab
 
 import_openmmlab()
-from mmdet.models.losses import QualityFocalLoss  # noqa: E402
-from mmdet.models.task_modules.assigners import DynamicSoftLabelAssigner  # noqa: E402
-from mmdet.models.task_modules.samplers import PseudoSampler  # noqa: E402
-from mmengine.registry import MODELS, TASK_UTILS, DefaultScope  # noqa: E402
+from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
-from mmrotate.models.dense_heads.rotated_rtmdet_head import RotatedRTMDetSepBNHead  # noqa: E402
 from mmrotate.structures import RotatedBoxes, distance2obb  # noqa: E402
 
 from tiltbox.model.detector import detector_config  # noqa: E402
 from tiltbox.model.head import RotatedHead, decode  # noqa: E402
 from tiltbox.model.variants import find_variant  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 SIDE, CLASSES = 256, 15
-
-
-@TASK_UTILS.register_module(force=True)
-class PlainOverlaps:
-    def __call__(self, predicted, truth, mode="iou", is_aligned=False):
-        return pairwise_iou(predicted, truth.tensor)
-
-
-class PlainLoss(nn.Module):
-    def __init__(self, ours: nn.Module) -> None:
-        super().__init__()
-        self.ours = ours
-
-    def forward(self, predicted, target, weight, avg_factor):
-        return self.ours(predicted, target, weight)
 
 
 def head() -> RotatedHead:
@@ -48,15 +31,13 @@ def head() -> RotatedHead:
         return MODELS.build(config["bbox_head"] | {"train_cfg": config["train_cfg"]})
 
 
-def like_mmrotate(ours: RotatedHead) -> RotatedRTMDetSepBNHead:
+def like_mmrotate() -> RotatedHead:
     """The same head with what mmrotate's public config has in place of tiltbox's parts."""
+    spec = importlib.util.spec_from_file_location("peer_head", ROOT / "benchmarks/peer_head.py")
+    peer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peer)
     theirs = head()
-    theirs.__class__ = RotatedRTMDetSepBNHead
-    theirs.loss_cls = QualityFocalLoss(use_sigmoid=True, beta=2.0)
-    theirs.loss_bbox = PlainLoss(ours.loss_bbox)
-    theirs.assigner = DynamicSoftLabelAssigner(topk=13, iou_calculator={"type": "PlainOverlaps"})
-    theirs.sampler = PseudoSampler()
-    theirs.train_cfg = {"allowed_border": -1, "pos_weight": -1}
+    peer.as_in_mmrotate(theirs)
     return theirs
 
 
@@ -85,9 +66,8 @@ def objects(seed: int, counts: tuple[int, ...], small: bool) -> list[InstanceDat
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("counts", [(8, 5), (60, 0), (1, 1), (0, 0)])
 def test_losses_and_gradients_are_those_of_mmrotate(seed, small, counts):
-    ours = head()
     results = []
-    for module in (ours, like_mmrotate(ours)):
+    for module in (head(), like_mmrotate()):
         levels = maps(seed, near=20)
         truth = objects(seed, counts, small)
         metas = [{"img_shape": (SIDE, SIDE), "pad_shape": (SIDE, SIDE)}] * 2
