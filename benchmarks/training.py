@@ -43,7 +43,7 @@ from tiltbox.settings.schedules import find_schedule  # noqa: E402
 from tiltbox.training import modules  # noqa: E402, F401  (registers)
 from tiltbox.training.averaging import AveragedWeights  # noqa: E402
 from tiltbox.training.config import runner_config  # noqa: E402
-from tiltbox.training.network import prepare  # noqa: E402
+from tiltbox.training.network import CapturedDetector, prepare  # noqa: E402
 
 PARTS = ("layers", "targets and losses", "backward", "optimiser", "averages")
 
@@ -54,15 +54,16 @@ class Way(NamedTuple):
     name: str
     peer: bool = False
     precision: str = "float32"
-    compile: bool = False
+    captured: bool = False
 
 
 CPU_WAYS = (Way("mmrotate", peer=True), Way("tiltbox"))
 GPU_WAYS = (
-    *CPU_WAYS,
-    Way("tiltbox, float16", precision="float16"),
-    Way("tiltbox, bfloat16", precision="bfloat16"),
-    Way("tiltbox, float16, compiled", precision="float16", compile=True),
+    Way("mmrotate", peer=True),
+    Way("tiltbox, not captured"),
+    Way("tiltbox", captured=True),
+    Way("tiltbox, bfloat16", precision="bfloat16", captured=True),
+    Way("tiltbox, float16", precision="float16", captured=True),
 )
 
 
@@ -70,9 +71,7 @@ class Training:
     """One detector with its optimiser and averages, ready to do steps."""
 
     def __init__(self, variant: str, way: Way, device: str) -> None:
-        schedule = find_schedule("dota-1gpu").model_copy(
-            update={"precision": way.precision, "compile": way.compile}
-        )
+        schedule = find_schedule("dota-1gpu").model_copy(update={"precision": way.precision})
         cuda = device == "cuda"
         config = runner_config(find_variant(variant), schedule, Path(), Path(), DOTA_V1_CLASSES, cuda=cuda)
         torch.manual_seed(0)
@@ -83,7 +82,7 @@ class Training:
                 as_in_mmrotate(self.model.bbox_head)
             self.model = self.model.to(device).train()
             if not way.peer:
-                prepare(self.model, cuda=cuda, compiled=way.compile)
+                prepare(self.model, cuda=cuda, captured=way.captured)
         settings = copy.deepcopy(config.optim_wrapper)
         if way.peer:
             settings.pop("constructor")
@@ -100,7 +99,7 @@ class Training:
         metas = [sample.metainfo for sample in data["data_samples"]]
         with self.optimizer.optim_context(self.model):
             with part("layers"):
-                outputs = self.model.bbox_head(self.model.extract_feat(data["inputs"]))
+                outputs = self._outputs(data["inputs"])
             with part("targets and losses"):
                 losses = self.model.bbox_head.loss_by_feat(*outputs, truth, metas)
                 loss, _ = self.model.parse_losses(losses)
@@ -111,6 +110,11 @@ class Training:
             self.optimizer.zero_grad()
         with part("averages"):
             self.averages.update_parameters(self.model)
+
+    def _outputs(self, images: torch.Tensor) -> Any:
+        if isinstance(self.model, CapturedDetector):
+            return self.model.outputs(images)
+        return self.model.bbox_head(self.model.extract_feat(images))
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:

@@ -53,7 +53,7 @@ OTHER = {
     "threads": 3,
     "deterministic": True,
     "precision": "float16",
-    "compile": True,
+    "cuda_graphs": False,
     "checkpoint_minutes": 3,
     "workers": 3,
     "seed": 3,

@@ -287,7 +287,6 @@ def test_the_published_recipe_shows_images_as_they_are():
 def test_what_repeats_on_a_gpu_is_asked_for_there_alone(cuda, wanted):
     config = config_of(SMALL.model_copy(update={"deterministic": wanted}), cuda=cuda)
     assert config.randomness.deterministic == (cuda and wanted)
-    assert config.env_cfg.cudnn_benchmark == (cuda and not wanted)
 
 
 @pytest.mark.parametrize(
@@ -299,11 +298,26 @@ def test_what_repeats_on_a_gpu_is_asked_for_there_alone(cuda, wanted):
     ],
 )
 def test_precision_of_layers_is_for_gpus(precision, expected):
-    schedule = SMALL.model_copy(update={"precision": precision, "compile": True})
-    found = config_of(schedule, cuda=True)
-    assert {key: found.optim_wrapper.get(key) for key in expected} == expected and found.compiled
-    on_cpu = config_of(schedule, cuda=False)
-    assert on_cpu.optim_wrapper.type == "OptimWrapper" and not on_cpu.compiled
+    schedule = SMALL.model_copy(update={"precision": precision})
+    found = config_of(schedule, cuda=True).optim_wrapper
+    assert {key: found.get(key) for key in expected} == expected
+    assert config_of(schedule, cuda=False).optim_wrapper.type == "OptimWrapper"
+
+
+@pytest.mark.parametrize(
+    ("changes", "cuda", "captured"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"cuda_graphs": False}, True, False),
+        ({"processes": 2}, True, False),
+        ({"images_at_once": 2}, True, False),
+        ({"images_at_once": "auto"}, True, False),
+    ],
+)
+def test_layers_are_recorded_on_one_gpu_where_a_step_is_computed_at_once(changes, cuda, captured):
+    schedule = SMALL.model_copy(update={"processes": 1, **changes})
+    assert config_of(schedule, cuda=cuda).captured == captured
 
 
 def test_steps_instead_of_epochs():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -32,16 +34,18 @@ class GlobalQueryAttention(nn.Module):
 
 def _pooled(x: Tensor, size: int) -> Tensor:
     """(b, c, h, w) to (b, c, size, size): means of equal parts, which may overlap."""
-    if not torch.are_deterministic_algorithms_enabled():
+    if not (x.is_cuda or torch.are_deterministic_algorithms_enabled()):
         return nn.functional.adaptive_avg_pool2d(x, size)
-    # Its gradient is not deterministic on GPUs, and PyTorch refuses it then; matrix products are.
-    rows, columns = (_means(length, size).to(x) for length in x.shape[2:])
+    # On GPUs its gradient is slow and not deterministic; matrix products are quick and are.
+    rows, columns = (_means(length, size, x.device, x.dtype) for length in x.shape[2:])
     return rows @ x @ columns.T
 
 
-def _means(length: int, size: int) -> Tensor:
+@cache
+@torch.inference_mode(False)  # so that training can use what was made for a validation
+def _means(length: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(size, length): row i averages from floor(i * length / size) to ceil((i + 1) * length / size)."""
     cells, ends = torch.arange(length), torch.arange(size + 1) * length
     first, past = ends[:-1] // size, -(-ends[1:] // size)
     inside = (cells >= first[:, None]) & (cells < past[:, None])
-    return inside.double() / inside.sum(dim=1, keepdim=True)
+    return (inside.double() / inside.sum(dim=1, keepdim=True)).to(device, dtype)

@@ -18,5 +18,7 @@ def fuse(model: nn.Module) -> nn.Module:
         if isinstance(module, ConvModule) and isinstance(module.norm, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)  # a copy
             setattr(module, module.norm_name, nn.Identity())
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_cpu = not any(parameter.is_cuda for parameter in model.parameters())
+    if on_cpu:  # GPUs are slower so, since the numbers of channels are no multiples of eight
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model

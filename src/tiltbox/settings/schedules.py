@@ -121,8 +121,8 @@ class Schedule(Settings):
     precision: Precision = Field(
         "float32", description="of the layers on GPUs; boxes and losses are always computed in float32"
     )
-    compile: bool = Field(
-        False, description="compile the layers on GPUs: a minute or two at the start, then faster steps"
+    cuda_graphs: bool = Field(
+        True, description="record the layers' work and replay it, which one GPU does faster"
     )
     checkpoint_minutes: float = Field(
         5, ge=0, description="minutes between checkpoints: what a killed training loses at most"

@@ -73,7 +73,6 @@ def runner_config(
                 *_switches(pipelines),
             ],
             "env_cfg": {
-                "cudnn_benchmark": cuda and not schedule.deterministic,
                 "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
                 "dist_cfg": {"backend": "nccl" if cuda else "gloo"},
             },
@@ -81,7 +80,8 @@ def runner_config(
             "log_processor": {"window_size": 50, "by_epoch": not steps_known},
             "log_level": "ERROR",  # otherwise mmengine reports the whole configuration and environment
             "cpu_threads": None if cuda else schedule.threads,
-            "compiled": cuda and schedule.compile,
+            # What several GPUs tell each other, and gradients that are added up, cannot be recorded.
+            "captured": cuda and schedule.cuda_graphs and not several and schedule.images_at_once is None,
             "randomness": {"seed": schedule.seed, "deterministic": cuda and schedule.deterministic},
             "validation": _validation(schedule, patches, classes, held_out, validate),
             "launcher": "pytorch" if several else "none",

@@ -27,6 +27,8 @@ from tiltbox.training.stepping import AtOnce, Stepper
 if TYPE_CHECKING:
     from mmengine.runner import Runner
 
+LONG = 20_000  # steps
+
 log = logging.getLogger("tiltbox")
 
 
@@ -80,6 +82,9 @@ class ResumableLoop(BaseLoop):
         Raises:
             ToldToEnd: A signal came; the state is saved.
         """
+        # For each size of image and batch, cuDNN tries its algorithms for half a minute, to save a tenth of a step.
+        long = self.max_iters - self._iter >= LONG
+        torch.backends.cudnn.benchmark = long and not torch.backends.cudnn.deterministic
         self._saved, self._saved_at = (self._epoch, self._iter), time.monotonic()
         self._stepper = Stepper(self.runner.model, self.runner.optim_wrapper, self._at_once)
         with self._notice.awaited(), self._end_explained():

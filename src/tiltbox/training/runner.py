@@ -20,5 +20,5 @@ class PreparingRunner(Runner):
     def build_model(self, model: Any) -> nn.Module:
         built = super().build_model(model)
         cuda = self.cfg.env_cfg.dist_cfg.backend != "gloo"
-        prepare(built, cuda=cuda, compiled=self.cfg.compiled)
+        prepare(built, cuda=cuda, captured=self.cfg.captured)
         return built

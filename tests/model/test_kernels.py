@@ -1,0 +1,74 @@
+"""The kernels against PyTorch's own layers in double precision: on a GPU, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch for GPUs")
+
+from tiltbox.model.kernels import LEAKY, NONE, SILU, batch_norm, depthwise
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ACTIVATIONS = {
+    NONE: lambda u: u,
+    SILU: functional.silu,
+    LEAKY: lambda u: functional.leaky_relu(u, 0.01),
+}
+
+
+def close(found, wanted):
+    return float((found.double() - wanted).norm() / wanted.norm().clamp(min=1e-12)) < 2e-6
+
+
+@pytest.mark.parametrize("side", [3, 5, 7, 9])
+@pytest.mark.parametrize(
+    ("images", "inputs", "each", "height", "width"),
+    [(2, 3, 2, 12, 20), (1, 5, 1, 3, 4), (1, 1, 3, 9, 130), (2, 2, 1, 33, 33)],
+)
+def test_depthwise(side, images, inputs, each, height, width):
+    """Outputs and both gradients, also where the kernel is larger than the map, and for several tiles."""
+    torch.manual_seed(side)
+    x = torch.randn(images, inputs, height, width, device=DEVICE, requires_grad=True)
+    weight = torch.randn(inputs * each, 1, side, side, device=DEVICE, requires_grad=True)
+    wanted = functional.conv2d(x.double(), weight.double(), padding=side // 2, groups=inputs)
+    gradient = torch.randn_like(wanted)
+    found = depthwise(x, weight)
+    assert close(found, wanted)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, (x, weight), gradient.float()),
+        torch.autograd.grad(wanted, (x, weight), gradient),
+        strict=True,
+    ):
+        assert close(ours, theirs)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", [(2, 3, 7, 5), (3, 2, 150, 120), (1, 4, 1, 2)])
+def test_batch_norm(activation, shape):
+    """Outputs, gradients, running averages: also far from 0, and where a plane has two chunks."""
+    torch.manual_seed(0)
+    x = (torch.randn(shape, device=DEVICE) * 3 + 500).requires_grad_()
+    norm = nn.BatchNorm2d(shape[1], eps=1e-3, momentum=0.03).to(DEVICE, torch.float64)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    weight, bias = (each.detach().float().requires_grad_() for each in (norm.weight, norm.bias))
+    running = norm.running_mean.float(), norm.running_var.float(), norm.num_batches_tracked.clone()
+    found = batch_norm(x, weight, bias, running, 0.03, 1e-3, (activation, 0.01))
+    exact = x.detach().double().requires_grad_()
+    wanted = ACTIVATIONS[activation](norm(exact))
+    assert (found - wanted).abs().max() < 1e-3
+    gradient = torch.randn_like(wanted)
+    ours = torch.autograd.grad(found, (x, weight, bias), gradient.float())
+    theirs = torch.autograd.grad(wanted, (exact, norm.weight, norm.bias), gradient)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() < 1e-3 * other.norm() + 1e-3
+    assert close(running[0], norm.running_mean)
+    assert float((running[1] - norm.running_var).abs().max() / norm.running_var.max()) < 1e-4
+    assert running[2] == 1
