@@ -13,6 +13,7 @@ import gc
 import itertools
 import logging
 import math
+import os
 import re
 import statistics
 import sys
@@ -55,6 +56,7 @@ class Way(NamedTuple):
     peer: bool = False
     precision: str = "float32"
     captured: bool = False
+    deterministic: bool = False
 
 
 CPU_WAYS = (Way("mmrotate", peer=True), Way("tiltbox"))
@@ -62,6 +64,7 @@ GPU_WAYS = (
     Way("mmrotate", peer=True),
     Way("tiltbox, not captured"),
     Way("tiltbox", captured=True),
+    Way("tiltbox, deterministic", captured=True, deterministic=True),
     Way("tiltbox, bfloat16", precision="bfloat16", captured=True),
     Way("tiltbox, float16", precision="float16", captured=True),
 )
@@ -71,6 +74,8 @@ class Training:
     """One detector with its optimiser and averages, ready to do steps."""
 
     def __init__(self, variant: str, way: Way, device: str) -> None:
+        torch.use_deterministic_algorithms(way.deterministic)
+        torch.backends.cudnn.deterministic = way.deterministic
         schedule = find_schedule("dota-1gpu").model_copy(update={"precision": way.precision})
         cuda = device == "cuda"
         config = runner_config(find_variant(variant), schedule, Path(), Path(), DOTA_V1_CLASSES, cuda=cuda)
@@ -135,11 +140,15 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=5, help="to measure, after as many to warm up")
     options.add_argument("--predict", action="store_true", help="measure prediction as well")
     options.add_argument("--profile", type=int, default=0, help="operations to list that take the longest")
+    options.add_argument(
+        "--tune", action="store_true", help="let cuDNN try its algorithms, as long trainings do"
+    )
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = options.parse_args()
     logging.disable(logging.INFO)  # mmengine's report on every parameter
     gpu = chosen.device == "cuda"
-    torch.backends.cudnn.benchmark = gpu
+    torch.backends.cudnn.benchmark = chosen.tune
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the deterministic way
     if not gpu:
         torch.set_num_threads(1)
     size, batches = chosen.size or (1024 if gpu else 256), chosen.batches or [8 if gpu else 4]

@@ -114,3 +114,28 @@ def test_not_even_one_image():
 def test_other_errors_stay_what_they_are():
     with pytest.raises(RuntimeError, match=re.escape("shapes (2,3) differ")):
         stepper(Toy(room=0, error=RuntimeError("shapes (2,3) differ")), "auto").step(batch(4))
+
+
+class Wide(Toy):
+    """A toy whose every image takes 64 MiB of a GPU."""
+
+    def forward(self, inputs, data_samples, mode="loss"):
+        image = torch.stack(inputs)[:, :, None].expand(-1, -1, 2**24 // 3)
+        return {"loss_cls": (image * self.layer.weight[0, :, None]).square().mean()}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_that_is_full():
+    """For real: the process may take 1 GiB, and eight images with their squares and gradients need more."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2**30 / total)
+    try:
+        with pytest.raises(TrainingError, match=r"8 images .* set images_at_once: [24] in the schedule"):
+            stepper(Wide().cuda(), None).step(images_of(8))
+        model = Wide().cuda()
+        means = stepper(model, "auto").step(images_of(8))
+        assert means["loss_cls"].isfinite() and model.layer.weight.isfinite().all()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()

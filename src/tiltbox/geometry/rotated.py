@@ -13,7 +13,7 @@ continuous in all coordinates, so shared edges, touching corners and equal boxes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -60,25 +60,19 @@ def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of every row of ``first`` with every row of ``second``: (n, 5) and (m, 5) to (n, m).
+    """IoU of every row of ``first`` with every row of ``second``: (..., n, 5) and (..., m, 5) to (..., n, m).
 
     Only pairs whose circumscribed circles meet are computed; the others, and pairs with a NaN, are 0.
     Infinite numbers give NaN.
     """
-    return pairwise_ious([first], [second])[0]
-
-
-def pairwise_ious(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> list[Tensor]:
-    """:func:`pairwise_iou` of each of ``firsts`` with that of ``seconds``, on a GPU all at once."""
-    shapes = [(len(first), len(second)) for first, second in zip(firsts, seconds, strict=True)]
-    sizes = [rows * columns for rows, columns in shapes]
+    rows, columns = first.shape[-2], max(second.shape[-2], 1)
     with torch.no_grad():
-        meets = [_meets(*pair).flatten() for pair in zip(firsts, seconds, strict=True)]
-        pairs = torch.cat(meets).nonzero()[:, 0]
-        rows, columns = _places(pairs, shapes)
-    boxes, others = torch.cat([*firsts]), torch.cat([*seconds])
-    ious = boxes.new_zeros(sum(sizes)).index_put((pairs,), aligned_iou(boxes[rows], others[columns]))
-    return [each.view(shape) for each, shape in zip(ious.split(sizes), shapes, strict=True)]
+        meets = _meets(first, second)
+        pairs = meets.flatten().nonzero()[:, 0]
+        row = pairs // columns  # counted through all matrices, as are columns
+        column = pairs % columns + (row // rows * columns if first.dim() > 2 else 0)
+    ious = aligned_iou(first.flatten(0, -2)[row], second.flatten(0, -2)[column])
+    return first.new_zeros(meets.numel()).index_put((pairs,), ious).view(meets.shape)
 
 
 def rotated_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
@@ -126,9 +120,15 @@ def _corners_seen_from(boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
     centre_y = offset[:, 1] * cos - offset[:, 0] * sin
     turn = boxes[:, 4] - frame[:, 4]
     cos, sin = turn.cos()[:, None], turn.sin()[:, None]
-    signs = boxes.new_tensor(_CORNER_SIGNS) / 2
+    signs = _half_signs(boxes.dtype, boxes.device)
     along, across = boxes[:, 2:3].abs() * signs[:, 0], boxes[:, 3:4].abs() * signs[:, 1]
     return centre_x[:, None] + along * cos - across * sin, centre_y[:, None] + along * sin + across * cos
+
+
+@cache
+@torch.inference_mode(False)  # so that training can use what was made for a validation
+def _half_signs(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(_CORNER_SIGNS, dtype=dtype, device=device) / 2
 
 
 def _mean_of_clamped_line(start: Tensor, end: Tensor, limit: Tensor) -> Tensor:
@@ -155,30 +155,11 @@ def _meeting_pairs(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _meets(first: Tensor, second: Tensor) -> Tensor:
-    """Whether circumscribed circles meet: (n, 5) and (m, 5) to (n, m)."""
-    reach = first[:, None, 2:4].norm(dim=2) / 2 + second[None, :, 2:4].norm(dim=2) / 2
-    dx = first[:, None, 0] - second[None, :, 0]
-    dy = first[:, None, 1] - second[None, :, 1]
+    """Whether circumscribed circles meet: (..., n, 5) and (..., m, 5) to (..., n, m)."""
+    first, second = first[..., :, None, :], second[..., None, :, :]
+    reach = first[..., 2:4].norm(dim=-1) / 2 + second[..., 2:4].norm(dim=-1) / 2
+    dx, dy = first[..., 0] - second[..., 0], first[..., 1] - second[..., 1]
     return dx * dx + dy * dy < reach * reach
-
-
-def _places(cells: Tensor, shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Rows and columns of cells of matrices that are stored one behind the other, each row by row.
-
-    Rows are counted through all matrices, and so are columns.
-    """
-    if len(shapes) == 1:
-        columns = max(shapes[0][1], 1)
-        return cells // columns, cells % columns
-    heights, widths = cells.new_tensor(list(zip(*shapes, strict=True)))
-    ends = (heights * widths).cumsum(0)
-    matrix = torch.searchsorted(ends, cells, right=True)
-    cells = cells - (ends - heights * widths)[matrix]
-    width = widths[matrix]
-    return (
-        cells // width + (heights.cumsum(0) - heights)[matrix],
-        cells % width + (widths.cumsum(0) - widths)[matrix],
-    )
 
 
 def _areas(boxes: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from tiltbox.model.compat import import_openmmlab
 import_openmmlab()
 from mmdet.utils import reduce_mean  # noqa: E402
 from mmrotate.models.dense_heads.rotated_rtmdet_head import RotatedRTMDetSepBNHead  # noqa: E402
+from mmrotate.structures import RotatedBoxes  # noqa: E402
 
 Levels = Sequence[Tensor]  # maps (b, channels, h, w), one for each stride
 
@@ -69,19 +70,21 @@ class RotatedHead(RotatedRTMDetSepBNHead):
         priors = self._priors([tuple(level.shape[-2:]) for level in cls_scores], cls_scores[0].device)
         scores = _rows(cls_scores)
         boxes = decode(priors, _rows(bbox_preds), _rows(angle_preds)[..., 0])
-        objects = [
-            Objects(each.bboxes.regularize_boxes(self.angle_version), each.labels)
-            for each in batch_gt_instances
-        ]
+        truth = RotatedBoxes(torch.cat([each.bboxes.tensor for each in batch_gt_instances]), clone=False)
+        truth = truth.regularize_boxes(self.angle_version)
+        labels = torch.cat([each.labels for each in batch_gt_instances])
+        counts = [len(each.labels) for each in batch_gt_instances]
+        objects = list(map(Objects, truth.split(counts), labels.split(counts)))
         matches = self.assigner.match(scores.detach(), boxes.detach(), priors, objects)
-        labels = torch.cat([each.labels for each in objects])[matches.objects]
         scores, boxes = scores.flatten(0, 1), boxes.flatten(0, 1)
-        quality = torch.zeros_like(scores).index_put((matches.priors, labels), matches.quality)
+        quality = torch.zeros_like(scores).index_put(
+            (matches.priors, labels[matches.objects]), matches.quality
+        )
         total = reduce_mean(matches.quality.sum()).clamp(min=1)
-        truth = torch.cat([each.boxes for each in objects])[matches.objects]
         return {
             "loss_cls": self.loss_cls(scores, quality) / total,
-            "loss_bbox": self.loss_bbox(boxes[matches.priors], truth, matches.quality) / total,
+            "loss_bbox": self.loss_bbox(boxes[matches.priors], truth[matches.objects], matches.quality)
+            / total,
         }
 
     def _priors(self, sizes: list[tuple[int, ...]], device: torch.device) -> Tensor:

@@ -64,7 +64,9 @@ def _depthwise_inputs(
             for each in tl.static_range(EACH):
                 cells = gradient + (plane * EACH + each) * height * width + r * width + c
                 kernel = weight + ((channel * EACH + each) * SIDE + i) * SIDE + j
-                found += tl.load(cells, mask=inside, other=0.0).to(tl.float32) * tl.load(kernel).to(tl.float32)
+                found += tl.load(cells, mask=inside, other=0.0).to(tl.float32) * tl.load(kernel).to(
+                    tl.float32
+                )
     place = out + plane * height * width + row * width + column
     tl.store(place, found.to(out.dtype.element_ty), mask=(row < height) & (column < width))
 

@@ -33,7 +33,12 @@ class CapturedLayers:
         self._alike = 0
 
     def __call__(self, images: Tensor) -> Levels:
-        key = (images.shape, images.dtype, torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
+        key = (
+            images.shape,
+            images.dtype,
+            torch.is_autocast_enabled("cuda"),
+            torch.get_autocast_dtype("cuda"),
+        )
         weights = [each for each in self._model.parameters() if each.requires_grad]
         key += tuple(each.data_ptr() for each in weights)
         self._alike = self._alike + 1 if key == self._last else 1
@@ -74,9 +79,7 @@ class _Recording:
             self._slopes = [torch.empty_like(each) for each in self._outputs]
             pool = self._forward.pool()
             with torch.cuda.graph(self._backward, pool=pool, capture_error_mode="thread_local"):
-                self._gradients = torch.autograd.grad(
-                    self._outputs, weights, self._slopes, allow_unused=True
-                )
+                self._gradients = torch.autograd.grad(self._outputs, weights, self._slopes, allow_unused=True)
         self._outputs = [each.detach() for each in self._outputs]
         for buffer, value in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(value)  # the warm-up moved them
