@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
+TRITON := triton==3.6.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup wheelhouse whole run test test-kills test-slurm coverage lint docs format clean
@@ -56,7 +57,10 @@ run: whole ## set up, run the whole workflow on the mini set, print the comparis
 	@$(BIN)/tiltbox tracking mini
 	@echo "      snakemake --config dataset=path/to/yours.yaml    runs on your own images"
 
+# PyTorch for GPUs brings Triton. Elsewhere its interpreter runs the kernels, for tests alone.
 test: whole ## set up and run all tests but those on SLURM
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) install $(TRITON) \
+	    || echo 'without Triton, the tests of its kernels are skipped'
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder \
 	    -m 'not slurm'
 

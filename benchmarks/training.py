@@ -141,7 +141,7 @@ def main() -> None:
     options.add_argument("--predict", action="store_true", help="measure prediction as well")
     options.add_argument("--profile", type=int, default=0, help="operations to list that take the longest")
     options.add_argument(
-        "--tune", action="store_true", help="let cuDNN try its algorithms, as long trainings do"
+        "--tune", action="store_true", help="cuDNN tries its algorithms, as in long trainings"
     )
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = options.parse_args()

@@ -118,9 +118,20 @@ def test_like_a_plain_loop(seed, topk, least):
     assert quality == pytest.approx(target, rel=1e-4, abs=1e-7)
 
 
-@pytest.mark.parametrize("assigner", [TaskAligned(13, 24), DynamicSoftLabel(13)])
-def test_images_of_a_step_do_not_influence_each_other(assigner):
+@pytest.fixture(params=[0, 5000, 2**25])
+def together(request, monkeypatch):
+    """Numbers in a table of several images: none as on a CPU, then of two, then of all images at once."""
+    monkeypatch.setattr(Assigner, "_together", lambda self, tensor: request.param)
+
+
+@pytest.mark.usefixtures("together")
+@pytest.mark.parametrize("topk", [3, 13])
+@pytest.mark.parametrize("kind", [lambda topk: TaskAligned(topk, 24), DynamicSoftLabel])
+def test_images_of_a_step_do_not_influence_each_other(kind, topk):
+    assigner = kind(topk)
     found, scenes = predictions(grid()), [scene(0), objects([], []), scene(1, 1), scene(2, 9)]
+    far = objects([[-400, 10, 20, 10, 0.3], [2, 2, 8, 4, 0.1]], [0, 2])  # the first has no candidates
+    scenes += [far, scene(3, 30)]
     owner, quality = match(assigner, found, *scenes)
     before, size = 0, len(found.priors)
     for at, each in enumerate(scenes):

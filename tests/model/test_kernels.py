@@ -27,7 +27,7 @@ def close(found, wanted):
     return float((found.double() - wanted).norm() / wanted.norm().clamp(min=1e-12)) < 2e-6
 
 
-@pytest.mark.parametrize("side", [3, 5, 7, 9])
+@pytest.mark.parametrize("side", [3, 9])
 @pytest.mark.parametrize(
     ("images", "inputs", "each", "height", "width"),
     [(2, 3, 2, 12, 20), (1, 5, 1, 3, 4), (1, 1, 3, 9, 130), (2, 2, 1, 33, 33)],

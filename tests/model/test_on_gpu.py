@@ -1,4 +1,4 @@
-"""Layers in the form for GPUs against the plain ones: what they compute, their keys, and what they replace."""
+"""Layers in the form for GPUs against the plain ones: what they compute, their keys, which are replaced."""
 
 from __future__ import annotations
 

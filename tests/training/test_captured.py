@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tiltbox.errors import TrainingError
 from tiltbox.training import captured
 from tiltbox.training.captured import ALIKE, CapturedLayers
 
@@ -64,6 +65,18 @@ def test_recorded_again_if_weights_moved(model, recorded):
             layers(torch.zeros(2, 3, 8, 8))
         model[0].weight.data = model[0].weight.data.clone()
     assert recorded == [2, 2]
+
+
+def test_what_cannot_be_recorded(model, monkeypatch):
+    def fail(*_):
+        raise torch.AcceleratorError("CUDA error: operation not permitted\nCompile with ...")
+
+    monkeypatch.setattr(captured, "_Recording", fail)
+    layers = CapturedLayers(levels(model), model)
+    message = r"CUDA graphs: CUDA error: operation not permitted; set cuda_graphs: false in the schedule"
+    with pytest.raises(TrainingError, match=message):
+        for _ in range(ALIKE + 1):
+            layers(torch.zeros(2, 3, 8, 8))
 
 
 @GPU

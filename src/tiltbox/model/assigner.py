@@ -97,8 +97,8 @@ class Owners:
 class Assigner:
     """What assigners have in common: objects choose among candidates, the priors that are near an object.
 
-    Images are matched together, and objects in parts, as far as their tables are small: on a CPU they should
-    fit into its caches, on a GPU into its memory.
+    On a GPU, images are matched together as far as their tables fit into its memory, since it takes longer to
+    start an operation than to do it. On a CPU each is matched alone, in parts that fit into its caches.
     """
 
     ON_CPU, ON_GPU = 2**17, 2**25  # numbers in a table
@@ -125,7 +125,7 @@ class Assigner:
 
     def _groups(self, counts: Sequence[int], priors: Tensor) -> Iterator[slice]:
         """Images that are matched together."""
-        most = self._most(priors) // len(priors)
+        most = self._together(priors) // len(priors)
         start = 0
         for end in range(1, len(counts) + 1):
             if end == len(counts) or max(counts[start : end + 1]) * (end + 1 - start) > most:
@@ -165,6 +165,9 @@ class Assigner:
 
     def _most(self, tensor: Tensor) -> int:
         return self.ON_CPU if tensor.is_cpu else self.ON_GPU
+
+    def _together(self, tensor: Tensor) -> int:
+        return 0 if tensor.is_cpu else self.ON_GPU
 
     def _near(self, priors: Tensor, boxes: Tensor) -> Tensor:
         """Whether each prior, (n, 4) or (g, n, 4), is in the neighbourhood of each object: (g, m, n)."""

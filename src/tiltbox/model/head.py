@@ -77,14 +77,13 @@ class RotatedHead(RotatedRTMDetSepBNHead):
         objects = list(map(Objects, truth.split(counts), labels.split(counts)))
         matches = self.assigner.match(scores.detach(), boxes.detach(), priors, objects)
         scores, boxes = scores.flatten(0, 1), boxes.flatten(0, 1)
-        quality = torch.zeros_like(scores).index_put(
-            (matches.priors, labels[matches.objects]), matches.quality
-        )
+        places = matches.priors, labels[matches.objects]
+        quality = torch.zeros_like(scores).index_put(places, matches.quality)
+        boxes, truth = boxes[matches.priors], truth[matches.objects]
         total = reduce_mean(matches.quality.sum()).clamp(min=1)
         return {
             "loss_cls": self.loss_cls(scores, quality) / total,
-            "loss_bbox": self.loss_bbox(boxes[matches.priors], truth[matches.objects], matches.quality)
-            / total,
+            "loss_bbox": self.loss_bbox(boxes, truth, matches.quality) / total,
         }
 
     def _priors(self, sizes: list[tuple[int, ...]], device: torch.device) -> Tensor:

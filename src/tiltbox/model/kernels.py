@@ -77,7 +77,7 @@ def _depthwise_weights(
     EACH: constexpr, PADDED: constexpr, SIDE: constexpr, SIDE_PADDED: constexpr,
     BLOCK: constexpr, STEPS: constexpr,
 ):  # fmt: skip
-    """Grid (inputs, kernel rows, images): of an image, the gradient of a row of an input channel's kernels."""
+    """Grid (inputs, kernel rows, images): what an image adds to a row of an input channel's kernels."""
     i, plane = tl.program_id(1), tl.program_id(2).to(tl.int64) * inputs + tl.program_id(0)
     each = tl.arange(0, PADDED)[:, None, None]
     j = tl.arange(0, SIDE_PADDED)[None, None, :]
@@ -195,7 +195,8 @@ def _sums(x, out, channels, pixels, parts, BLOCK: constexpr, STEPS: constexpr):
 
 @triton.jit
 def _statistics(
-    sums, x, found, mean, variance, steps, channels, pixels, parts, number, momentum, epsilon, BLOCK: constexpr
+    sums, x, found, mean, variance, steps, channels, pixels, parts, number, momentum, epsilon,
+    BLOCK: constexpr,
 ):  # fmt: skip
     """Grid (channels): mean and inverse deviation, and the running averages of mean and variance."""
     channel = tl.program_id(0)

@@ -1,7 +1,8 @@
 """Layers of a detector in the form that a GPU trains fastest; keys and what they compute stay the same.
 
-With 16 to 300 channels of 1,024-pixel images, PyTorch's batch norm keeps a GPU busy with one block of threads for
-each channel, and its depth-wise convolutions take ten times as long as reading and writing the maps would.
+The detectors have few channels and large maps. PyTorch's batch norm on a GPU then occupies only as many
+multiprocessors as there are channels, and its depth-wise convolutions take ten times as long as it would to
+read and write the maps.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def quicken_on_gpu(model: nn.Module) -> bool:
 
 
 class QuickDepthwiseConv(nn.Conv2d):
-    """A depth-wise ``Conv2d`` at stride 1 that keeps the size of the map, with one or more outputs per input."""
+    """A depth-wise ``Conv2d`` at stride 1 that keeps the size of the map; inputs may have several outputs."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not (x.is_cuda and torch.is_grad_enabled()):
@@ -68,7 +69,8 @@ def _join_norm_and_activation(module: ConvModule) -> None:
         return
     if module.order != ("conv", "norm", "act"):
         return
-    norm.__class__, norm.activation = QuickBatchNorm, activation
+    norm.__class__ = QuickBatchNorm
+    norm.activation = activation  # type: ignore[assignment]
     if module.with_activation:
         module.activate = nn.Identity()
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tiltbox.errors import TrainingError
+
 Levels = tuple[tuple[Tensor, ...], ...]
 ALIKE = 3  # batches of one size in a row before they are recorded: the last one of an epoch is often smaller
 
@@ -33,25 +35,27 @@ class CapturedLayers:
         self._alike = 0
 
     def __call__(self, images: Tensor) -> Levels:
-        key = (
-            images.shape,
-            images.dtype,
-            torch.is_autocast_enabled("cuda"),
-            torch.get_autocast_dtype("cuda"),
-        )
         weights = [each for each in self._model.parameters() if each.requires_grad]
-        key += tuple(each.data_ptr() for each in weights)
+        precision = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
+        key = images.shape, images.dtype, precision, *(each.data_ptr() for each in weights)
         self._alike = self._alike + 1 if key == self._last else 1
         self._last = key
-        if self._recording is not None and self._recording.key == key:
-            return self._recording.run(images, weights)
-        if self._alike <= ALIKE:
-            return self._layers(images)
-        self._recording = None
-        gc.collect()
-        torch.cuda.empty_cache()  # a graph has memory of its own
-        self._recording = _Recording(self._layers, self._model, images, weights, key)
+        if self._recording is None or self._recording.key != key:
+            if self._alike <= ALIKE:
+                return self._layers(images)
+            self._recording = None
+            gc.collect()
+            torch.cuda.empty_cache()  # a graph has memory of its own
+            self._recording = self._record(images, weights, key)
         return self._recording.run(images, weights)
+
+    def _record(self, images: Tensor, weights: Sequence[Tensor], key: tuple[Any, ...]) -> _Recording:
+        try:
+            return _Recording(self._layers, self._model, images, weights, key)
+        except RuntimeError as error:  # after which the GPU's state is not to be relied on
+            problem = f"a step cannot be recorded as CUDA graphs: {str(error).splitlines()[0]}"
+            remedy = "set cuda_graphs: false in the schedule, or images_at_once if memory ran out"
+            raise TrainingError("training", problem, remedy) from error
 
 
 class _Recording:
@@ -97,7 +101,7 @@ class _Recording:
 
     def run(self, images: Tensor, weights: Sequence[Tensor]) -> Levels:
         self._images.copy_(images)
-        outputs = iter(_Replay.apply(self, *weights))
+        outputs = iter(_Replay.apply(self, *weights))  # type: ignore[no-untyped-call]
         return tuple(tuple(next(outputs) for _ in range(count)) for count in self._shape)
 
     def forward(self) -> tuple[Tensor, ...]:
