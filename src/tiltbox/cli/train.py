@@ -17,7 +17,7 @@ from tiltbox.cli.options import (
     schedule_of,
 )
 
-HELP = "train a variant on GPUs or the CPU"
+HELP = "train a variant on GPUs or the CPU; several tasks of SLURM (srun) train together"
 
 
 def add_options(verb: ArgumentParser) -> None:

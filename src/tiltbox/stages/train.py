@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +43,7 @@ from tiltbox.training.resume import (
     require_no_writer,
     validates_otherwise,
 )
+from tiltbox.training.tasks import Meeting, Task, awaited, leading, task_here, torchrun
 from tiltbox.training.validation_patches import images_held_out, patches_to_validate, without
 
 if TYPE_CHECKING:
@@ -85,12 +85,15 @@ def train(
     training resumes from the last of them if nothing that it depends on has changed, and is kept as
     ``out/work.<hash>`` otherwise.
 
+    The tasks of a SLURM step train together: the first does all of the above, the others add their GPUs or
+    processes and return the same path.
+
     Args:
         name: The variant's name, kept in the checkpoint.
         schedule: How to train; None chooses by the patches and the GPUs (:mod:`tiltbox.settings.auto`).
         gpus: Processes, one GPU each; 0 trains on the CPU; None takes the schedule's number, or the CPU if
-            there is no GPU.
-        processes: Processes on the CPU, 1 by default.
+            there is no GPU. Of several tasks each has as many, by default all of its own.
+        processes: Processes on the CPU, 1 by default; of each task.
         start: Weights to start from (file or address) instead of the variant's COCO weights, or ``random``
             for random weights, whatever the schedule says.
         seed: Seed to use instead of the schedule's.
@@ -106,58 +109,74 @@ def train(
         OutputError: ``out`` cannot be written, contains other files, or another process is training there.
         CheckpointError: The weights to start from cannot be downloaded or read, or belong to another model.
     """
-    begun = Begun("train")
-    manifest = _patch_manifest(patches)
-    require_writable(out)
-    _require_own(out)
-    choice = None
-    if schedule is None:
-        schedule, choice = _chosen(patches, manifest, classes, gpus, processes)
-        log.info(choice)
-    gpus = _usable_gpus(gpus, schedule)
-    if gpus and processes:
-        raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
-    schedule = _on_processes(schedule, gpus, processes or 1)
-    schedule = schedule.model_copy(update={"seed": schedule.seed if seed is None else seed})
-    held_out = _held_out(schedule, patches, validate)
-    manifest = without(manifest, patches, held_out, classes)
-    _say_what_is_left_out(schedule, manifest)
-    _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
-    if track is not None:
-        tracking.require_target(track)
-        tracking.require_experiment(track)
-    work = out / "work"
-    with _only_trainer(out):
-        config = runner_config(
-            variant, schedule, patches, work, classes, cuda=gpus > 0, held_out=held_out, validate=validate
-        )
-        config.pretrained = _start(start, schedule, variant)
-        config.fingerprint = fingerprint(
-            *dependencies.training(variant, classes, [schedule], config.pretrained),
-            manifest.model_dump(mode="json"),
-        )
-        if config.pretrained and not (resume and can_resume(work, config.fingerprint)):
-            # Before anything is deleted and before waiting for a GPU; and once, not in every process.
-            require_weights(config.pretrained, "give a file with --start FILE")
-        begun.reads(patches / "manifest.json")
-        if config.pretrained and (weights := copy_at_hand(config.pretrained)):  # a resumed one needs none
-            begun.knows({config.pretrained if is_address(config.pretrained) else weights: file_hash(weights)})
-        shutil.rmtree(out / FINISHED, ignore_errors=True)
-        with leased_gpus(gpus):
-            require_no_writer(work)
-            config.resume = prepare_work(work, config.fingerprint, resume)
-            config.load_from = str(last_checkpoint(work)) if config.resume else None
-            if config.resume and validates_otherwise(work, config):
-                forget_scores(work)
-            facts = _facts(name, variant, schedule, config, gpus)
-            facts |= {"schedule_choice": choice, "data": _data(schedule, manifest, classes)}
-            with tracking.followed(out, work, track, variant, schedule, facts, resumes=config.resume):
-                _write_config(config, work)
-                _launch(work / "config.py", schedule.processes, on_cpu=gpus == 0)
-                _record(begun, out, publish(work, out, facts, classes), schedule, variant, facts)
-                os.replace(work, out / FINISHED)  # a half-removed folder must not be resumed
-                shutil.rmtree(out / FINISHED)
-    return out / "checkpoint.pth"
+    task = task_here()
+    if task.number:
+        _help(task, out)
+        return out / CHECKPOINT
+    with leading(task, out) as tell:
+        begun = Begun("train")
+        manifest = _patch_manifest(patches)
+        require_writable(out)
+        _require_own(out)
+        choice = None
+        if schedule is None:
+            schedule, choice = _chosen(patches, manifest, classes, gpus, processes, task)
+            log.info(choice)
+        gpus = _usable_gpus(gpus, schedule, task)
+        if gpus and processes:
+            raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
+        schedule = _on_processes(schedule, task.total * gpus, task.total * (processes or 1))
+        schedule = schedule.model_copy(update={"seed": schedule.seed if seed is None else seed})
+        held_out = _held_out(schedule, patches, validate)
+        manifest = without(manifest, patches, held_out, classes)
+        _say_what_is_left_out(schedule, manifest)
+        _warn_of_warmup(schedule, _steps(schedule, variant, manifest))
+        if track is not None:
+            tracking.require_target(track)
+            tracking.require_experiment(track)
+        work = out / "work"
+        with _only_trainer(out):
+            config = runner_config(
+                variant, schedule, patches, work, classes, cuda=gpus > 0, held_out=held_out, validate=validate
+            )
+            config.pretrained = _start(start, schedule, variant)
+            config.fingerprint = fingerprint(
+                *dependencies.training(variant, classes, [schedule], config.pretrained),
+                manifest.model_dump(mode="json"),
+            )
+            if config.pretrained and not (resume and can_resume(work, config.fingerprint)):
+                # Before anything is deleted and before waiting for a GPU; and once, not in every process.
+                require_weights(config.pretrained, "give a file with --start FILE")
+            begun.reads(patches / "manifest.json")
+            weights = copy_at_hand(config.pretrained) if config.pretrained else None
+            if weights:  # a resumed training needs none
+                source = config.pretrained if is_address(config.pretrained) else weights
+                begun.knows({source: file_hash(weights)})
+            shutil.rmtree(out / FINISHED, ignore_errors=True)
+            with leased_gpus(gpus):
+                require_no_writer(work)
+                config.resume = prepare_work(work, config.fingerprint, resume)
+                config.load_from = str(last_checkpoint(work)) if config.resume else None
+                if config.resume and validates_otherwise(work, config):
+                    forget_scores(work)
+                facts = _facts(name, variant, schedule, config, gpus)
+                facts |= {"schedule_choice": choice, "data": _data(schedule, manifest, classes)}
+                with tracking.followed(out, work, track, variant, schedule, facts, resumes=config.resume):
+                    _write_config(config, work)
+                    meeting = tell(gpus or processes or 1, gpus > 0)
+                    _launch(work / "config.py", task, meeting, gpus or processes or 1, on_cpu=gpus == 0)
+                    _record(begun, out, publish(work, out, facts, classes), schedule, variant, facts)
+                    os.replace(work, out / FINISHED)  # a half-removed folder must not be resumed
+                    # Other tasks may take a moment longer to close what they have open there.
+                    shutil.rmtree(out / FINISHED, ignore_errors=task.total > 1)
+    return out / CHECKPOINT
+
+
+def _help(task: Task, out: Path) -> None:
+    """What the tasks after the first do."""
+    meeting = awaited(task, out)
+    with leased_gpus(meeting.processes if meeting.gpus else 0):
+        _launch(out / "work/config.py", task, meeting, meeting.processes, on_cpu=not meeting.gpus)
 
 
 def _require_own(out: Path) -> None:
@@ -171,15 +190,20 @@ def _require_own(out: Path) -> None:
 
 
 def _chosen(
-    patches: Path, manifest: PatchManifest, classes: tuple[str, ...], gpus: int | None, processes: int | None
+    patches: Path,
+    manifest: PatchManifest,
+    classes: tuple[str, ...],
+    gpus: int | None,
+    processes: int | None,
+    task: Task,
 ) -> tuple[Schedule, str]:
     """The schedule that fits the patches, and a line about it."""
     full = manifest.patches - manifest.empty_patches
     if gpus is None:
-        gpus = fitting_gpus(full, gpu_count())
+        gpus = gpu_count() if task.total > 1 else fitting_gpus(full, gpu_count())
     side = median_object_side(patches, classes)
     data = TrainingData(full, manifest.objects_in_patches, manifest.size, side)
-    return choose(data, gpus, processes or 1)
+    return choose(data, task.total * gpus, task.total * (processes or 1))
 
 
 def _start(start: str | None, schedule: Schedule, variant: Variant) -> str | None:
@@ -187,7 +211,10 @@ def _start(start: str | None, schedule: Schedule, variant: Variant) -> str | Non
     return None if start == RANDOM else start or starting_weights(schedule, variant)
 
 
-def _usable_gpus(asked: int | None, schedule: Schedule) -> int:
+def _usable_gpus(asked: int | None, schedule: Schedule, task: Task) -> int:
+    """The GPUs of this task."""
+    if asked is None and task.total > 1:
+        asked = gpu_count()
     gpus = gpus_to_use(schedule, asked, gpu_count(), option="--gpus ")
     if gpus == 0:
         log.info("training on the CPU")
@@ -284,21 +311,20 @@ def _write_config(config: Config, work: Path) -> None:
     write_text(work / "config.py", config.pretty_text)
 
 
-def _launch(config: Path, processes: int, *, on_cpu: bool) -> None:
+def _launch(config: Path, task: Task, meeting: Meeting | None, processes: int, *, on_cpu: bool) -> None:
     """Train in separate processes: once CUDA has been initialised in a process, a lease no longer changes
     which GPUs it sees, and importing mmengine initialises it.
     """
-    command = [sys.executable, "-m", "tiltbox.training.worker", str(config)]
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command[1:1] = torchrun
+    command = [*torchrun(task, meeting, processes), "-m", "tiltbox.training.worker", str(config)]
     wanted = KEEP_MEMORY if on_cpu else REPEATABLE_PRODUCTS
-    read_failure(config)  # an earlier one, which nobody was there to read
+    if not task.number:
+        read_failure(config)  # an earlier one, which nobody was there to read
     code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})
     if code:
         problem = f"training ended with exit code {code}"
         remedy = "see the messages above; when started again, it resumes from its last checkpoint"
-        raise read_failure(config) or TiltboxError(config, problem, remedy)
+        failure = None if task.number else read_failure(config)  # for the first task to say
+        raise failure or TiltboxError(config, problem, remedy)
 
 
 def _facts(name: str, variant: Variant, schedule: Schedule, config: Config, gpus: int) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""Trainings over several nodes: the tasks of a SLURM step (``srun --ntasks=2 tiltbox train``) train together.
+
+The first task prepares the training and writes where the others find it into the output folder, which all
+share. Each then starts its own part of the processes with torchrun.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from tiltbox.errors import SettingsError, TiltboxError
+from tiltbox.files import write_json
+
+log = logging.getLogger("tiltbox")
+PATIENCE = 600  # seconds in which the first task has to begin the training
+POLL = 0.5
+FAILED = "failed"
+
+
+class Task(NamedTuple):
+    """One of ``total`` tasks that train together; ``step`` is theirs alone."""
+
+    number: int = 0
+    total: int = 1
+    step: str = ""
+
+
+class Meeting(NamedTuple):
+    """What the first task tells the others: where it is, and what each starts.
+
+    ``processes`` is the number of each task; they use a GPU each if ``gpus``.
+    """
+
+    host: str
+    port: int
+    processes: int
+    gpus: bool
+
+
+def task_here() -> Task:
+    """This process's place among the tasks of its SLURM step; outside of SLURM it is the only one.
+
+    Raises:
+        SettingsError: SLURM's variables contradict each other.
+    """
+    total = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if total == "1":
+        return Task()
+    step = [os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT")]
+    number = os.environ.get("SLURM_PROCID", "")
+    if not (total.isdigit() and number.isdigit() and int(number) < int(total)):
+        problem = f"is {total!r}, but SLURM_PROCID is {number!r}"
+        raise SettingsError("SLURM_STEP_NUM_TASKS", problem, "unset it to train with this process alone")
+    return Task(int(number), int(total), ".".join(step))
+
+
+@contextmanager
+def leading(task: Task, out: Path) -> Iterator[Callable[[int, bool], Meeting | None]]:
+    """In the first task: gives a function that tells the others to begin, and says where to meet.
+
+    The function takes the number of processes of each task, and whether they use GPUs. If the training ends
+    before that, the others are told so.
+    """
+    if task.total == 1:
+        yield lambda processes, gpus: None
+        return
+    note = _note(out, task)
+    for old in out.glob(_note(out, task._replace(step="*")).name):
+        old.unlink(missing_ok=True)
+    log.info(
+        "training with %d tasks of SLURM step %s; unset SLURM_STEP_NUM_TASKS to train with one alone",
+        *(task.total, task.step),
+    )
+
+    def tell(processes: int, gpus: bool) -> Meeting:
+        meeting = Meeting(socket.gethostname(), _free_port(), processes, gpus)
+        write_json(note, meeting._asdict())
+        return meeting
+
+    try:
+        yield tell
+    except BaseException:
+        if not note.exists():
+            with suppress(OSError):  # without the folder nobody can be told
+                out.mkdir(parents=True, exist_ok=True)
+                write_json(note, {FAILED: True})
+        raise
+    note.unlink(missing_ok=True)
+
+
+def awaited(task: Task, out: Path) -> Meeting:
+    """In the other tasks: what the first one says, once it does.
+
+    Raises:
+        TiltboxError: It failed before, or says nothing for ten minutes.
+    """
+    note, until = _note(out, task), time.monotonic() + PATIENCE
+    while not note.exists():
+        if time.monotonic() > until:
+            problem = f"task {task.number} heard nothing from task 0 for {PATIENCE // 60} minutes"
+            raise TiltboxError(out, problem, "see its messages; the folder must be on a drive that all share")
+        time.sleep(POLL)
+    said = json.loads(note.read_text())
+    if said.get(FAILED):
+        raise TiltboxError(out, "task 0 could not begin the training", "see its messages")
+    return Meeting(**said)
+
+
+def torchrun(task: Task, meeting: Meeting | None, processes: int) -> Sequence[str]:
+    """What starts this task's processes, to be followed by a module; nothing for a single process."""
+    run = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    if meeting is not None:
+        place = f"--nnodes={task.total}", f"--node-rank={task.number}"
+        return [*run, *place, f"--master-addr={meeting.host}", f"--master-port={meeting.port}"]
+    return [*run, "--standalone"] if processes > 1 else [sys.executable]
+
+
+def _note(out: Path, task: Task) -> Path:
+    return out / f"tasks-{task.step}.json"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
