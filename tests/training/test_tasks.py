@@ -40,6 +40,12 @@ def test_a_task_of_several(step):
     assert task_here().step == "7.2.1", "a requeued job does not meet at the place of before"
 
 
+def test_gpus_are_shared_evenly():
+    assert (Task().share(3, "--gpus"), FIRST.share(4, "--gpus"), FIRST.share(0, "--gpus")) == (3, 2, 0)
+    with pytest.raises(SettingsError, match="--gpus: 3 cannot be shared evenly by 2 tasks; give a multiple"):
+        FIRST.share(3, "--gpus")
+
+
 @pytest.mark.parametrize(("total", "number"), [("2", ""), ("2", "2"), ("many", "0")])
 def test_variables_that_contradict_each_other(step, total, number):
     step(STEP_NUM_TASKS=total, PROCID=number)

@@ -136,6 +136,23 @@ def test_jobs_that_are_cancelled_out_of_time_or_requeued_end_in_the_same_results
     assert results(at) == results(alone)
 
 
+def test_two_tasks_train_together(copy_project, cluster, tmp_path):
+    """As on two nodes; the one node of this SLURM runs both tasks. The weights are those of two processes."""
+    at = project(copy_project, tmp_path / "tasks")
+    name = TWO[0]
+    wanted = f"results/tiny/{name}/train/checkpoint.pth"
+    together = ("--set-resources", "train:mpi=srun", "train:tasks=2")
+    run = snakemake(at, "--workflow-profile", "profiles/slurm", *together, *QUICK, *PLAIN, wanted)
+    assert run.wait(PATIENCE * 2) == 0, (at / "output.log").read_text()
+    calls = [line.split() for line in (at / "calls").read_text().splitlines() if f" train {name} " in line]
+    assert len(calls) == 2 and calls[0][0] == calls[1][0], "both tasks of one job"
+    assert "training with 2 tasks of SLURM step" in (at / f"logs/tiny/{name}/train.log").read_text()
+    places = ["--patches", "data/tiny/patches/train", "--out", "two", "--dataset", "tiny"]
+    options = ["--schedule", "seconds.yaml", "--gpus", "0", "--processes", "2", "--seed", "0"]
+    subprocess.run([BIN / "tiltbox", "train", name, *places, *options], cwd=at, check=True)
+    assert (at / wanted).read_bytes() == (at / "two/checkpoint.pth").read_bytes()
+
+
 def results(at: Path) -> dict[str, object]:
     """What must be equal: weights, detections and scores."""
     names = ("train/checkpoint.pth", "predict/detections.parquet", "merge/Task1.zip", "evaluate/metrics.json")

@@ -66,7 +66,9 @@ rule train:
         schedule=plan.schedule_name,
         gpus=plan.gpus,
         job=job("train"),
+        # Tasks that train together, on several nodes: set-resources train:mpi=srun (docs/cluster.md)
+        launcher=lambda wildcards, resources: resources.get("mpi", ""),
     shell:
-        "TILTBOX_JOB={params.job} tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
+        "TILTBOX_JOB={params.job} {params.launcher} tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
         " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.validate} {params.track}"
         " > {log} 2>&1"

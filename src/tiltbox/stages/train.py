@@ -92,8 +92,8 @@ def train(
         name: The variant's name, kept in the checkpoint.
         schedule: How to train; None chooses by the patches and the GPUs (:mod:`tiltbox.settings.auto`).
         gpus: Processes, one GPU each; 0 trains on the CPU; None takes the schedule's number, or the CPU if
-            there is no GPU. Of several tasks each has as many, by default all of its own.
-        processes: Processes on the CPU, 1 by default; of each task.
+            there is no GPU. Several tasks share them, and by default use all that they have.
+        processes: Processes on the CPU; by default 1, or 1 for each of several tasks, which share them.
         start: Weights to start from (file or address) instead of the variant's COCO weights, or ``random``
             for random weights, whatever the schedule says.
         seed: Seed to use instead of the schedule's.
@@ -125,7 +125,9 @@ def train(
         gpus = _usable_gpus(gpus, schedule, task)
         if gpus and processes:
             raise SettingsError("--processes", "is for the CPU", "leave it out, or add --gpus 0")
-        schedule = _on_processes(schedule, task.total * gpus, task.total * (processes or 1))
+        processes = processes or task.total
+        own = task.share(gpus, "--gpus") or task.share(processes, "--processes")
+        schedule = _on_processes(schedule, gpus, processes)
         schedule = schedule.model_copy(update={"seed": schedule.seed if seed is None else seed})
         held_out = _held_out(schedule, patches, validate)
         manifest = without(manifest, patches, held_out, classes)
@@ -153,7 +155,7 @@ def train(
                 source = config.pretrained if is_address(config.pretrained) else weights
                 begun.knows({source: file_hash(weights)})
             shutil.rmtree(out / FINISHED, ignore_errors=True)
-            with leased_gpus(gpus):
+            with leased_gpus(own if gpus else 0):
                 require_no_writer(work)
                 config.resume = prepare_work(work, config.fingerprint, resume)
                 config.load_from = str(last_checkpoint(work)) if config.resume else None
@@ -163,8 +165,8 @@ def train(
                 facts |= {"schedule_choice": choice, "data": _data(schedule, manifest, classes)}
                 with tracking.followed(out, work, track, variant, schedule, facts, resumes=config.resume):
                     _write_config(config, work)
-                    meeting = tell(gpus or processes or 1, gpus > 0)
-                    _launch(work / "config.py", task, meeting, gpus or processes or 1, on_cpu=gpus == 0)
+                    meeting = tell(own, gpus > 0)
+                    _launch(work / "config.py", task, meeting, own, on_cpu=gpus == 0)
                     _record(begun, out, publish(work, out, facts, classes), schedule, variant, facts)
                     os.replace(work, out / FINISHED)  # a half-removed folder must not be resumed
                     # Other tasks may take a moment longer to close what they have open there.
@@ -200,10 +202,10 @@ def _chosen(
     """The schedule that fits the patches, and a line about it."""
     full = manifest.patches - manifest.empty_patches
     if gpus is None:
-        gpus = gpu_count() if task.total > 1 else fitting_gpus(full, gpu_count())
+        gpus = task.total * gpu_count() if task.total > 1 else fitting_gpus(full, gpu_count())
     side = median_object_side(patches, classes)
     data = TrainingData(full, manifest.objects_in_patches, manifest.size, side)
-    return choose(data, task.total * gpus, task.total * (processes or 1))
+    return choose(data, gpus, processes or task.total)
 
 
 def _start(start: str | None, schedule: Schedule, variant: Variant) -> str | None:
@@ -212,10 +214,11 @@ def _start(start: str | None, schedule: Schedule, variant: Variant) -> str | Non
 
 
 def _usable_gpus(asked: int | None, schedule: Schedule, task: Task) -> int:
-    """The GPUs of this task."""
+    """Those of all tasks."""
+    here = task.total * gpu_count()
     if asked is None and task.total > 1:
-        asked = gpu_count()
-    gpus = gpus_to_use(schedule, asked, gpu_count(), option="--gpus ")
+        asked = here
+    gpus = gpus_to_use(schedule, asked, here, option="--gpus ")
     if gpus == 0:
         log.info("training on the CPU")
     return gpus

@@ -33,6 +33,17 @@ class Task(NamedTuple):
     total: int = 1
     step: str = ""
 
+    def share(self, number: int, option: str) -> int:
+        """This task's part of the GPUs or processes of all.
+
+        Raises:
+            SettingsError: They cannot be shared evenly.
+        """
+        if number % self.total:
+            problem = f"{number} cannot be shared evenly by {self.total} tasks"
+            raise SettingsError(option, problem, f"give a multiple of {self.total}")
+        return number // self.total
+
 
 class Meeting(NamedTuple):
     """What the first task tells the others: where it is, and what each starts.
