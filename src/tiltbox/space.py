@@ -20,7 +20,7 @@ _SURE_SHARE, _OF_PHOTOGRAPHS = 0.5, 0.5  # bytes a pixel
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
-def require_space(folder: Path, needed: int) -> None:
+def require_space(folder: Path, needed: int, remedy: str = REMEDY) -> None:
     """Raise OutputError unless the file system of ``folder`` has ``needed`` bytes free."""
     folder = Path(folder)
     while not folder.exists():
@@ -28,7 +28,7 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         problem = f"needs at least {_in_words(needed)}, but only {_in_words(free)} are free"
-        raise OutputError(folder, problem, REMEDY)
+        raise OutputError(folder, problem, remedy)
 
 
 def bytes_unpacked(archives: Iterable[Path]) -> int:

@@ -34,6 +34,7 @@ from tiltbox.training.best import forget_scores
 from tiltbox.training.config import runner_config
 from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
+from tiltbox.training.pixels import keep_pixels
 from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish
 from tiltbox.training.resume import (
     can_resume,
@@ -155,6 +156,7 @@ def train(
                 source = config.pretrained if is_address(config.pretrained) else weights
                 begun.knows({source: file_hash(weights)})
             shutil.rmtree(out / FINISHED, ignore_errors=True)
+            keep_pixels(patches)
             with leased_gpus(own if gpus else 0):
                 require_no_writer(work)
                 config.resume = prepare_work(work, config.fingerprint, resume)
