@@ -145,7 +145,7 @@ def test_two_tasks_train_together(copy_project, cluster, tmp_path):
     run = snakemake(at, "--workflow-profile", "profiles/slurm", *together, *QUICK, *PLAIN, wanted)
     assert run.wait(PATIENCE * 2) == 0, (at / "output.log").read_text()
     calls = [line.split() for line in (at / "calls").read_text().splitlines() if f" train {name} " in line]
-    assert len(calls) == 2 and calls[0][0] == calls[1][0], "both tasks of one job"
+    assert len(calls) == 2 and calls[0][0] == calls[1][0], (at / f"logs/tiny/{name}/train.log").read_text()
     assert "training with 2 tasks of SLURM step" in (at / f"logs/tiny/{name}/train.log").read_text()
     places = ["--patches", "data/tiny/patches/train", "--out", "two", "--dataset", "tiny"]
     options = ["--schedule", "seconds.yaml", "--gpus", "0", "--processes", "2", "--seed", "0"]

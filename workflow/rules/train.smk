@@ -67,7 +67,11 @@ rule train:
         gpus=plan.gpus,
         job=job("train"),
         # Tasks that train together, on several nodes: set-resources train:mpi=srun (docs/cluster.md)
-        launcher=lambda wildcards, resources: resources.get("mpi", ""),
+        launcher=lambda wildcards, resources: (
+            f"{resources.mpi} --ntasks={resources.tasks}"
+            if "mpi" in resources.keys()
+            else ""
+        ),
     shell:
         "TILTBOX_JOB={params.job} {params.launcher} tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
         " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.validate} {params.track}"
