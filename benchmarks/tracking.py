@@ -17,7 +17,7 @@ from pathlib import Path
 
 from measure import machine, table
 
-from tiltbox.dota.mini import render_mini
+from tiltbox.mini import render_mini
 from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import OTHERS, find_schedule
 from tiltbox.stages.split import split

@@ -25,7 +25,6 @@ from filelock import FileLock
 
 from tiltbox import tracking
 from tiltbox.__main__ import main
-from tiltbox.dota.mini import render_mini
 from tiltbox.errors import (
     CheckpointError,
     DataError,
@@ -34,6 +33,7 @@ from tiltbox.errors import (
     TiltboxError,
     TrainingError,
 )
+from tiltbox.mini import render_mini
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpoint
 from tiltbox.model.variants import find_variant, load_variants

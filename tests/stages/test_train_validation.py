@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiltbox.dota.mini import render_mini
 from tiltbox.errors import DataError, OutputError, SettingsError
+from tiltbox.mini import render_mini
 from tiltbox.model.checkpoint import read_checkpoint
 from tiltbox.model.variants import find_variant
 from tiltbox.provenance import read_provenance

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tiltbox.__main__ import main
-from tiltbox.dota.mini import render_mini
 from tiltbox.errors import DataError
+from tiltbox.mini import render_mini
 from tiltbox.model.variants import find_variant
 from tiltbox.provenance import file_hash, read_provenance
 from tiltbox.report.collect import collect

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.mini import render_mini
+from tiltbox.mini import render_mini
 from tiltbox.model.compat import import_openmmlab
 from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import OTHERS, Validation, find_schedule

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.mini import render_mini
+from tiltbox.mini import render_mini
 from tiltbox.model.checkpoint import read_checkpoint
 from tiltbox.model.variants import find_variant
 from tiltbox.settings.schedules import find_schedule

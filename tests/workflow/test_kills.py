@@ -8,7 +8,7 @@ import pytest
 import yaml
 from killing import SCHEDULE, Killer, differences, training, undisturbed
 
-from tiltbox.dota.mini import render_mini
+from tiltbox.mini import render_mini
 from tiltbox.stages.split import split
 
 

@@ -11,12 +11,12 @@ from tiltbox.configs import fingerprint
 from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
 from tiltbox.dota.image_files import list_images, warn_of_passed_over
 from tiltbox.dota.labels import read_labels
-from tiltbox.dota.mini import render_mini
 from tiltbox.dota.reading import image_name
 from tiltbox.dota.sources import label_files
 from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import atomic_folder, write_json
+from tiltbox.mini import render_mini
 from tiltbox.provenance import Begun, beside
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
 from tiltbox.space import bytes_unpacked, require_space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tiltbox.dota.mini.canvas import Colour
+from tiltbox.mini.canvas import Colour
 
 #: The two colours between which each ground varies.
 GROUNDS: dict[str, tuple[Colour, Colour]] = {

@@ -11,13 +11,13 @@ from shapely.geometry import Polygon
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.images import read_image
 from tiltbox.dota.labels import format_labels, read_labels
-from tiltbox.dota.mini import render_mini
-from tiltbox.dota.mini.canvas import Canvas, Pose
-from tiltbox.dota.mini.render import labels_of, render_image
-from tiltbox.dota.mini.scenes import THEMES, apart
-from tiltbox.dota.mini.shapes import SHAPES, Pen
-from tiltbox.dota.mini.terrain import GROUNDS, ground
 from tiltbox.files import MARK
+from tiltbox.mini import render_mini
+from tiltbox.mini.canvas import Canvas, Pose
+from tiltbox.mini.render import labels_of, render_image
+from tiltbox.mini.scenes import THEMES, apart
+from tiltbox.mini.shapes import SHAPES, Pen
+from tiltbox.mini.terrain import GROUNDS, ground
 from tiltbox.settings.datasets import Render
 
 # One image of every theme; they change only if the set changes, and then so do all measured figures.

@@ -1,5 +1,5 @@
 """The synthetic ``mini`` set: small aerial-looking images in DOTA format, rendered on the spot."""
 
-from tiltbox.dota.mini.render import render_mini
+from tiltbox.mini.render import render_mini
 
 __all__ = ["render_mini"]

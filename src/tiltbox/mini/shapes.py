@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tiltbox.dota.mini.canvas import Canvas, Colour, Pose, cos_sin
+from tiltbox.mini.canvas import Canvas, Colour, Pose, cos_sin
 
 WHITE, DARK = (238, 240, 240), (38, 42, 48)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tiltbox.dota.mini.canvas import Canvas, Colour, Pose, cos_sin
-from tiltbox.dota.mini.shapes import SHAPES, Pen, tree
-from tiltbox.dota.mini.terrain import ground
+from tiltbox.mini.canvas import Canvas, Colour, Pose, cos_sin
+from tiltbox.mini.shapes import SHAPES, Pen, tree
+from tiltbox.mini.terrain import ground
 
 ATTEMPTS = 60
 MARGIN = 2.0  # pixels between an object and the border

@@ -10,8 +10,8 @@ import numpy as np
 
 from tiltbox.dota.images import write_png
 from tiltbox.dota.labels import Labels, write_labels
-from tiltbox.dota.mini.scenes import Thing, scene
 from tiltbox.files import atomic_folder
+from tiltbox.mini.scenes import Thing, scene
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -59,7 +59,7 @@ def _render_split(folder: Path, seed: int, first: int, count: int, size: int, *,
 def labels_of(things: list[Thing]) -> Labels:
     """The objects as labels, their corners to a tenth of a pixel.
 
-    >>> from tiltbox.dota.mini.canvas import Pose
+    >>> from tiltbox.mini.canvas import Pose
     >>> labels_of([Thing("ship", Pose(10, 10, angle=-90, length=8, width=4))]).qboxes.tolist()
     [[8.0, 6.0, 12.0, 6.0, 12.0, 14.0, 8.0, 14.0]]
     """
