@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from trainings import Ground, Score, run
 
-from tiltbox.dota.images import read_image, write_png
+from tiltbox.dota.images.pixels import read_image, write_png
 from tiltbox.dota.labels import write_labels
 from tiltbox.dota.sources import Source, read_sources
 

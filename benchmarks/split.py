@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from measure import Contender, compared, comparison, machine, table
 
-from tiltbox.dota.images import read_image, write_png
+from tiltbox.dota.images.pixels import read_image, write_png
 from tiltbox.dota.labels import Labels, write_labels
 
 SIDE = 4000

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tiltbox.__main__ import main
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images.pixels import write_png
 
 SHIP = "0 0 9 0 9 5 0 5 ship 0\n"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images.pixels import write_png
 
 TILTBOX = Path(sys.executable).parent / "tiltbox"
 SHIP = "0 0 9 0 9 5 0 5 ship 0\n"

@@ -9,7 +9,7 @@ import pytest
 from shapely.geometry import Polygon
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.images import read_image
+from tiltbox.dota.images.pixels import read_image
 from tiltbox.dota.labels import format_labels, read_labels
 from tiltbox.files import MARK
 from tiltbox.mini import render_mini

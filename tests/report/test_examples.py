@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images.pixels import write_png
 from tiltbox.dota.labels import Labels
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.metrics.score import evaluate_task1

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images.pixels import write_png
 from tiltbox.model.variants import find_variant
 from tiltbox.settings import dependencies
 from tiltbox.settings.schedules import Schedule, find_schedule

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tiltbox.configs import validated
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images.pixels import write_png
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import MARK, write_json
 from tiltbox.settings.datasets import Dataset, find_dataset

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images.pixels import write_png
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.task1 import ClassDetections, no_detections, write_task1
 from tiltbox.errors import DataError, OutputError, SettingsError

@@ -12,7 +12,7 @@ import torch
 from tiltbox.__main__ import main
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import read_detections
-from tiltbox.dota.image_files import list_images
+from tiltbox.dota.images.listing import list_images
 from tiltbox.errors import CheckpointError, DataError, SettingsError
 from tiltbox.model import build_detector, inference
 from tiltbox.model.checkpoint import save_checkpoint

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from tiltbox import processes
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images.pixels import write_png
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError, OutputError, SettingsError

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tiltbox.dota import image_files, labels
+from tiltbox.dota import labels
+from tiltbox.dota.images import listing
 from tiltbox.dota.reading import CORRUPT
 from tiltbox.errors import DataError
 from tiltbox.files import cannot_write
 from tiltbox.progress import progress
 
-IMAGES, LABELS = image_files.EXTENSIONS, labels.EXTENSIONS
+IMAGES, LABELS = listing.EXTENSIONS, labels.EXTENSIONS
 
 #: Parts of the names of folders in which DOTA's archives keep horizontal boxes beside the oriented ones.
 HORIZONTAL = ("reclabeltxt", "hbb", "horizontal")

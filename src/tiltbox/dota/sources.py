@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tiltbox.dota.image_files import list_images, warn_of_passed_over
-from tiltbox.dota.images import image_size
+from tiltbox.dota.images.listing import list_images, warn_of_passed_over
+from tiltbox.dota.images.pixels import image_size
 from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.errors import DataError

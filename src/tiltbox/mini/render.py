@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tiltbox.dota.images import write_png
+from tiltbox.dota.images.pixels import write_png
 from tiltbox.dota.labels import Labels, write_labels
 from tiltbox.files import atomic_folder
 from tiltbox.mini.scenes import Thing, scene

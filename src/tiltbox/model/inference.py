@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tiltbox.dota.images import read_image
+from tiltbox.dota.images.pixels import read_image
 from tiltbox.errors import CheckpointError
 from tiltbox.geometry.boxes import le90
 from tiltbox.progress import progress

@@ -15,7 +15,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from tiltbox.dota.images import read_image
+from tiltbox.dota.images.pixels import read_image
 from tiltbox.dota.labels import Labels
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.dota.windows import Window, sliding_windows

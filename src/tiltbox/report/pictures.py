@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import ImageColor
 
-from tiltbox.dota.image_files import list_images
-from tiltbox.dota.images import read_image, write_png
+from tiltbox.dota.images.listing import list_images
+from tiltbox.dota.images.pixels import read_image, write_png
 from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.dota.results import read_results

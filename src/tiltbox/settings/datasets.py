@@ -12,8 +12,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tiltbox.configs import CONFIGS, Settings, fingerprint, known_name, load
 from tiltbox.defaults import LEAST_IOF, PATCH_OVERLAP, PATCH_SIZE, RATES
-from tiltbox.dota import image_files, labels
+from tiltbox.dota import labels
 from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.dota.images import listing
 from tiltbox.dota.reading import plain_name
 from tiltbox.dota.windows import Cutting
 from tiltbox.errors import SettingsError
@@ -225,7 +226,7 @@ class Dataset(Settings):
         found: dict[str, int | str] = {}
         for split in splits:
             image_folder, label_folder = self._folders(split)
-            for path in _files(root, image_folder, image_files.EXTENSIONS):
+            for path in _files(root, image_folder, listing.EXTENSIONS):
                 found[f"{split}/images/{path.name}"] = path.stat().st_size
             for path in _files(root, label_folder, labels.EXTENSIONS):
                 found[f"{split}/labels/{path.name}"] = hashlib.md5(path.read_bytes()).hexdigest()

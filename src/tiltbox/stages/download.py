@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tiltbox.configs import fingerprint
 from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
-from tiltbox.dota.image_files import list_images, warn_of_passed_over
+from tiltbox.dota.images.listing import list_images, warn_of_passed_over
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.dota.sources import label_files

@@ -14,7 +14,7 @@ import numpy as np
 
 from tiltbox.defaults import ABSENT_CLASSES
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.image_files import list_images
+from tiltbox.dota.images.listing import list_images
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.errors import DataError, OutputError

@@ -10,7 +10,7 @@ import numpy as np
 
 from tiltbox.defaults import PREDICTION_BATCH
 from tiltbox.dota.classes import DOTA_V1_CLASSES
-from tiltbox.dota.image_files import list_images
+from tiltbox.dota.images.listing import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
 from tiltbox.gpus import require_gpus

@@ -17,8 +17,8 @@ import numpy as np
 from isal import isal_zlib
 
 from tiltbox.defaults import LEAST_IOF, PATCH_OVERLAP, PATCH_SIZE, RATES
-from tiltbox.dota.image_files import list_images
-from tiltbox.dota.images import pixels_in, read_image, write_png
+from tiltbox.dota.images.listing import list_images
+from tiltbox.dota.images.pixels import pixels_in, read_image, write_png
 from tiltbox.dota.labels import Labels, format_labels
 from tiltbox.dota.patches import format_patch_name
 from tiltbox.dota.sources import Source, read_sources

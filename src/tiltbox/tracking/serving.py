@@ -72,7 +72,7 @@ class Detector:
 
     def _found(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Labels, scores and qboxes of all windows, in pixels of the image."""
-        from tiltbox.dota.images import pixels_in
+        from tiltbox.dota.images.pixels import pixels_in
         from tiltbox.geometry.boxes import rbox_to_qbox
         from tiltbox.model.inference import detect_images
 

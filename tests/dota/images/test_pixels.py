@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiltbox.dota.images import image_size, read_image, write_png
+from tiltbox.dota.images.pixels import image_size, read_image, write_png
 from tiltbox.errors import DataError
 
 

@@ -49,7 +49,7 @@ def read_large_rgb(data: bytes) -> np.ndarray | None:
 
 
 def _unfiltered(deflated: bytes, width: int, height: int) -> np.ndarray | None:
-    from tiltbox.dota.png_rows import undo_filters
+    from tiltbox.dota.images.png_rows import undo_filters
 
     row = 1 + 3 * width
     if height * row > _MOST_INFLATED * len(deflated):

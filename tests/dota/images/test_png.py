@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltbox.dota import png
-from tiltbox.dota.images import read_image, write_png
+from tiltbox.dota.images import png
+from tiltbox.dota.images.pixels import read_image, write_png
 
 EXTRAS = {  # what libpng warns about
     b"iCCP": b"sRGB\0\0" + zlib.compress(bytes(200)),

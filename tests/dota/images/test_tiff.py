@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from tiltbox.dota import tiff
-from tiltbox.dota.images import image_size, read_image
+from tiltbox.dota.images import tiff
+from tiltbox.dota.images.pixels import image_size, read_image
 from tiltbox.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)  # RGB

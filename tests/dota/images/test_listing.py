@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tiltbox.dota.image_files import list_images, passed_over, warn_of_passed_over
+from tiltbox.dota.images.listing import list_images, passed_over, warn_of_passed_over
 from tiltbox.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""Reading aerial images as they are stored, and writing patches as PNG in a quarter of the usual time."""
+"""Reads images as pixels, as they are stored, and writes patches as PNG in a quarter of the usual time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image, UnidentifiedImageError
 
-from tiltbox.dota import png, tiff
+from tiltbox.dota.images import png, tiff
 from tiltbox.dota.reading import read_bytes
 from tiltbox.errors import DataError
 

@@ -1,0 +1,1 @@
+"""Images: which files are images, their pixels, the formats PNG and TIFF."""
