@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from filelock import FileLock
 
-from tiltbox.files import acquired
+from tiltbox.files.atomic import acquired
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

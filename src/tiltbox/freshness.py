@@ -18,7 +18,7 @@ from typing import Any
 from tiltbox import layout
 from tiltbox.configs import CONFIGS, fingerprint, read_yaml
 from tiltbox.errors import DataError
-from tiltbox.files import write_json
+from tiltbox.files.atomic import write_json
 from tiltbox.provenance import SUFFIX, Provenance, beside, file_hash, located, matching, read_provenance
 from tiltbox.settings.auto import AUTO
 from tiltbox.settings.workflow import Plan

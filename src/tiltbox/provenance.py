@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tiltbox.errors import DataError
-from tiltbox.files import write_json
+from tiltbox.files.atomic import write_json
 
 SUFFIX = "provenance.json"
 JOB = "TILTBOX_JOB"  # the variable that tells a stage the key of its job

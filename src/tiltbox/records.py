@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tiltbox.errors import DataError
-from tiltbox.files import write_json
+from tiltbox.files.atomic import write_json
 
 # The eleven summands of a perfect AP may add up to slightly more than 1.
 Fraction = Annotated[float, Field(ge=0, le=1 + 1e-9)]

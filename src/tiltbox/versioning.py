@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tiltbox.configs import CONFIGS, read_yaml
 from tiltbox.errors import TiltboxError
-from tiltbox.files import write_text
+from tiltbox.files.atomic import write_text
 from tiltbox.freshness import Freshness
 from tiltbox.settings.datasets import Dataset
 from tiltbox.settings.workflow import Plan, resolve

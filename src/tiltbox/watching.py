@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypedDict
 
 from tiltbox import layout
 from tiltbox.errors import TiltboxError
-from tiltbox.files import write_json
+from tiltbox.files.atomic import write_json
 from tiltbox.records import Metrics, read_record
 from tiltbox.scores import ACCURACIES
 

@@ -11,7 +11,7 @@ from shapely.geometry import Polygon
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.images.pixels import read_image
 from tiltbox.dota.labels import format_labels, read_labels
-from tiltbox.files import MARK
+from tiltbox.files.atomic import MARK
 from tiltbox.mini import render_mini
 from tiltbox.mini.canvas import Canvas, Pose
 from tiltbox.mini.render import labels_of, render_image

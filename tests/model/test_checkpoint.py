@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from tiltbox.dota.transfer import Patience
 from tiltbox.errors import CheckpointError, OutputError
+from tiltbox.files.transfer import Patience
 from tiltbox.model import build_detector
 from tiltbox.model.checkpoint import load_exactly, local_copy, read_checkpoint, save_checkpoint, start_from
 from tiltbox.model.rtmdet.row import RTMDet

@@ -13,7 +13,7 @@ import pytest
 from tiltbox.configs import validated
 from tiltbox.dota.images.pixels import write_png
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import MARK, write_json
+from tiltbox.files.atomic import MARK, write_json
 from tiltbox.settings.datasets import Dataset, find_dataset
 from tiltbox.stages.download import download
 
@@ -382,6 +382,14 @@ def test_bad_archive_of_the_users(tmp_path, packed, name, content, message):
         download(dataset, tmp_path / "raw", archives=packed)
     assert (packed / name).read_bytes() == content
     assert not (tmp_path / "raw").exists()
+
+
+def test_horizontal_boxes_in_an_archive_are_skipped(tmp_path, mine, packed):
+    with tarfile.open(packed / "train/labelTxt.tar.gz", "w:gz") as file:
+        for kind in ("labelTxt", "Train_Task2_gt/trainset_reclabelTxt"):
+            file.add(mine / "train/labelTxt", f"labelTxt-v1.0/{kind}")
+    manifest = download(archived("http://localhost", packed), tmp_path / "raw", archives=packed)
+    assert manifest["splits"]["train"] == {"images": 2, "objects": 3}
 
 
 def test_bad_label_in_an_archive_is_named_by_the_output(tmp_path, mine, packed):

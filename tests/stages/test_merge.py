@@ -13,7 +13,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.detections import Detections, write_detections
 from tiltbox.dota.task1 import read_task1
 from tiltbox.errors import DataError, OutputError, SettingsError
-from tiltbox.files import MARK
+from tiltbox.files.atomic import MARK
 from tiltbox.geometry.boxes import rbox_to_qbox
 from tiltbox.stages.merge import merge
 

@@ -23,7 +23,7 @@ from tiltbox.dota.images.pixels import write_png
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
 from tiltbox.errors import DataError, OutputError, SettingsError
-from tiltbox.files import MARK
+from tiltbox.files.atomic import MARK
 from tiltbox.stages import split as stage
 from tiltbox.stages.split import split
 

@@ -17,7 +17,7 @@ from snakemake.io import _IOFile
 
 from tiltbox import layout
 from tiltbox.errors import TiltboxError
-from tiltbox.files import acquired
+from tiltbox.files.atomic import acquired
 from tiltbox.freshness import Freshness
 from tiltbox.gpus import gpus_here
 from tiltbox.model.variant import SIZES

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from tiltbox.dota.arrow import as_numpy, as_strings
 from tiltbox.errors import DataError
-from tiltbox.files import atomic_file
+from tiltbox.files.atomic import atomic_file
 
 RBOX = ("cx", "cy", "w", "h", "theta")
 SCHEMA = pa.schema(

@@ -25,6 +25,10 @@ from tiltbox.dota.reading import (
 from tiltbox.errors import DataError
 
 EXTENSIONS = (".txt",)
+
+#: Parts of the names of folders in which DOTA's archives keep horizontal boxes beside the oriented ones.
+HORIZONTAL = ("reclabeltxt", "hbb", "horizontal")
+
 HEADER_KEYS = ("imagesource:", "gsd:", "acquisition dates:")
 _DIFFICULTIES = {"0": 0, "1": 1, "2": 2}  # some files have 01
 DECIMALS = 4  # of a written coordinate; more would only show rounding errors of the shift to a window

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import lzma
-import tarfile
 import unicodedata
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -15,18 +11,6 @@ from tiltbox.errors import DataError, choice_of
 
 #: The largest plausible coordinate of a corner in pixels: ten times the longest side that OpenCV reads.
 MAX_COORDINATE = 1e7
-
-#: The exceptions raised by reading a damaged or encrypted zip or tar archive.
-CORRUPT = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    UnicodeDecodeError,
-)
 
 
 def plain_name(name: str) -> str:

@@ -16,7 +16,6 @@ from typing import BinaryIO
 import numpy as np
 
 from tiltbox.dota.reading import (
-    CORRUPT,
     MAX_COORDINATE,
     decoded,
     is_file_or_lost,
@@ -25,8 +24,9 @@ from tiltbox.dota.reading import (
     require_class,
 )
 from tiltbox.dota.task1_text import Rows, format_rows, parse_plain
-from tiltbox.dota.zips import written_zip
 from tiltbox.errors import DataError
+from tiltbox.files.archives import CORRUPT
+from tiltbox.files.zips import written_zip
 
 log = logging.getLogger("tiltbox")
 

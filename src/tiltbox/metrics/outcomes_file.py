@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from tiltbox.dota.arrow import as_numpy, as_strings, from_numpy, from_strings
 from tiltbox.errors import DataError
-from tiltbox.files import atomic_file
+from tiltbox.files.atomic import atomic_file
 from tiltbox.metrics.bootstrap import Outcomes
 
 OBJECT = -1  # in place of a number of thresholds

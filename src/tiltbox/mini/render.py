@@ -10,7 +10,7 @@ import numpy as np
 
 from tiltbox.dota.images.pixels import write_png
 from tiltbox.dota.labels import Labels, write_labels
-from tiltbox.files import atomic_folder
+from tiltbox.files.atomic import atomic_folder
 from tiltbox.mini.scenes import Thing, scene
 
 Split = Literal["train", "val", "test"]

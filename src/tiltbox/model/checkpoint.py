@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from tiltbox.dota.transfer import BrokenOffError, Patience, is_web_page, transfer
 from tiltbox.errors import CheckpointError, DataError, OutputError
-from tiltbox.files import atomic_file
+from tiltbox.files.atomic import atomic_file
+from tiltbox.files.transfer import BrokenOffError, Patience, is_web_page, transfer
 from tiltbox.model.variant import PARTS
 
 CLASSIFIER = "bbox_head.rtm_cls."  # depends on the number of classes

@@ -15,7 +15,7 @@ from tiltbox.dota.labels import Labels, list_labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
-from tiltbox.files import atomic_file
+from tiltbox.files.atomic import atomic_file
 from tiltbox.report.examples import varied
 from tiltbox.report.table import counted
 

@@ -11,7 +11,7 @@ from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.results import refuse_data_file
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import require_file_place, require_writable, write_json
+from tiltbox.files.atomic import require_file_place, require_writable, write_json
 from tiltbox.metrics.bootstrap import Comparison, Difference, compare_runs
 from tiltbox.report.table import aligned, percent, signed
 from tiltbox.scores import MISSING

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tiltbox.configs import fingerprint
-from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
+from tiltbox.dota.images.listing import EXTENSIONS as IMAGES
 from tiltbox.dota.images.listing import list_images, warn_of_passed_over
-from tiltbox.dota.labels import read_labels
+from tiltbox.dota.labels import EXTENSIONS as LABELS
+from tiltbox.dota.labels import HORIZONTAL, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.dota.sources import label_files
-from tiltbox.dota.transfer import transfer
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import atomic_folder, write_json
+from tiltbox.files.archives import is_archive, unpack
+from tiltbox.files.atomic import atomic_folder, write_json
+from tiltbox.files.space import bytes_unpacked, require_space
+from tiltbox.files.transfer import transfer
 from tiltbox.mini import render_mini
 from tiltbox.provenance import Begun, beside
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
-from tiltbox.space import bytes_unpacked, require_space
 
 SPLITS = ("train", "val", "test")
 Counts = dict[str, int | None]  # images and objects of a split; None for objects without labels
@@ -134,7 +136,8 @@ def _address(target: Path, start: Path) -> str:
 def _unpack(files: list[tuple[Archive, Path]], folder: Path, place: Path) -> None:
     require_space(place, bytes_unpacked(path for _, path in files))
     for archive, path in files:
-        unpack(path, folder / archive.into, IMAGES if archive.into.endswith("images") else LABELS)
+        suffixes = IMAGES if archive.into.endswith("images") else LABELS
+        unpack(path, folder / archive.into, suffixes, without=HORIZONTAL)
 
 
 def _archive_files(dataset: Dataset, fetched: Path, own: Path | None) -> list[tuple[Archive, Path]]:

@@ -18,7 +18,7 @@ from tiltbox.dota.images.listing import list_images
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.reading import image_name
 from tiltbox.errors import DataError, OutputError
-from tiltbox.files import atomic_file, require_file_place, require_writable, write_text
+from tiltbox.files.atomic import atomic_file, require_file_place, require_writable, write_text
 from tiltbox.layout import GALLERY, OUTCOMES
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU, AngleError, angle_error
 from tiltbox.metrics.bootstrap import Outcomes, outcomes_of

@@ -17,7 +17,7 @@ from tiltbox.dota.reading import MAX_COORDINATE, require_class
 from tiltbox.dota.results import read_results, refuse_data_file
 from tiltbox.dota.task1 import ClassDetections, write_task1
 from tiltbox.errors import DataError, SettingsError
-from tiltbox.files import atomic_folder
+from tiltbox.files.atomic import atomic_folder
 from tiltbox.geometry.boxes import polygon_area, rbox_to_qbox
 from tiltbox.geometry.kernels import ZERO_AREA
 from tiltbox.geometry.nms import nms_quads_in_groups

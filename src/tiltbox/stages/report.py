@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiltbox.configs import CONFIGS
 from tiltbox.errors import DataError
-from tiltbox.files import require_writable, write_text
+from tiltbox.files.atomic import require_writable, write_text
 from tiltbox.layout import DETECTORS, GALLERY, OUTCOMES
 from tiltbox.model.variants import load_variants
 from tiltbox.provenance import SUFFIX, Begun, read_provenance

@@ -32,12 +32,12 @@ from tiltbox.dota.windows import (
     without_area,
 )
 from tiltbox.errors import DataError, SettingsError
-from tiltbox.files import atomic_folder, cannot_write
+from tiltbox.files.atomic import atomic_folder, cannot_write
+from tiltbox.files.space import bytes_of_patches, require_space
 from tiltbox.layout import LEFT_OUT
 from tiltbox.processes import cores, map_in_processes, stop_if_unwanted
 from tiltbox.provenance import LABEL_FILES, Begun, beside, file_hash, matching
 from tiltbox.records import PatchManifest, read_record, write_record
-from tiltbox.space import bytes_of_patches, require_space
 
 WITHOUT_AREA, OUTSIDE, CUT_BY_ALL = "without area", "outside the image", "cut by every patch"
 BLACK = 16  # of 255: if no value is as high, nothing is visible

@@ -19,7 +19,7 @@ from tiltbox.configs import fingerprint
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
-from tiltbox.files import WAIT_FOR_IT, acquired, require_writable, write_text
+from tiltbox.files.atomic import WAIT_FOR_IT, acquired, require_writable, write_text
 from tiltbox.layout import LEFT_OUT, TRAINING_LOCK
 from tiltbox.model.checkpoint import copy_at_hand, is_address
 from tiltbox.model.variant import Variant

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from tiltbox.errors import DataError
-from tiltbox.files import acquired
+from tiltbox.files.atomic import acquired
 from tiltbox.layout import TRAINING_LOCK
 from tiltbox.model.variant import Variant
 from tiltbox.model.variants import AnyVariant

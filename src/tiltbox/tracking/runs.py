@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tiltbox.files import atomic_file, write_lock
+from tiltbox.files.atomic import atomic_file, write_lock
 from tiltbox.layout import TRACKING_DATABASE, variant_and_seed
 from tiltbox.model.variant import ASIDE, Variant
 from tiltbox.settings.schedules import Schedule

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from tiltbox.errors import SettingsError
-from tiltbox.files import write_lock
+from tiltbox.files.atomic import write_lock
 from tiltbox.layout import TRACKING_DATABASE
 from tiltbox.tracking import views
 from tiltbox.tracking.local_files import artifact_repository

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tiltbox.files import write_text
+from tiltbox.files.atomic import write_text
 
 SCORES = ("val_AP50", "val_mAP", "val_seconds")  # columns of history.csv, empty for an epoch without
 

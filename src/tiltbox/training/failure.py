@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiltbox import errors
 from tiltbox.errors import TiltboxError
-from tiltbox.files import write_json
+from tiltbox.files.atomic import write_json
 
 
 def write_failure(config: Path, error: TiltboxError) -> None:

@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
 
-from tiltbox.files import write_text
+from tiltbox.files.atomic import write_text
 from tiltbox.training.best import SCORES
 from tiltbox.training.validation import Validation
 

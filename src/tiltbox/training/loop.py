@@ -18,7 +18,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
 from tiltbox.errors import TrainingError
-from tiltbox.files import atomic_file
+from tiltbox.files.atomic import atomic_file
 from tiltbox.training.ending import Notice, ToldToEnd, leave_deaths_to_the_loader
 from tiltbox.training.randomness import seed_all
 from tiltbox.training.resume import checkpoint_of, drop_old

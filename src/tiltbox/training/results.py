@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiltbox.errors import CheckpointError
-from tiltbox.files import write_text
+from tiltbox.files.atomic import write_text
 from tiltbox.model.checkpoint import read_checkpoint, save_checkpoint
 from tiltbox.records import Training, Validated, write_record
 from tiltbox.training.best import best_epoch, scores_by_epoch, weights_of

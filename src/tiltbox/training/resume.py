@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from tiltbox.dota.reading import CORRUPT
 from tiltbox.errors import OutputError
-from tiltbox.files import WAIT_FOR_IT, acquired
+from tiltbox.files.archives import CORRUPT
+from tiltbox.files.atomic import WAIT_FOR_IT, acquired
 from tiltbox.training.config import read_config
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from tiltbox.space import bytes_of_training, require_space
+from tiltbox.files.space import bytes_of_training, require_space
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -23,7 +23,7 @@ from torch import nn
 from tiltbox.dota.labels import Labels, read_labels
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.errors import CheckpointError, TiltboxError, TrainingError
-from tiltbox.files import atomic_file
+from tiltbox.files.atomic import atomic_file
 from tiltbox.geometry.boxes import rbox_to_qbox
 from tiltbox.metrics.score import Task1Score, evaluate_task1
 from tiltbox.model.inference import detect_patches

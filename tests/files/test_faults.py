@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tiltbox.dota import transfer as module
-from tiltbox.dota.archives import is_archive
-from tiltbox.dota.transfer import Patience, transfer
 from tiltbox.errors import CheckpointError, DataError
+from tiltbox.files import transfer as module
+from tiltbox.files.archives import is_archive
+from tiltbox.files.transfer import Patience, transfer
 from tiltbox.model.checkpoint import local_copy
 
 DOCUMENT = Path(__file__).parents[2] / "docs/faults.md"
@@ -204,7 +204,7 @@ def test_the_wait_that_a_server_asks_for(server, tmp_path):
 FULL = """
 import sys
 from pathlib import Path
-from tiltbox.dota.transfer import transfer
+from tiltbox.files.transfer import transfer
 from tiltbox.errors import OutputError
 try:
     transfer(sys.argv[1], Path("disk/a.zip"))

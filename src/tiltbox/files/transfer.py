@@ -18,9 +18,9 @@ import requests
 import urllib3
 
 from tiltbox.errors import DataError
-from tiltbox.files import cannot_write, require_writable, write_lock
+from tiltbox.files.atomic import cannot_write, require_writable, write_lock
+from tiltbox.files.space import require_space
 from tiltbox.progress import progress
-from tiltbox.space import require_space
 
 log = logging.getLogger("tiltbox")
 

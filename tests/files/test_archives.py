@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tiltbox.dota import archives as module
-from tiltbox.dota.archives import IMAGES, LABELS, is_archive, unpack
 from tiltbox.errors import DataError, OutputError
+from tiltbox.files import archives as module
+from tiltbox.files.archives import is_archive, unpack
 
+IMAGES, LABELS = (".png", ".jpg"), (".txt",)
 KINDS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
 NOISE = random.Random(0).randbytes(70_000)
 
@@ -98,7 +99,7 @@ def test_a_tar_archive_that_ends_with_a_zip(tmp_path):
     assert contents(tmp_path / "out") == {"P0.txt": b"of the tar"}
 
 
-def test_hidden_files_and_horizontal_boxes_are_passed_over(tmp_path):
+def test_hidden_files_and_unwanted_folders_are_passed_over(tmp_path):
     files = {
         "labelTxt/P0.txt": b"oriented",
         "__MACOSX/labelTxt/P0.txt": b"mac",
@@ -106,7 +107,8 @@ def test_hidden_files_and_horizontal_boxes_are_passed_over(tmp_path):
         "trainset_reclabelTxt/P0.txt": b"horizontal",
         "annotations/hbb/P0.txt": b"horizontal",
     }
-    unpack(packed(tmp_path / "a.zip", files), tmp_path / "out", LABELS)
+    archive = packed(tmp_path / "a.zip", files)
+    unpack(archive, tmp_path / "out", LABELS, without=("reclabeltxt", "hbb"))
     assert contents(tmp_path / "out") == {"P0.txt": b"oriented"}
 
 

@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tiltbox.dota import transfer as module
-from tiltbox.dota.transfer import Patience, transfer
 from tiltbox.errors import DataError, OutputError
+from tiltbox.files import transfer as module
+from tiltbox.files.transfer import Patience, transfer
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()

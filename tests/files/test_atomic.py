@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tiltbox import files
 from tiltbox.errors import OutputError
-from tiltbox.files import (
+from tiltbox.files import atomic as module
+from tiltbox.files.atomic import (
     MARK,
     atomic_file,
     atomic_folder,
@@ -299,7 +299,7 @@ def killed(tmp_path: Path, kill_at: str, whole: str = 'atomic_folder(out, "split
     code = f"""
 import os, shutil, signal, sys
 from pathlib import Path
-from tiltbox.files import atomic_file, atomic_folder
+from tiltbox.files.atomic import atomic_file, atomic_folder
 
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -376,8 +376,8 @@ def test_hidden_neighbours_stay(tmp_path, whole):
 @pytest.mark.parametrize("whole", [atomic_file, split_folder])
 def test_two_at_once(tmp_path, monkeypatch, whole):
     """The second does not disturb the first, and its work is not lost."""
-    monkeypatch.setattr(files, "_FILE_PATIENCE", 0)
-    monkeypatch.setattr(files, "_FOLDER_PATIENCE", 0)
+    monkeypatch.setattr(module, "_FILE_PATIENCE", 0)
+    monkeypatch.setattr(module, "_FOLDER_PATIENCE", 0)
     out = tmp_path / "out"
     with whole(out) as first:
         with (

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import stat
 import tarfile
 import zipfile
-from collections.abc import Collection, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tiltbox.dota import labels
-from tiltbox.dota.images import listing
-from tiltbox.dota.reading import CORRUPT
 from tiltbox.errors import DataError
-from tiltbox.files import cannot_write
+from tiltbox.files.atomic import cannot_write
 from tiltbox.progress import progress
 
-IMAGES, LABELS = listing.EXTENSIONS, labels.EXTENSIONS
-
-#: Parts of the names of folders in which DOTA's archives keep horizontal boxes beside the oriented ones.
-HORIZONTAL = ("reclabeltxt", "hbb", "horizontal")
+#: The exceptions raised by reading a damaged or encrypted zip or tar archive.
+CORRUPT = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
 
 _CHUNK = 2**20  # bytes
 _AGAIN = "delete it and run the command again, or download it again"
 
 
-def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
+def unpack(archive: Path, folder: Path, suffixes: Collection[str], *, without: Collection[str] = ()) -> int:
     """Unpack the files of a zip or tar archive that end in one of ``suffixes`` straight into ``folder``.
 
     Only the last part of a name counts, so an archive of any layout gives the same flat folder and cannot
-    write elsewhere. Links, hidden files and label files of horizontal boxes are skipped.
+    write elsewhere. Links and hidden files are skipped.
+
+    Args:
+        archive: The archive to read.
+        folder: The folder to write into.
+        suffixes: In lower case, with the dot; those of files may be in upper case.
+        without: Parts of the names of folders whose files are skipped, in lower case; those of folders may
+            be in upper case.
 
     Returns:
         How many files were unpacked.
@@ -42,10 +56,10 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
         OutputError: ``folder`` cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
-    count = 0
+    wanted, count = partial(_wanted, suffixes=suffixes, without=without), 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in progress(_members(archive, suffixes), archive.name):
+        for name, content in progress(_members(archive, wanted), archive.name):
             _write(_chunks(content, archive), folder / _path(name).name, f"{archive}:{name}")
             count += 1
     except OSError as error:
@@ -62,14 +76,14 @@ def is_archive(path: Path) -> bool:
     return _is_tar(path) or zipfile.is_zipfile(path)
 
 
-def _members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
     """The wanted files of the archive, each open while it is the current one."""
     with _reading(archive):
         open(archive, "rb").close()  # the checks below would take an unreadable file for another kind
         if _is_tar(archive):  # first: a tar archive whose last member is a zip ends like a zip
-            yield from _tar_members(archive, suffixes)
+            yield from _tar_members(archive, wanted)
         elif zipfile.is_zipfile(archive):
-            yield from _zip_members(archive, suffixes)
+            yield from _zip_members(archive, wanted)
         else:
             raise DataError(archive, "is not a complete zip or tar archive", _AGAIN)
 
@@ -86,19 +100,19 @@ def _reading(archive: Path) -> Iterator[None]:
         raise DataError(archive, problem, _AGAIN) from None
 
 
-def _zip_members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
+def _zip_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
             link = stat.S_ISLNK(member.external_attr >> 16)
-            if not member.is_dir() and not link and _wanted(member.filename, suffixes):
+            if not member.is_dir() and not link and wanted(member.filename):
                 with file.open(member) as content:
                     yield member.filename, content
 
 
-def _tar_members(archive: Path, suffixes: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
     with tarfile.open(archive) as file:
         for member in file:
-            if member.isreg() and _wanted(member.name, suffixes):
+            if member.isreg() and wanted(member.name):
                 content = file.extractfile(member)
                 assert content is not None  # it is None only for links and folders
                 yield member.name, content
@@ -118,11 +132,11 @@ def _is_tar(archive: Path) -> bool:
         return False
 
 
-def _wanted(name: str, suffixes: Collection[str]) -> bool:
+def _wanted(name: str, suffixes: Collection[str], without: Collection[str]) -> bool:
     path = _path(name)
-    horizontal = any(mark in part.lower() for part in path.parts[:-1] for mark in HORIZONTAL)
+    unwanted = any(mark in part.lower() for part in path.parts[:-1] for mark in without)
     hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-    return path.suffix.lower() in suffixes and not horizontal and not hidden
+    return path.suffix.lower() in suffixes and not unwanted and not hidden
 
 
 def _path(name: str) -> PurePosixPath:

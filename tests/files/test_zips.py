@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from tiltbox.dota.zips import written_zip
+from tiltbox.files.zips import written_zip
 
 FILES = {
     "Task1_ship.txt": [b"P1 0.5\n" * 9, b"P2\n"],
@@ -56,7 +56,7 @@ def test_the_same_bytes_however_it_comes_in_pieces(archive, tmp_path):
 
 
 def test_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr("tiltbox.dota.zips._MOST", 1000)
+    monkeypatch.setattr("tiltbox.files.zips._MOST", 1000)
     with (
         pytest.raises(ValueError, match="at most 4 GiB, but b makes more"),
         written_zip(tmp_path / "a.zip") as written,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tiltbox.errors import OutputError
-from tiltbox.space import bytes_of_patches, bytes_of_training, require_space
+from tiltbox.files.space import bytes_of_patches, bytes_of_training, require_space
 from tiltbox.stages.split import split
 
 Usage = namedtuple("Usage", "total used free")

@@ -1,0 +1,1 @@
+"""Files of any content: whole or not at all, downloads, archives, zips, disk space."""
