@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from tiltbox import tracking
 from tiltbox.__main__ import main
+from tiltbox.devices.leases import leased_gpus
 from tiltbox.errors import (
     CheckpointError,
     DataError,
@@ -42,7 +43,6 @@ from tiltbox.stages.split import split
 from tiltbox.stages.train import median_object_side, train
 from tiltbox.tracking import catching_up, following
 from tiltbox.training.config import read_config
-from tiltbox.training.devices import leased_gpus
 
 NAME = "yoloms-xs-current"
 VARIANT = find_variant(NAME)

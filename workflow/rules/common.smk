@@ -19,7 +19,7 @@ from tiltbox import layout
 from tiltbox.errors import TiltboxError
 from tiltbox.files.atomic import acquired
 from tiltbox.freshness import Freshness
-from tiltbox.gpus import gpus_here
+from tiltbox.devices.gpus import gpus_here
 from tiltbox.model.variant import SIZES
 from tiltbox.settings.workflow import resolve
 from tiltbox.versioning import name_own_folders, record_results

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from tiltbox.configs import CONFIGS, Settings, known_name, load
+from tiltbox.devices.gpus import require_gpus
 from tiltbox.errors import SettingsError
-from tiltbox.gpus import require_gpus
 from tiltbox.model.objective import Objective
 from tiltbox.model.variant import Size, Variant
 from tiltbox.model.variants import load_variants

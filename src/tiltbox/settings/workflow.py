@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from tiltbox import layout
 from tiltbox.configs import CONFIGS, Settings, fingerprint, known_name, validated
+from tiltbox.devices.gpus import gpus_here
 from tiltbox.errors import SettingsError, TiltboxError
-from tiltbox.gpus import gpus_here
 from tiltbox.model.variant import Variant
 from tiltbox.model.variants import load_variants
 from tiltbox.provenance import beside, located, read_provenance

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tiltbox.defaults import PREDICTION_BATCH
+from tiltbox.devices.gpus import require_gpus
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.images.listing import list_images
 from tiltbox.dota.patches import MIN_SIZE, parse_patch_name
 from tiltbox.errors import DataError, SettingsError
-from tiltbox.gpus import require_gpus
 from tiltbox.model.variant import Variant
 from tiltbox.processes import map_in_processes
 from tiltbox.provenance import Begun, beside, file_hash
@@ -64,9 +64,10 @@ def predict(
         CheckpointError: The checkpoint is of another variant or number of classes.
         DataError: There are no patches, or one cannot be read.
     """
+    from tiltbox.devices.leases import gpu_count, gpu_name, leased_gpus
+    from tiltbox.devices.threads import cpu_threads
     from tiltbox.dota.detections import write_detections
     from tiltbox.model.checkpoint import is_address, local_copy
-    from tiltbox.training.devices import cpu_threads, gpu_count, gpu_name, leased_gpus
 
     begun = Begun("predict")
 

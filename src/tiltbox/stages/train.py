@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from tiltbox import __version__, tracking
 from tiltbox.configs import fingerprint
+from tiltbox.devices.leases import gpu_count, gpu_name, leased_gpus
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import list_labels, read_labels
 from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
@@ -32,7 +33,6 @@ from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
 from tiltbox.stages.weights import require_weights
 from tiltbox.training.best import forget_scores
 from tiltbox.training.config import runner_config
-from tiltbox.training.devices import gpu_count, gpu_name, leased_gpus
 from tiltbox.training.failure import read_failure
 from tiltbox.training.pixels import keep_pixels
 from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish

@@ -21,9 +21,9 @@ def run(config: Path) -> None:
     """Train as the resolved configuration says; checkpoints and history go to its work folder."""
     import_openmmlab()
 
+    from tiltbox.devices.threads import cpu_threads
     from tiltbox.training import modules  # noqa: F401  (registers)
     from tiltbox.training.config import read_config
-    from tiltbox.training.devices import cpu_threads
     from tiltbox.training.resume import only_writer
     from tiltbox.training.room import require_room
     from tiltbox.training.runner import PreparingRunner

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tiltbox import gpus
+from tiltbox.devices import gpus
+from tiltbox.devices.gpus import gpus_here, named_gpus, require_gpus
 from tiltbox.errors import SettingsError
-from tiltbox.gpus import gpus_here, named_gpus, require_gpus
 
 
 @pytest.fixture(autouse=True)

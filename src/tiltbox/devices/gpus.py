@@ -28,7 +28,7 @@ def named_gpus() -> list[str] | None:
 def gpus_here() -> int:
     """The number of GPUs that a process started here would see.
 
-    Once PyTorch is loaded, :func:`tiltbox.training.devices.gpu_count` knows how many it can use, which are
+    Once PyTorch is loaded, :func:`tiltbox.devices.leases.gpu_count` knows how many it can use, which are
     none if it was built without CUDA.
     """
     named = named_gpus()

@@ -1,4 +1,4 @@
-"""The devices of a training or prediction: leased GPUs, or a fixed number of CPU threads.
+"""The GPUs of a training or prediction, which no other may use meanwhile.
 
 Snakemake counts GPUs but does not say which; so each training holds a lock file for each device while it
 runs, and two trainings of one user on one machine never share a device by accident. The lock ends with the
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tiltbox.gpus import named_gpus
+from tiltbox.devices.gpus import named_gpus
 
 log = logging.getLogger("tiltbox")
 POLL_SECONDS = 2.0
@@ -46,23 +46,6 @@ def leased_gpus(count: int) -> Iterator[list[str]]:
                 del os.environ["CUDA_VISIBLE_DEVICES"]
             else:
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
-
-
-@contextmanager
-def cpu_threads(count: int | None) -> Iterator[None]:
-    """Make torch compute with ``count`` threads; None leaves the number unchanged.
-
-    The number decides how sums are split and which kernels run, so the last digits of results depend on it,
-    and a training amplifies them.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def gpu_count() -> int:

@@ -1,4 +1,4 @@
-"""CPU threads, and leases of GPUs with fake devices: the locks are real."""
+"""Leases of GPUs with fake devices: the locks are real."""
 
 from __future__ import annotations
 
@@ -9,29 +9,19 @@ import sys
 from contextlib import ExitStack
 
 import pytest
-import torch
 
-from tiltbox.training import devices
-from tiltbox.training.devices import cpu_threads, gpu_count, leased_gpus
+from tiltbox.devices import leases as module
+from tiltbox.devices.leases import gpu_count, leased_gpus
 
 
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(devices.tempfile, "tempdir", None)
-    monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(module.tempfile, "tempdir", None)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
     for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
-
-
-def test_the_number_of_threads_is_restored():
-    before = torch.get_num_threads()
-    with cpu_threads(3):
-        assert torch.get_num_threads() == 3
-        with cpu_threads(None):
-            assert torch.get_num_threads() == 3
-    assert torch.get_num_threads() == before
 
 
 def test_no_gpus_hides_all():
@@ -57,7 +47,7 @@ def test_no_gpu_behind_a_minus_one(monkeypatch):
 
 def test_slurm_jobs_do_not_wait_for_each_other(monkeypatch):
     """Each sees its own devices, which may have the same numbers; so do the steps of a job."""
-    monkeypatch.setattr(devices.time, "sleep", lambda seconds: pytest.fail("waits"))
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("waits"))
     with ExitStack() as leases:
         for job, step in (("17", "0"), ("17", "1"), ("18", "0")):
             monkeypatch.setenv("SLURM_JOB_ID", job)
@@ -83,11 +73,11 @@ def test_waiting_is_said_once(monkeypatch, caplog):
         if len(naps) == 3:
             other.release()
 
-    monkeypatch.setattr(devices.time, "sleep", nap)
+    monkeypatch.setattr(module.time, "sleep", nap)
     caplog.set_level(logging.INFO, "tiltbox")
-    folder = devices.Path(devices.tempfile.gettempdir()) / f"tiltbox-gpus-{os.getuid()}"
+    folder = module.Path(module.tempfile.gettempdir()) / f"tiltbox-gpus-{os.getuid()}"
     folder.mkdir()
-    with devices.FileLock(folder / "5.lock") as other, leased_gpus(3) as held:
+    with module.FileLock(folder / "5.lock") as other, leased_gpus(3) as held:
         assert held == ["3", "5", "7"] and len(naps) == 3
     assert [record.getMessage() for record in caplog.records] == ["waiting for 3 free GPUs"]
 
@@ -98,7 +88,7 @@ def test_more_than_there_are():
 
 
 HOLD_TWO = """
-from tiltbox.training.devices import leased_gpus
+from tiltbox.devices.leases import leased_gpus
 with leased_gpus(2) as held:
     print(held, flush=True)
     input()

@@ -1,0 +1,1 @@
+"""What stages compute on: GPUs, counted and leased, and CPU threads."""
