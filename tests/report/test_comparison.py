@@ -25,8 +25,8 @@ from tiltbox.report.comparison import (
     same_test_set,
     seen_note,
 )
+from tiltbox.report.leaderboard_tables import model_table, pair_table, terminal_table
 from tiltbox.report.plots import group_title
-from tiltbox.report.tables import model_table, pair_table, terminal_table
 from tiltbox.report.uncertainty import uncertainty
 
 PUBLISHED_RECIPE = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tiltbox.report.cells import Cell, Table
 from tiltbox.report.leaderboard import leaderboard
 from tiltbox.report.markdown import markdown, markdown_table
-from tiltbox.report.table import Cell, Table
 
 
 def test_an_empty_table_is_its_header():

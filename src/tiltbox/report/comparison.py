@@ -9,7 +9,7 @@ from pathlib import Path
 from tiltbox.metrics.angles import ELONGATED, MATCH_IOU
 from tiltbox.records import Metrics, Training
 from tiltbox.report.collect import RECIPE, Row
-from tiltbox.report.table import counted
+from tiltbox.report.formatting import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 from tiltbox.settings.published import Published
 

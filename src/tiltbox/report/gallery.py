@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from tiltbox.records import Gallery, GalleryDetection, GalleryImage, GalleryObject
 from tiltbox.report.collect import Row
 from tiltbox.report.comparison import pairs
-from tiltbox.report.table import counted
+from tiltbox.report.formatting import counted
 
 MOST_DRAWN = 200  # false alarms of a picture: a barely trained detector has thousands
 LARGE = 512  # pixels

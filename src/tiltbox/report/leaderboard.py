@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiltbox.report.cells import Table
 from tiltbox.report.collect import Row
-from tiltbox.report.table import Table
-from tiltbox.report.tables import (
+from tiltbox.report.leaderboard_tables import (
     angle_table,
     class_table,
     model_table,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tiltbox.report.cells import Cell, Table
 from tiltbox.report.leaderboard import Leaderboard
-from tiltbox.report.table import Cell, Table
 
 
 def markdown(board: Leaderboard) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from tiltbox.report.cells import Table
 from tiltbox.report.collect import Row
 from tiltbox.report.comparison import groups
 from tiltbox.report.gallery import Exhibition, exhibition
@@ -25,7 +26,6 @@ from tiltbox.report.plots import (
     series_looks,
     validation_plot,
 )
-from tiltbox.report.table import Table
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
 GALLERY = "gallery"

@@ -17,7 +17,7 @@ from tiltbox.dota.results import read_results
 from tiltbox.dota.task1 import ClassDetections
 from tiltbox.files.atomic import atomic_file
 from tiltbox.report.examples import varied
-from tiltbox.report.table import counted
+from tiltbox.report.formatting import counted
 
 # Distinct in hue or lightness from each other and from grass, water and asphalt; then they repeat.
 COLOURS = (

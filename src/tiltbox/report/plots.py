@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from tiltbox.report.collect import Row, class_names
 from tiltbox.report.comparison import groups, trained_alike
-from tiltbox.report.table import counted
+from tiltbox.report.formatting import counted
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tiltbox.dota.results import refuse_data_file
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files.atomic import require_file_place, require_writable, write_json
 from tiltbox.metrics.bootstrap import Comparison, Difference, compare_runs
-from tiltbox.report.table import aligned, percent, signed
+from tiltbox.report.formatting import aligned, percent, signed
 from tiltbox.scores import MISSING
 from tiltbox.stages.scored import label_files, read_scored
 

@@ -14,11 +14,11 @@ from tiltbox.model.variants import load_variants
 from tiltbox.provenance import SUFFIX, Begun, read_provenance
 from tiltbox.report.collect import Row, collect
 from tiltbox.report.leaderboard import leaderboard
+from tiltbox.report.leaderboard_csv import leaderboard_csv
+from tiltbox.report.leaderboard_tables import terminal_table
 from tiltbox.report.markdown import markdown
 from tiltbox.report.page import page
 from tiltbox.report.series import series
-from tiltbox.report.sheet import sheet
-from tiltbox.report.tables import terminal_table
 from tiltbox.report.uncertainty import Uncertainty, uncertainty
 from tiltbox.settings.published import Published, load_published
 
@@ -57,7 +57,7 @@ def _write(rows: list[Row], sure: Uncertainty, out: Path, published: Published, 
     board = leaderboard(rows, out, published, sure)
     texts = {
         Path("leaderboard.md"): markdown(board),
-        Path("leaderboard.csv"): sheet(rows, out, sure),
+        Path("leaderboard.csv"): leaderboard_csv(rows, out, sure),
         Path("leaderboard.html"): page(board, rows, sure),
         **{DETECTORS / f"{row.name}.html": _detector(row, out, published, sure) for row in rows},
         **series(rows),

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from tiltbox.provenance import SUFFIX
 from tiltbox.records import Training
+from tiltbox.report.cells import Cell, Table, difference, mark
 from tiltbox.report.collect import Row, class_names
 from tiltbox.report.comparison import (
     RESAMPLING_NOTE,
@@ -30,16 +31,7 @@ from tiltbox.report.comparison import (
     same_test_set,
     seen_note,
 )
-from tiltbox.report.table import (
-    Cell,
-    Table,
-    aligned,
-    degrees,
-    difference,
-    interval,
-    mark,
-    percent,
-)
+from tiltbox.report.formatting import aligned, degrees, interval, percent
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 from tiltbox.scores import ACCURACIES, ANGLES, COSTS, FIGURES, MEASURED, MISSING, Figure
 from tiltbox.settings.published import Published

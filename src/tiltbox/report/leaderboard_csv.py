@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltbox.report.collect import Row, class_names
-from tiltbox.report.tables import relative
+from tiltbox.report.leaderboard_tables import relative
 from tiltbox.report.uncertainty import UNKNOWN, Uncertainty
 from tiltbox.scores import ACCURACIES, FIGURES
 
@@ -53,7 +53,7 @@ TRAINING = (
 )
 
 
-def sheet(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> str:
+def leaderboard_csv(rows: Sequence[Row], out: Path, sure: Uncertainty = UNKNOWN) -> str:
     """The CSV text; files are named relative to the folder ``out``."""
     records = [_record(row, class_names(rows), out, sure) for row in rows]
     text = io.StringIO()

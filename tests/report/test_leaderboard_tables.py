@@ -9,7 +9,7 @@ import pytest
 from tiltbox.provenance import Begun, read_provenance
 from tiltbox.records import Complexity
 from tiltbox.report.collect import Row
-from tiltbox.report.tables import (
+from tiltbox.report.leaderboard_tables import (
     angle_table,
     class_table,
     duration,
