@@ -13,7 +13,7 @@ from trainings import Ground, Score, run
 
 from tiltbox.dota.images.pixels import read_image, write_png
 from tiltbox.dota.labels import write_labels
-from tiltbox.dota.sources import Source, read_sources
+from tiltbox.dota.sources import SourceImage, read_sources
 
 SCRIPT = Path(__file__).with_name("ultralytics_training.py")
 MODEL = "yolov8n-obb.yaml"
@@ -88,7 +88,7 @@ def _write_part(ground: Ground, part: str, out: Path) -> None:
         (out / f"labels/{name}.txt").write_text(_normalised(source, ground.classes))
 
 
-def _normalised(source: Source, classes: Sequence[str]) -> str:
+def _normalised(source: SourceImage, classes: Sequence[str]) -> str:
     """One line per object: the number of its class, then its corners as shares of the image's sides."""
     corners = source.labels.qboxes / np.tile([source.width, source.height], 4)
     rows = zip(source.labels.classes, corners.tolist(), strict=True)

@@ -19,7 +19,7 @@ log = logging.getLogger("tiltbox")
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceImage:
     """One image; ``width`` and ``height`` in pixels, ``labels`` is None in a set without labels."""
 
     image: Path
@@ -32,7 +32,7 @@ class Source:
         return image_name(self.image)
 
 
-def read_sources(folders: Sequence[Path], classes: Collection[str] | None = None) -> list[Source]:
+def read_sources(folders: Sequence[Path], classes: Collection[str] | None = None) -> list[SourceImage]:
     """The images of all folders, with their labels; either all of them are labelled or none.
 
     All possible errors in them, except in the pixels, are found here.
@@ -65,7 +65,7 @@ def label_files(images: Path, names: Sequence[str], labels: Path) -> dict[str, P
     return {name: files[name] for name in names}
 
 
-def _read_folder(folder: Path, classes: Collection[str] | None) -> list[Source]:
+def _read_folder(folder: Path, classes: Collection[str] | None) -> list[SourceImage]:
     paths = list_images(folder / "images")
     warn_of_passed_over(folder / "images")
     for path in paths:
@@ -73,9 +73,11 @@ def _read_folder(folder: Path, classes: Collection[str] | None) -> list[Source]:
             raise DataError(path, "has whitespace in its name, which result files do not allow", "rename it")
     if not (folder / "labelTxt").is_dir():
         _require_unlabelled(folder)
-        return [Source(path, *image_size(path), None) for path in paths]
+        return [SourceImage(path, *image_size(path), None) for path in paths]
     files = label_files(folder / "images", list(map(image_name, paths)), folder / "labelTxt")
-    return [Source(path, *image_size(path), read_labels(files[image_name(path)], classes)) for path in paths]
+    return [
+        SourceImage(path, *image_size(path), read_labels(files[image_name(path)], classes)) for path in paths
+    ]
 
 
 def _require_unlabelled(folder: Path) -> None:
@@ -86,15 +88,15 @@ def _require_unlabelled(folder: Path) -> None:
         raise DataError(folder, f"contains {similar[0]}/ but no labelTxt/", remedy)
 
 
-def _require_different_names(sources: Sequence[Source]) -> None:
-    first: dict[str, Source] = {}
+def _require_different_names(sources: Sequence[SourceImage]) -> None:
+    first: dict[str, SourceImage] = {}
     for source in sources:
         if (other := first.setdefault(source.name, source)) is not source:
             problem = f"there is an image of that name in {other.image.parent}"
             raise DataError(source.image, problem, "rename one of them, or give each source once")
 
 
-def _warn_of_shares(sources: Sequence[Source]) -> None:
+def _warn_of_shares(sources: Sequence[SourceImage]) -> None:
     corners = [source.labels.qboxes for source in sources if source.labels]
     if sum(map(len, corners)) and max(np.abs(each).max(initial=0) for each in corners) <= 1:
         log.warning(

@@ -24,7 +24,7 @@ Args = tuple[Any, ...]  # of an operation: tensors, numbers, lists of numbers
 
 
 @dataclass(frozen=True)
-class Complexity:
+class ComplexityCount:
     """The result of :func:`count_complexity`.
 
     Attributes:
@@ -40,14 +40,14 @@ class Complexity:
     uncounted: dict[str, int]
 
 
-def count_complexity(model: nn.Module, height: int = 1024, width: int = 1024) -> Complexity:
+def count_complexity(model: nn.Module, height: int = 1024, width: int = 1024) -> ComplexityCount:
     """Count for an input of (1, 3, height, width); ``model`` moves to the meta device for good."""
     model = model.eval().to("meta")
     counter = _Counter()
     with torch.no_grad(), counter:
         model(torch.empty(1, 3, height, width, device="meta"), mode="tensor")
     params = sum(parameter.numel() for parameter in model.parameters())
-    return Complexity(params, counter.flops.total(), dict(counter.flops), dict(counter.uncounted))
+    return ComplexityCount(params, counter.flops.total(), dict(counter.flops), dict(counter.uncounted))
 
 
 class _Counter(TorchDispatchMode):

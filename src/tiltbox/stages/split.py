@@ -21,7 +21,7 @@ from tiltbox.dota.images.listing import list_images
 from tiltbox.dota.images.pixels import pixels_in, read_image, write_png
 from tiltbox.dota.labels import Labels, format_labels
 from tiltbox.dota.patches import format_patch_name
-from tiltbox.dota.sources import Source, read_sources
+from tiltbox.dota.sources import SourceImage, read_sources
 from tiltbox.dota.windows import (
     CUT,
     Cutting,
@@ -141,7 +141,7 @@ def split(
 
 
 def _cut_all(
-    images: list[Source], cutting: Cutting, folder: Path, out: Path, workers: int | None
+    images: list[SourceImage], cutting: Cutting, folder: Path, out: Path, workers: int | None
 ) -> list[ImageCount]:
     tasks = _largest_first(images)
     cut = partial(_cut_image, cutting, folder, out)
@@ -149,12 +149,12 @@ def _cut_all(
     return map_in_processes(cut, tasks, workers, "split", prepare=partial(cv2.setNumThreads, 1))
 
 
-def _largest_first(images: list[Source]) -> list[Source]:
+def _largest_first(images: list[SourceImage]) -> list[SourceImage]:
     """Images by falling size, so that no core is left alone with a large one at the end."""
     return sorted(images, key=lambda image: -image.width * image.height)
 
 
-def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> ImageCount:
+def _cut_image(cutting: Cutting, folder: Path, out: Path, source: SourceImage) -> ImageCount:
     """Write the patches of one image to ``folder``, which becomes ``out``, and count what is on them."""
     image = read_image(source.image)
     height, width, _ = image.shape
@@ -170,7 +170,7 @@ def _cut_image(cutting: Cutting, folder: Path, out: Path, source: Source) -> Ima
 
 
 def _sorted_out(
-    source: Source, windows: list[Window], iof: float, frame: Window
+    source: SourceImage, windows: list[Window], iof: float, frame: Window
 ) -> tuple[Labels | None, list[LeftOut]]:
     """The objects that may be on patches, and those that are not on any, with the reason."""
     if source.labels is None:
@@ -210,7 +210,7 @@ def _cut_patch(
 
 def _manifest(
     sources: Sequence[Path],
-    images: list[Source],
+    images: list[SourceImage],
     cutting: Cutting,
     counts: list[ImageCount],
     classes: Collection[str] | None,
