@@ -1,7 +1,7 @@
 """Whether a disk has room for what is about to be written.
 
 Estimates are lower bounds: what would fit is never refused. A disk that fills up all the same ends the work
-with the error of :func:`tiltbox.files.cannot_write`, and nothing half-written gets its final name.
+with the error of :func:`tiltbox.files.atomic.cannot_write`, and nothing half-written gets its final name.
 """
 
 from __future__ import annotations
