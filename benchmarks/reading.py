@@ -27,7 +27,7 @@ from tiltbox.training.pipeline import train_pipeline
 import_openmmlab()
 from mmengine.registry import DefaultScope  # noqa: E402
 
-from tiltbox.training import pixels, quads  # noqa: E402, F401  (registers)
+from tiltbox.training import kept_pixels, quads  # noqa: E402, F401  (registers)
 from tiltbox.training.data import PatchDataset  # noqa: E402
 from tiltbox.training.randomness import seed_all  # noqa: E402
 
@@ -82,10 +82,10 @@ def kind(transform: Any) -> str:
 def kept(patches: Path) -> Iterator[None]:
     """Patches as plain pixels in a folder of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[pixels.VARIABLE] = folder
-        pixels.keep_pixels(patches)
+        os.environ[kept_pixels.VARIABLE] = folder
+        kept_pixels.keep_pixels(patches)
         yield
-        del os.environ[pixels.VARIABLE]
+        del os.environ[kept_pixels.VARIABLE]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiltbox.dota.mini import render_mini
+from tiltbox.mini import render_mini
 from tiltbox.settings.schedules import find_schedule
 from tiltbox.stages.split import split
 

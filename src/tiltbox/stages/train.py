@@ -34,7 +34,7 @@ from tiltbox.stages.weights import require_weights
 from tiltbox.training.best import forget_scores
 from tiltbox.training.config import runner_config
 from tiltbox.training.failure import read_failure
-from tiltbox.training.pixels import keep_pixels
+from tiltbox.training.kept_pixels import keep_pixels
 from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish
 from tiltbox.training.resume import (
     can_resume,

@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Pad, Resize
 from mmrotate.registry import TRANSFORMS
 
-from tiltbox.training.pixels import pixels_of
+from tiltbox.training.kept_pixels import pixels_of
 
 
 @TRANSFORMS.register_module()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tiltbox.errors import SettingsError, TiltboxError
-from tiltbox.files import write_json
+from tiltbox.files.atomic import write_json
 
 log = logging.getLogger("tiltbox")
 PATIENCE = 600  # seconds in which the first task has to begin the training

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tiltbox.dota.images import image_size, read_image
-from tiltbox.files import atomic_file, write_json
+from tiltbox.dota.images.pixels import image_size, read_image
+from tiltbox.files.atomic import atomic_file, write_json
+from tiltbox.files.space import require_space
 from tiltbox.processes import cores, map_in_processes
 from tiltbox.records import PatchManifest, read_record
-from tiltbox.space import require_space
 
 VARIABLE = "TILTBOX_PIXELS"
 SHARE = 64  # patches that a process decodes at a time

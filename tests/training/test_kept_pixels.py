@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from tiltbox.dota.images import read_image
-from tiltbox.dota.mini import render_mini
+from tiltbox.dota.images.pixels import read_image
 from tiltbox.errors import DataError, OutputError
+from tiltbox.mini import render_mini
 from tiltbox.stages.split import split
-from tiltbox.training import pixels
-from tiltbox.training.pixels import VARIABLE, keep_pixels, pixels_of
+from tiltbox.training import kept_pixels
+from tiltbox.training.kept_pixels import VARIABLE, keep_pixels, pixels_of
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def patches(cut, tmp_path):
 def kept(tmp_path, monkeypatch):
     """The folder for pixels."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "kept"))
-    pixels._kept.cache_clear()
+    kept_pixels._kept.cache_clear()
     return tmp_path / "kept"
 
 
