@@ -17,8 +17,10 @@ print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if torch.cuda.i
 CHECK
 
 echo "tests that need a GPU"
-"$python" -m pytest -q -rs tests/geometry/test_rotated.py tests/stages/test_train.py tests/stages/test_predict.py \
-    tests/model/test_head.py -k 'gpu or GPU' > "$out/tests.txt" 2>&1 || echo "some failed: see $out/tests.txt"
+whole=(tests/model/test_kernels.py tests/model/test_on_gpu.py tests/training/test_captured.py)
+some=(tests/geometry/test_rotated.py tests/training/test_stepping.py tests/stages/test_predict.py tests/stages/test_train.py)
+{ "$python" -m pytest -q -rs "${whole[@]}" && "$python" -m pytest -q -rs "${some[@]}" -k gpu; } \
+    > "$out/tests.txt" 2>&1 || echo "some failed: see $out/tests.txt"
 tail -n 5 "$out/tests.txt"
 
 echo "training and prediction"

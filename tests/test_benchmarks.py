@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from tiltbox.mini import render_mini
+from tiltbox.stages.split import split
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -32,6 +35,14 @@ def test_it_runs(tmp_path, words, said):
     done = benchmark(tmp_path, *words.split())
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
+
+
+def test_reading(tmp_path):
+    render_mini(tmp_path / "raw", images={"train": 1, "val": 0, "test": 0})
+    split([tmp_path / "raw/train"], tmp_path / "patches", size=256, overlap=0, workers=1)
+    done = benchmark(tmp_path, "reading.py", "patches", "--schedule", "smoke", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "| tiltbox, pixels kept |" in done.stdout and "| RandomRotate " in done.stdout
 
 
 def test_learning_side_by_side(tmp_path, data):
