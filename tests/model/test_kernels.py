@@ -13,7 +13,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch for GPUs")
 
-from tiltbox.model.kernels import LEAKY, NONE, SILU, batch_norm, depthwise
+from tiltbox.model.kernels import batch_norm, depthwise
+from tiltbox.model.on_gpu import LEAKY, NONE, SILU
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ACTIVATIONS = {

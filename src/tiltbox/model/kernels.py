@@ -13,11 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tiltbox.model import on_gpu
+
 TILE = 1024  # pixels of a program
 CHUNK = 16  # tiles that one program adds up for batch norm
-NONE, SILU, LEAKY = 0, 1, 2  # activations
 
 constexpr = tl.constexpr
+SILU, LEAKY = constexpr(on_gpu.SILU), constexpr(on_gpu.LEAKY)
 
 
 @triton.jit
@@ -152,9 +154,9 @@ def _tiles(height: int, width: int) -> tuple[tuple[int, int], int, int]:
 
 @triton.jit
 def _activated(u, KIND: constexpr, leak):
-    if KIND == 1:
+    if KIND == SILU:
         return u * tl.sigmoid(u)
-    elif KIND == 2:
+    elif KIND == LEAKY:
         return tl.where(u > 0, u, u * leak)
     else:
         return u
@@ -162,10 +164,10 @@ def _activated(u, KIND: constexpr, leak):
 
 @triton.jit
 def _activation_slope(u, KIND: constexpr, leak):
-    if KIND == 1:
+    if KIND == SILU:
         sigmoid = tl.sigmoid(u)
         return sigmoid * (1 + u * (1 - sigmoid))
-    elif KIND == 2:
+    elif KIND == LEAKY:
         return tl.where(u > 0, 1.0, leak)
     else:
         return tl.full(u.shape, 1.0, tl.float32)
@@ -344,7 +346,7 @@ def batch_norm(
     Args:
         x: (b, c, h, w).
         running: Averages of mean and variance (c,), and the number of steps; they are updated.
-        activation: ``NONE``, ``SILU`` or ``LEAKY``, and the slope of the latter below 0.
+        activation: Its kind, as :mod:`tiltbox.model.on_gpu` numbers them, and its slope below 0 if LEAKY.
     """
     return _BatchNorm.apply(x, weight, bias, running, momentum, epsilon, activation)
 

@@ -15,6 +15,8 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+NONE, SILU, LEAKY = 0, 1, 2  # activations
+
 
 def quicken_on_gpu(model: nn.Module) -> bool:
     """Change the layers of a model in place; False without Triton, which comes with PyTorch for GPUs."""
@@ -60,7 +62,7 @@ class QuickBatchNorm(nn.BatchNorm2d):
 
     def _activated(self, x: Tensor) -> Tensor:
         kind, leak = self.activation
-        return functional.silu(x) if kind == 1 else functional.leaky_relu(x, leak) if kind == 2 else x
+        return functional.silu(x) if kind == SILU else functional.leaky_relu(x, leak) if kind == LEAKY else x
 
 
 def _join_norm_and_activation(module: ConvModule) -> None:
@@ -78,10 +80,10 @@ def _join_norm_and_activation(module: ConvModule) -> None:
 def _activation(module: ConvModule) -> tuple[int, float] | None:
     """Its kind and slope below 0, as the kernels take them; None for others."""
     if not module.with_activation:
-        return 0, 0.0
+        return NONE, 0.0
     if type(module.activate) is nn.SiLU:
-        return 1, 0.0
-    return (2, module.activate.negative_slope) if type(module.activate) is nn.LeakyReLU else None
+        return SILU, 0.0
+    return (LEAKY, module.activate.negative_slope) if type(module.activate) is nn.LeakyReLU else None
 
 
 def _is_plain(norm: nn.BatchNorm2d) -> bool:
