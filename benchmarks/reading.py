@@ -83,9 +83,11 @@ def kept(patches: Path) -> Iterator[None]:
     """Patches as plain pixels in a folder of their own."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ[kept_pixels.VARIABLE] = folder
-        kept_pixels.keep_pixels(patches)
-        yield
-        del os.environ[kept_pixels.VARIABLE]
+        try:
+            kept_pixels.keep_pixels(patches)
+            yield
+        finally:
+            del os.environ[kept_pixels.VARIABLE]
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from tiltbox.model.variants import find_variant  # noqa: E402
 from tiltbox.settings.schedules import find_schedule  # noqa: E402
 from tiltbox.training import modules  # noqa: E402, F401  (registers)
 from tiltbox.training.averaging import AveragedWeights  # noqa: E402
+from tiltbox.training.captured import ALIKE  # noqa: E402
 from tiltbox.training.config import runner_config  # noqa: E402
 from tiltbox.training.network import CapturedDetector, prepare  # noqa: E402
 
@@ -194,7 +195,7 @@ def predicted(variant: str, device: str, batches: Sequence[int], size: int) -> l
 
 def profile(training: Training, batch: dict[str, Any], count: int) -> str:
     """The operations of two steps that take the longest, as PyTorch's profiler sees them."""
-    for _ in range(3):
+    for _ in range(ALIKE + 2):
         training.step(batch)
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():

@@ -71,11 +71,23 @@ def test_other_convolutions_are_left_alone(settings, triton):
     assert type(model[0]) is nn.Conv2d
 
 
-def test_without_triton_nothing_changes(monkeypatch):
+def test_without_triton_nothing_changes(monkeypatch, caplog):
     monkeypatch.setattr(on_gpu, "find_spec", lambda name: None)
     model = build_detector("yoloms-xs-previous")
     assert not quicken_on_gpu(model)
     assert not any(isinstance(module, QuickBatchNorm) for module in model.modules())
+    assert "Triton is not installed: training with PyTorch's own layers, which are slower" in caplog.text
+
+
+def test_without_a_compiler_nothing_changes(triton, monkeypatch, caplog):
+    def fail():
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(on_gpu, "_compile_one", fail)
+    model = build_detector("yoloms-xs-previous")
+    assert not quicken_on_gpu(model)
+    assert not any(isinstance(module, QuickBatchNorm) for module in model.modules())
+    assert "needs a C compiler and Python's headers (Failed to find C compiler): training with" in caplog.text
 
 
 @GPU

@@ -58,7 +58,7 @@ OTHER = {
     "workers": 3,
     "seed": 3,
 }
-NOT_COUNTED = ("checkpoint_minutes", "workers")
+NOT_COUNTED = ("checkpoint_minutes", "cuda_graphs", "workers")
 BY_THE_WORKFLOW = ("seed",)  # which it sets itself, whatever the schedule says
 
 

@@ -30,14 +30,26 @@ def recorded(monkeypatch):
 
     class Recording:
         def __init__(self, layers, model, images, weights, key):
-            self.key, self.layers = key, layers
+            self.key, self.layers, self.memory = key, layers, 0
             sizes.append(len(images))
 
         def run(self, images, weights):
             return self.layers(images)
 
     monkeypatch.setattr(captured, "_Recording", Recording)
+    monkeypatch.setattr(captured, "_free_memory", lambda images: 1)
     return sizes
+
+
+def test_a_recording_makes_room_for_a_step_of_another_size(model, recorded, monkeypatch):
+    layers = CapturedLayers(levels(model), model)
+    for free in (1, 0):
+        monkeypatch.setattr(captured, "_free_memory", lambda images, free=free: free)
+        for size in [4] * (ALIKE + 1) + [1]:
+            layers(torch.zeros(size, 3, 8, 8))
+            if layers._recording is not None:
+                layers._recording.memory = 1
+        assert (layers._recording is None) == (free == 0)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +93,7 @@ def test_what_cannot_be_recorded(model, monkeypatch):
 
 @GPU
 @pytest.mark.parametrize("precision", [None, torch.float16, torch.bfloat16])
-def test_outputs_gradients_and_running_averages_are_the_same(model, precision):
+def test_outputs_gradients_and_running_averages_are_the_same(precision):
     """With new images and weights at each step, and a smaller batch in between."""
     found = []
     for capture in (True, False):
@@ -97,6 +109,7 @@ def test_outputs_gradients_and_running_averages_are_the_same(model, precision):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+        assert not capture or layers._recording is not None
         found.append([loss.detach(), *model.parameters(), *model.buffers()])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)

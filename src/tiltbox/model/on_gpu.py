@@ -7,6 +7,7 @@ read and write the maps.
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,12 +16,14 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+log = logging.getLogger("tiltbox")
 NONE, SILU, LEAKY = 0, 1, 2  # activations
 
 
 def quicken_on_gpu(model: nn.Module) -> bool:
-    """Change the layers of a model in place; False without Triton, which comes with PyTorch for GPUs."""
-    if find_spec("triton") is None:
+    """Change the layers of a model in place; False, with a warning, where Triton cannot compile them."""
+    if problem := _what_is_missing():
+        log.warning("%s: training with PyTorch's own layers, which are slower", problem)
         return False
     for module in model.modules():
         if isinstance(module, ConvModule):
@@ -28,6 +31,24 @@ def quicken_on_gpu(model: nn.Module) -> bool:
         if isinstance(module, nn.Conv2d) and _is_depthwise(module):
             module.__class__ = QuickDepthwiseConv
     return True
+
+
+def _what_is_missing() -> str | None:
+    """What keeps Triton, which comes with PyTorch for GPUs, from compiling; it needs a C compiler."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        _compile_one()
+    except Exception as error:  # of any kind: a compiler, its headers or a place for results may be missing
+        return f"Triton cannot compile, for which it needs a C compiler and Python's headers ({error})"
+    return None
+
+
+def _compile_one() -> None:
+    if torch.cuda.is_available():
+        from tiltbox.model.kernels import depthwise
+
+        depthwise(torch.zeros(1, 1, 3, 3, device="cuda"), torch.zeros(1, 1, 3, 3, device="cuda"))
 
 
 class QuickDepthwiseConv(nn.Conv2d):

@@ -37,10 +37,13 @@ def _decisive(schedule: Schedule, variant: Variant) -> dict[str, Any]:
     """All keys count unless they are left out here.
 
     The number of CPU threads counts, since it changes the last digits of sums, which a training amplifies.
-    That of data loading processes changes nothing, and neither does the time between checkpoints.
+    That of data loading processes changes nothing, and neither does the time between checkpoints. Recorded
+    steps differ by rounding, on GPUs, which do not repeat to the bit anyway; whoever turns them off because
+    memory ran out wants to go on.
     """
+    technical = {"workers", "checkpoint_minutes", "cuda_graphs"}
     return (
-        schedule.model_dump(mode="json", exclude={"workers", "checkpoint_minutes", "epochs", "validation"})
+        schedule.model_dump(mode="json", exclude={*technical, "epochs", "validation"})
         | _held_out(schedule)
         | {"epochs": schedule.epochs_of(variant)}
     )

@@ -42,20 +42,31 @@ class CapturedLayers:
         self._last = key
         if self._recording is None or self._recording.key != key:
             if self._alike <= ALIKE:
+                if self._recording is not None and _free_memory(images) < self._recording.memory:
+                    self._forget()  # its memory is its own, and a step of another size may need as much
                 return self._layers(images)
-            self._recording = None
-            gc.collect()
-            torch.cuda.empty_cache()  # a graph has memory of its own
+            self._forget()
             self._recording = self._record(images, weights, key)
         return self._recording.run(images, weights)
+
+    def _forget(self) -> None:
+        self._recording = None
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def _record(self, images: Tensor, weights: Sequence[Tensor], key: tuple[Any, ...]) -> _Recording:
         try:
             return _Recording(self._layers, self._model, images, weights, key)
-        except RuntimeError as error:  # after which the GPU's state is not to be relied on
+        except RuntimeError as error:  # after which the GPU's state is undefined
             problem = f"a step cannot be recorded as CUDA graphs: {str(error).splitlines()[0]}"
             remedy = "set cuda_graphs: false in the schedule, or images_at_once if memory ran out"
             raise TrainingError("training", problem, remedy) from error
+
+
+def _free_memory(images: Tensor) -> int:
+    """Bytes of the GPU that neither this process nor another one holds."""
+    free, _ = torch.cuda.mem_get_info(images.device)
+    return free
 
 
 class _Recording:
@@ -70,6 +81,7 @@ class _Recording:
         key: tuple[Any, ...],
     ) -> None:
         self.key = key
+        before = torch.cuda.memory_reserved()
         self._images = images.clone()
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         buffers = [each.clone() for each in model.buffers()]
@@ -87,6 +99,7 @@ class _Recording:
         self._outputs = [each.detach() for each in self._outputs]
         for buffer, value in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(value)  # the warm-up moved them
+        self.memory = torch.cuda.memory_reserved() - before  # bytes
 
     def _warm_up(self, layers: Callable[[Tensor], Levels], weights: Sequence[Tensor]) -> None:
         """Let libraries choose their kernels and take their memory, which is forbidden while recording."""

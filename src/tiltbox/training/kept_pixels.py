@@ -8,6 +8,7 @@ variable, and for patches that are not in the file, images are decoded: pixels a
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from functools import cache, partial
@@ -18,11 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tiltbox.dota.images.pixels import image_size, read_image
-from tiltbox.files.atomic import atomic_file, write_json
+from tiltbox.errors import OutputError
+from tiltbox.files.atomic import atomic_file, cannot_write, require_writable, write_json, write_lock
 from tiltbox.files.space import require_space
 from tiltbox.processes import cores, map_in_processes
 from tiltbox.records import PatchManifest, read_record
 
+log = logging.getLogger("tiltbox")
 VARIABLE = "TILTBOX_PIXELS"
 SHARE = 64  # patches that a process decodes at a time
 
@@ -42,6 +45,8 @@ class Place(NamedTuple):
 def keep_pixels(patches: Path) -> None:
     """Decode the patches with objects into the folder that the variable names, unless they are there.
 
+    Trainings that begin together wait for the one that decodes.
+
     Raises:
         DataError: A patch cannot be read.
         OutputError: The folder has no room, or cannot be written.
@@ -49,20 +54,32 @@ def keep_pixels(patches: Path) -> None:
     file = _file(patches)
     if file is None or _is_there(file):
         return
+    try:
+        require_writable(file.parent)
+    except OutputError as error:
+        remedy = f"set {VARIABLE} to a folder that can be written, or unset it"
+        raise OutputError(error.where, error.problem, remedy) from error
+    with write_lock(file.with_suffix("")):  # of neither file, since each is written under its own lock
+        if not _is_there(file):
+            _write(file, patches)
+
+
+def _write(file: Path, patches: Path) -> None:
     images = [path for path in sorted((patches / "images").glob("*.png")) if _has_objects(patches, path)]
     sizes = [image_size(path)[::-1] for path in images]
     starts = accumulate((3 * height * width for height, width in sizes), initial=0)
     places = [Place(start, *size) for start, size in zip(starts, sizes, strict=False)]
     if not places:
         return
-    remedy = f"free some space, or unset {VARIABLE} to decode patches in each epoch"
-    require_space(file.parent, places[-1].end, remedy)
+    remedy = f"unset {VARIABLE} to decode patches in each epoch"
+    require_space(file.parent, places[-1].end, f"free some space, or {remedy}")
     tasks = list(zip(images, places, strict=True))
+    log.info("decoding %d patches into %s, once for all trainings on them", len(tasks), file)
     with atomic_file(file) as new:
-        with new.open("wb") as empty:
-            empty.truncate(places[-1].end)
+        _reserve(new, places[-1].end)
         shares = [tasks[start : start + SHARE] for start in range(0, len(tasks), SHARE)]
-        map_in_processes(partial(_decode, new), shares, min(cores(), len(shares)), "pixels")
+        workers = min(cores(), len(shares))
+        map_in_processes(partial(_decode, new), shares, workers, "pixels", less_memory=remedy)
     write_json(_index(file), {path.stem: place for path, place in tasks})
 
 
@@ -99,8 +116,21 @@ def _file(patches: Path) -> Path | None:
     return Path(folder) / f"{manifest.contents}.pixels" if folder and manifest else None
 
 
+def _reserve(file: Path, size: int) -> None:
+    """Take the disk's blocks at once: a process that writes to a map of a full disk would be killed."""
+    with file.open("wb") as empty:
+        try:
+            os.posix_fallocate(empty.fileno(), 0, size)
+        except OSError as error:
+            raise cannot_write(file.parent.parent, error) from error
+
+
 def _is_there(file: Path) -> bool:
-    return file.exists() and _index(file).exists()
+    """Whether it is, as large as its index says."""
+    if not (file.exists() and _index(file).exists()):
+        return False
+    *_, last = json.loads(_index(file).read_text()).values()
+    return file.stat().st_size == Place(*last).end
 
 
 def _index(file: Path) -> Path:

@@ -27,8 +27,9 @@ class CapturedDetector(RTMDet):
     def outputs(self, images: Tensor) -> Levels:
         """The head's outputs for images (b, 3, h, w)."""
         # Not before the first step, since averages of the weights begin as a copy of the detector.
-        captured = self.__dict__.setdefault("_captured", CapturedLayers(self._layers, self))
-        return captured(images)
+        if "_captured" not in self.__dict__:
+            self.__dict__["_captured"] = CapturedLayers(self._layers, self)
+        return self.__dict__["_captured"](images)
 
     def _layers(self, images: Tensor) -> Levels:
         return self.bbox_head(self.extract_feat(images))
