@@ -52,7 +52,7 @@ def test_weights_are_those_of_two_processes(folder):
     assert alone.wait(200) == 0, alone.stderr.read()
     one, other = ((folder / name / "checkpoint.pth").read_bytes() for name in ("tasks", "processes"))
     assert one == other
-    assert [path.name for path in (folder / "tasks").glob("task*")] == []
+    assert [path.name for path in (folder / "tasks").glob(".tiltbox-tasks*")] == []
     assert "training with 2 tasks of SLURM step 7.0.0" in messages[1]
 
 

@@ -74,11 +74,39 @@ def test_the_others_hear_of_a_failure(tmp_path):
         awaited(SECOND, tmp_path)
 
 
-def test_a_failure_after_the_begin_is_left_to_the_training(tmp_path):
-    with pytest.raises(ValueError), leading(FIRST, tmp_path) as tell:
-        meeting = tell(1, False)
+def test_the_next_attempt_forgets_a_failure(tmp_path):
+    with pytest.raises(ValueError), leading(FIRST, tmp_path):
         raise ValueError
-    assert awaited(SECOND, tmp_path) == meeting
+    with leading(FIRST, tmp_path) as tell:
+        meeting = tell(1, False)
+        assert awaited(SECOND, tmp_path) == meeting
+
+
+def test_what_is_not_ours_stays(tmp_path):
+    (tmp_path / "tasks-todo.json").touch()
+    with leading(FIRST, tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["tasks-todo.json"]
+
+
+def test_a_folder_that_cannot_be_written_hides_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError), leading(FIRST, tmp_path / "file/out"):
+        raise ValueError
+
+
+def test_however_long_the_first_prepares(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "PATIENCE", 0)
+    monkeypatch.setattr(tasks, "POLL", 0.01)
+    heard = []
+    with leading(FIRST, tmp_path) as tell:
+        waiting = threading.Thread(target=lambda: heard.append(awaited(SECOND, tmp_path)))
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+        tell(1, False)
+        waiting.join(10)
+    assert len(heard) == 1
 
 
 def test_nothing_is_heard(tmp_path, monkeypatch):

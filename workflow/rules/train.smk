@@ -68,7 +68,7 @@ rule train:
         job=job("train"),
         # Tasks that train together, on several nodes: set-resources train:mpi=srun (docs/cluster.md)
         launcher=lambda wildcards, resources: (
-            f"{resources.mpi} --ntasks={resources.tasks}"
+            f"{resources.mpi} --ntasks={resources.tasks} --nodes={resources.get('nodes', 1)} --kill-on-bad-exit"
             if "mpi" in resources.keys()
             else ""
         ),

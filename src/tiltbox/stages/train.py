@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,6 +180,9 @@ def train(
 def _help(task: Task, out: Path) -> None:
     """What the tasks after the first do."""
     meeting = awaited(task, out)
+    if meeting.gpus and (here := gpu_count()) < meeting.processes:
+        problem = f"task {task.number} has {here} on {socket.gethostname()}, but needs {meeting.processes}"
+        raise SettingsError("--gpus", problem, "give each task as many: srun --gpus-per-task")
     with leased_gpus(meeting.processes if meeting.gpus else 0):
         _launch(out / "work/config.py", task, meeting, meeting.processes, on_cpu=not meeting.gpus)
 

@@ -15,15 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tiltbox.errors import SettingsError, TiltboxError
 from tiltbox.files.atomic import write_json
 
 log = logging.getLogger("tiltbox")
-PATIENCE = 600  # seconds in which the first task has to begin the training
+PATIENCE = 600  # seconds in which the first task has to say that it prepares the training
 POLL = 0.5
-FAILED = "failed"
+STATE, PREPARING, FAILED = "state", "preparing", "failed"
 
 
 class Task(NamedTuple):
@@ -78,15 +78,14 @@ def task_here() -> Task:
 def leading(task: Task, out: Path) -> Iterator[Callable[[int, bool], Meeting | None]]:
     """In the first task: gives a function that tells the others to begin, and says where to meet.
 
-    The function takes the number of processes of each task, and whether they use GPUs. If the training ends
-    before that, the others are told so.
+    The function takes the number of processes of each task, and whether they use GPUs. If something fails,
+    the others are told so.
     """
     if task.total == 1:
         yield lambda processes, gpus: None
         return
     note = _note(out, task)
-    for old in out.glob(_note(out, task._replace(step="*")).name):
-        old.unlink(missing_ok=True)
+    _say(note, PREPARING)
     log.info(
         "training with %d tasks of SLURM step %s; unset SLURM_STEP_NUM_TASKS to train with one alone",
         *(task.total, task.step),
@@ -100,10 +99,7 @@ def leading(task: Task, out: Path) -> Iterator[Callable[[int, bool], Meeting | N
     try:
         yield tell
     except BaseException:
-        if not note.exists():
-            with suppress(OSError):  # without the folder nobody can be told
-                out.mkdir(parents=True, exist_ok=True)
-                write_json(note, {FAILED: True})
+        _say(note, FAILED)
         raise
     note.unlink(missing_ok=True)
 
@@ -114,16 +110,32 @@ def awaited(task: Task, out: Path) -> Meeting:
     Raises:
         TiltboxError: It failed before, or says nothing for ten minutes.
     """
-    note, until = _note(out, task), time.monotonic() + PATIENCE
-    while not note.exists():
-        if time.monotonic() > until:
+    until = time.monotonic() + PATIENCE
+    while (said := _said(_note(out, task))).get(STATE) == PREPARING or not said:
+        if not said and time.monotonic() > until:
             problem = f"task {task.number} heard nothing from task 0 for {PATIENCE // 60} minutes"
-            raise TiltboxError(out, problem, "see its messages; the folder must be on a drive that all share")
+            remedy = (
+                "see its messages; the folder must be on a drive that all share. To train each task alone,"
+                " unset SLURM_STEP_NUM_TASKS"
+            )
+            raise TiltboxError(out, problem, remedy)
         time.sleep(POLL)
-    said = json.loads(note.read_text())
-    if said.get(FAILED):
+    if said.get(STATE) == FAILED:
         raise TiltboxError(out, "task 0 could not begin the training", "see its messages")
     return Meeting(**said)
+
+
+def _say(note: Path, state: str) -> None:
+    with suppress(OSError, TiltboxError):  # if nothing can be written there, the training says so itself
+        write_json(note, {STATE: state})
+
+
+def _said(note: Path) -> dict[str, Any]:
+    """What the first task said last; nothing yet if the note is missing."""
+    try:
+        return json.loads(note.read_text())
+    except FileNotFoundError:
+        return {}
 
 
 def torchrun(task: Task, meeting: Meeting | None, processes: int) -> Sequence[str]:
@@ -136,7 +148,7 @@ def torchrun(task: Task, meeting: Meeting | None, processes: int) -> Sequence[st
 
 
 def _note(out: Path, task: Task) -> Path:
-    return out / f"tasks-{task.step}.json"
+    return out / f".tiltbox-tasks-{task.step}.json"
 
 
 def _free_port() -> int:
