@@ -73,3 +73,25 @@ def test_batch_norm(activation, shape):
     assert close(running[0], norm.running_mean)
     assert float((running[1] - norm.running_var).abs().max() / norm.running_var.max()) < 1e-4
     assert running[2] == 1
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_half_precision(precision):
+    """Maps and their gradients in half precision, also channels-last; sums in single precision."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 20, 9, device=DEVICE).to(precision).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    kernel = torch.randn(6, 1, 5, 5, device=DEVICE, dtype=precision)
+    scale, shift = torch.rand(6, device=DEVICE) + 0.5, torch.rand(6, device=DEVICE)
+    running = torch.zeros(6, device=DEVICE), torch.ones(6, device=DEVICE), torch.tensor(0, device=DEVICE)
+    found = batch_norm(depthwise(x, kernel), scale, shift, running, 0.1, 1e-5, (SILU, 0.0))
+    assert found.dtype == precision
+    exact = x.detach().double().requires_grad_()
+    maps = functional.conv2d(exact, kernel.double(), padding=2, groups=3)
+    wanted = functional.silu(functional.batch_norm(maps, None, None, scale.double(), shift.double(), True))
+    gradient = torch.randn_like(wanted).to(precision)
+    (ours,) = torch.autograd.grad(found, x, gradient)
+    (theirs,) = torch.autograd.grad(wanted, exact, gradient.double())
+    error = 4e-3 if precision == torch.float16 else 3e-2
+    for one, other in ((found, wanted), (ours, theirs)):
+        assert (one.double() - other).norm() < error * other.norm()
