@@ -20,7 +20,7 @@ def own_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(module.tempfile, "tempdir", None)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"):
+    for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_GPUS_PER_TASK", "SLURM_LOCALID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -54,6 +54,23 @@ def test_slurm_jobs_do_not_wait_for_each_other(monkeypatch):
             monkeypatch.setenv("SLURM_STEP_ID", step)
             os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"
             assert leases.enter_context(leased_gpus(2)) == ["3", "5"]
+
+
+def test_tasks_with_gpus_of_their_own_do_not_wait_for_each_other(monkeypatch):
+    """SLURM may number the GPUs of each from 0. Tasks that see the GPUs of all share them as usual."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "2")
+    with ExitStack() as leases:
+        for task in ("0", "1"):
+            monkeypatch.setenv("SLURM_LOCALID", task)
+            os.environ["CUDA_VISIBLE_DEVICES"] = "3,5"
+            assert leases.enter_context(leased_gpus(2)) == ["3", "5"]
+        monkeypatch.delenv("SLURM_GPUS_PER_TASK")
+        os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"
+        assert leases.enter_context(leased_gpus(2)) == ["3", "5"]
+        monkeypatch.setenv("SLURM_LOCALID", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = "3,5,7"
+        assert leases.enter_context(leased_gpus(1)) == ["7"]
 
 
 def test_trainings_within_a_slurm_job_do_not_share(monkeypatch):

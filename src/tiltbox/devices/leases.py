@@ -81,7 +81,11 @@ def _acquire(count: int, devices: list[str], locks: ExitStack) -> list[str]:
 
 
 def _lock_folder() -> Path:
-    job = [os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_STEP_ID") if name in os.environ]
+    """One for all that number the GPUs alike: jobs, steps and, with GPUs of their own, tasks do not."""
+    names = ["SLURM_JOB_ID", "SLURM_STEP_ID"]
+    if "SLURM_GPUS_PER_TASK" in os.environ:
+        names.append("SLURM_LOCALID")
+    job = [os.environ[name] for name in names if name in os.environ]
     return Path(tempfile.gettempdir()) / "-".join(["tiltbox-gpus", str(os.getuid()), *job])
 
 
