@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch for GPUs")
 
-from tiltbox.model.kernels import batch_norm, depthwise
+from tiltbox.model.kernels import Norm, batch_norm, depthwise
 from tiltbox.model.on_gpu import LEAKY, NONE, SILU
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,7 +61,7 @@ def test_batch_norm(activation, shape):
     nn.init.normal_(norm.bias)
     weight, bias = (each.detach().float().requires_grad_() for each in (norm.weight, norm.bias))
     running = norm.running_mean.float(), norm.running_var.float(), norm.num_batches_tracked.clone()
-    found = batch_norm(x, weight, bias, running, 0.03, 1e-3, (activation, 0.01))
+    found = batch_norm(x, weight, bias, Norm(running, 0.03, 1e-3, (activation, 0.01)))
     exact = x.detach().double().requires_grad_()
     wanted = ACTIVATIONS[activation](norm(exact))
     assert (found - wanted).abs().max() < 1e-3
@@ -84,7 +84,7 @@ def test_half_precision(precision):
     kernel = torch.randn(6, 1, 5, 5, device=DEVICE, dtype=precision)
     scale, shift = torch.rand(6, device=DEVICE) + 0.5, torch.rand(6, device=DEVICE)
     running = torch.zeros(6, device=DEVICE), torch.ones(6, device=DEVICE), torch.tensor(0, device=DEVICE)
-    found = batch_norm(depthwise(x, kernel), scale, shift, running, 0.1, 1e-5, (SILU, 0.0))
+    found = batch_norm(depthwise(x, kernel), scale, shift, Norm(running, 0.1, 1e-5, (SILU, 0.0)))
     assert found.dtype == precision
     exact = x.detach().double().requires_grad_()
     maps = functional.conv2d(exact, kernel.double(), padding=2, groups=3)

@@ -19,6 +19,6 @@ def fuse(model: nn.Module) -> nn.Module:
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)  # a copy
             setattr(module, module.norm_name, nn.Identity())
     on_cpu = not any(parameter.is_cuda for parameter in model.parameters())
-    if on_cpu:  # GPUs are slower so, since the numbers of channels are no multiples of eight
+    if on_cpu:  # slower on GPUs, since the numbers of channels are not multiples of eight
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model

@@ -6,7 +6,7 @@ kernels on a CPU, in Triton's interpreter, which is why loops have constant boun
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -278,18 +278,22 @@ def _normalized_inputs(
     tl.store(out + plane * pixels + pixel, found.to(out.dtype.element_ty), mask=inside)
 
 
+class Norm(NamedTuple):
+    """How batch norm computes, apart from its weights.
+
+    ``running`` are the averages of mean and variance (c,), and the number of steps; they are updated.
+    ``activation`` is its kind, as :mod:`tiltbox.model.on_gpu` numbers them, and its slope below 0 if LEAKY.
+    """
+
+    running: tuple[Tensor, Tensor, Tensor]
+    momentum: float
+    epsilon: float
+    activation: tuple[int, float]
+
+
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        running: tuple[Tensor, Tensor, Tensor],
-        momentum: float,
-        epsilon: float,
-        activation: tuple[int, float],
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
         x = x.contiguous()
         images, channels, height, width = x.shape
         pixels, number = height * width, images * height * width
@@ -299,15 +303,15 @@ class _BatchNorm(torch.autograd.Function):
         _sums[channels, images, chunks](x, sums, channels, pixels, parts, block, steps)
         found = x.new_empty(2, channels, dtype=torch.float32)
         _statistics[channels,](
-            *(sums, x, found, *running, channels, pixels, parts, number, momentum, epsilon),
+            *(sums, x, found, *norm.running, channels, pixels, parts, number, norm.momentum, norm.epsilon),
             triton.next_power_of_2(parts),
         )
         y = torch.empty_like(x)
-        kind, leak = activation
+        kind, leak = norm.activation
         grid = (images * channels, triton.cdiv(pixels, block))
         _normalized[grid](x, y, found, weight, bias, channels, pixels, leak, kind, block)
         ctx.save_for_backward(x, found, weight, bias)
-        ctx.activation = activation
+        ctx.activation = norm.activation
         return y
 
     @staticmethod
@@ -329,26 +333,12 @@ class _BatchNorm(torch.autograd.Function):
             *(x, gradient, of_x, found, weight, bias, totals, channels, pixels, images * pixels, leak),
             *(kind, block),
         )
-        return of_x, of_weight, of_bias, None, None, None, None
+        return of_x, of_weight, of_bias, None
 
 
-def batch_norm(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    running: tuple[Tensor, Tensor, Tensor],
-    momentum: float,
-    epsilon: float,
-    activation: tuple[int, float],
-) -> Tensor:
-    """Batch norm in training and the activation after it; two or more values a channel.
-
-    Args:
-        x: (b, c, h, w).
-        running: Averages of mean and variance (c,), and the number of steps; they are updated.
-        activation: Its kind, as :mod:`tiltbox.model.on_gpu` numbers them, and its slope below 0 if LEAKY.
-    """
-    return _BatchNorm.apply(x, weight, bias, running, momentum, epsilon, activation)
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
+    """Batch norm in training of maps (b, c, h, w), two or more values a channel; and the activation after it."""
+    return _BatchNorm.apply(x, weight, bias, norm)
 
 
 def _chunks(pixels: int) -> tuple[int, int, int]:

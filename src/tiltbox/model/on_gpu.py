@@ -75,11 +75,11 @@ class QuickBatchNorm(nn.BatchNorm2d):
         several = x.shape[0] * x.shape[2] * x.shape[3] > 1  # with one value PyTorch says what is wrong
         if not (x.is_cuda and self.training and several):
             return self._activated(super().forward(x))
-        from tiltbox.model.kernels import batch_norm
+        from tiltbox.model.kernels import Norm, batch_norm
 
         running: Any = (self.running_mean, self.running_var, self.num_batches_tracked)
         assert self.momentum is not None, "_is_plain"
-        return batch_norm(x, self.weight, self.bias, running, self.momentum, self.eps, self.activation)
+        return batch_norm(x, self.weight, self.bias, Norm(running, self.momentum, self.eps, self.activation))
 
     def _activated(self, x: Tensor) -> Tensor:
         kind, leak = self.activation

@@ -46,7 +46,7 @@ def prepare(model: nn.Module, *, cuda: bool, captured: bool = False) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         quicken(model)
         return
-    # Channels-last is slower by far on GPUs, since the numbers of channels are no multiples of eight.
+    # Channels-last is much slower on GPUs, since the numbers of channels are not multiples of eight.
     quicken_on_gpu(model)
     if captured:
         model.__class__ = CapturedDetector
