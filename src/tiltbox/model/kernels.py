@@ -337,7 +337,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, norm: Norm) -> Tensor:
-    """Batch norm in training of maps (b, c, h, w), two or more values a channel; and the activation after it."""
+    """Batch norm in training, with the activation, of maps (b, c, h, w) of two or more values a channel."""
     return _BatchNorm.apply(x, weight, bias, norm)
 
 
