@@ -13,16 +13,22 @@ from tiltbox.records import Complexity, CurvePoint, Epoch, Metrics, Training, re
 
 COUNTS = {"variant": "x", "input": [1, 3, 1024, 1024], "params": 4, "flops": 22, "unit": "multiply-adds"}
 TRAINING = {
-    **{
-        "size": "xs",
-        "series": "YOLO-MS current",
-        "pretrained": None,
-        "augmentation": [],
-        "epochs": 1,
-        "steps": 3,
-    },
-    **{"images_per_step": 2, "processes": 1, "learning_rate": 0.1, "image_size": 64, "seed": 0},
-    **{"device": "CPU", "seconds": 1, "config_hash": "", "git_commit": "", "versions": {}},
+    "size": "xs",
+    "series": "YOLO-MS current",
+    "pretrained": None,
+    "augmentation": [],
+    "epochs": 1,
+    "steps": 3,
+    "images_per_step": 2,
+    "processes": 1,
+    "learning_rate": 0.1,
+    "image_size": 64,
+    "seed": 0,
+    "device": "CPU",
+    "seconds": 1,
+    "config_hash": "",
+    "git_commit": "",
+    "versions": {},
 }
 ANGLE = {"median": 4.5, "p90": 20, "objects": 2}
 CLASS = {"AP50": 0.5, "AP75": None, "mAP": 0.2, "angle_error": ANGLE, "objects": 3, "detections": 9}

@@ -162,7 +162,8 @@ def fetch_into(folder: Path, target: Target) -> Fetch:
 def _pip(command: str, *options: str | Path, pins: list[str]) -> None:
     """pip itself says what went wrong."""
     common = ("--quiet", "--disable-pip-version-check", "--no-deps")
-    if pins and subprocess.run([sys.executable, "-m", "pip", command, *common, *options, *pins]).returncode:
+    words = [sys.executable, "-m", "pip", command, *common, *options, *pins]
+    if pins and subprocess.run(words, check=False).returncode:
         raise SystemExit("no wheelhouse was made; a package without wheels belongs in SOURCES of this script")
 
 

@@ -271,4 +271,4 @@ def _minutes(seconds: float) -> str:
 
 
 def _clock() -> str:
-    return datetime.now().strftime("%H:%M:%S")
+    return datetime.now().astimezone().strftime("%H:%M:%S")

@@ -37,7 +37,7 @@ def failure(capfd) -> Callable[..., str]:
         assert _run(command, **paths) == 1
         out, err = capfd.readouterr()
         assert out == ""
-        assert err.count("\n") == 1 and err.startswith(f"tiltbox {command.split()[0]}: "), err
+        assert err.count("\n") == 1 and err.startswith(f"tiltbox {command.split(maxsplit=1)[0]}: "), err
         return err.strip()
 
     return failed

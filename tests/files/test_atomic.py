@@ -3,11 +3,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections import namedtuple
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from tiltbox.files.atomic import (
     write_text,
 )
 
-Usage = namedtuple("Usage", "total used free")
+Usage = type(shutil.disk_usage("/"))
 split_folder = partial(atomic_folder, stage="split")
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import namedtuple
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ from tiltbox.errors import OutputError
 from tiltbox.files.space import bytes_of_patches, bytes_of_training, require_space
 from tiltbox.stages.split import split
 
-Usage = namedtuple("Usage", "total used free")
+Usage = type(shutil.disk_usage("/"))
 RANDOM = np.random.default_rng(0)
 
 

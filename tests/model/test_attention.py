@@ -15,7 +15,7 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("height, width, size", [(16, 16, 8), (20, 13, 8), (5, 5, 8), (32, 64, 1)])
+@pytest.mark.parametrize(("height", "width", "size"), [(16, 16, 8), (20, 13, 8), (5, 5, 8), (32, 64, 1)])
 def test_deterministic_pooling_gives_the_same_outputs_and_gradients(height, width, size, request):
     torch.manual_seed(0)
     attention = GlobalQueryAttention(12, size).double()

@@ -214,7 +214,7 @@ def test_rows_on_other_ground_have_a_sign(make_row):
     assert [signs.get(row.name, "") for row in rows] == ["", "", "†", "*", "‡*"]
     assert label_note(rows).startswith("†, ‡: scored on different labels")
     assert patch_note(rows).startswith("*: trained on different patches")
-    assert model_table(rows, Path(".")).rows[4][0].text == "yoloms-l-previous ‡*"
+    assert model_table(rows, Path()).rows[4][0].text == "yoloms-l-previous ‡*"
     assert grounds(rows[:2]) == {row.name: "" for row in rows[:2]} and patch_note(rows[:2]) is None
 
 

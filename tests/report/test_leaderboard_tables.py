@@ -39,7 +39,7 @@ def pair(make_row) -> list[Row]:
 
 def test_what_is_not_known_is_a_dash():
     row = Row("mine", "mini")
-    (line,) = model_table([row], Path(".")).rows
+    (line,) = model_table([row], Path()).rows
     assert texts(line) == ["mine", *["–"] * 13]
 
 
@@ -51,7 +51,7 @@ def test_without_content_there_is_no_table(published):
     assert pair_table(rows) is None
     assert run_table(rows, uncertainty(rows)) is None
     assert training_table(rows) is None
-    assert source_table(rows, Path(".")) is None
+    assert source_table(rows, Path()) is None
 
 
 def test_model_table_has_the_published_columns(make_row, tmp_path):
@@ -79,7 +79,7 @@ def test_model_table_has_the_published_columns(make_row, tmp_path):
 )
 def test_pretraining_is_named(make_row, pretrained, shown):
     row = make_row(PAIR[0], recipe={"pretrained": pretrained})
-    assert model_table([row], Path(".")).rows[0][1].text == shown
+    assert model_table([row], Path()).rows[0][1].text == shown
 
 
 def test_a_pair_and_its_difference(pair):
@@ -108,7 +108,7 @@ def test_a_difference_needs_both(make_row):
 
 
 def test_what_angles_mean(pair):
-    table = model_table(pair, Path("."))
+    table = model_table(pair, Path())
     assert sum("Angle error: degrees, from 0 to 90" in note for note in table.notes) == 1
     assert not any(cell.kind for row in table.rows for cell in row)
 
@@ -120,7 +120,7 @@ def test_a_difference_that_is_seen_has_a_colour(with_outcomes):
     change, bounds = pair_table(rows, sure).rows[2:4]
     assert [cell.kind for cell in change[1:4]] == ["better"] * 3
     assert all(cell.text.startswith("+") and " to +" in cell.text for cell in bounds[1:4])
-    best = [[cell.kind for cell in row[3:6]] for row in model_table(rows, Path("."), sure).rows]
+    best = [[cell.kind for cell in row[3:6]] for row in model_table(rows, Path(), sure).rows]
     assert best == [["", "", ""], ["best"] * 3]
     assert "differ significantly (95 %) in AP50, AP75 and mAP" in terminal_table(rows, sure)
 
@@ -130,7 +130,7 @@ def test_a_difference_that_chance_would_make_has_none(with_outcomes):
     sure = uncertainty(rows)
     table = pair_table(rows, sure)
     assert not any(cell.kind for cell in table.rows[2][1:4])
-    assert not any(cell.kind for row in model_table(rows, Path("."), sure).rows for cell in row[3:6])
+    assert not any(cell.kind for row in model_table(rows, Path(), sure).rows for cell in row[3:6])
     said = f"{PAIR[0]} and {PAIR[1]}: no difference can be seen at 95 % in AP50, AP75 and mAP."
     assert said in table.notes and terminal_table(rows, sure).endswith(said)
     assert any("paired bootstrap over images" in note for note in table.notes)
@@ -162,14 +162,14 @@ def test_one_seed_is_a_line(with_outcomes):
 def test_results_without_angle_errors(make_row, published):
     """Figures of an older version beside one of this version: dashes, and no column by class."""
     old, new = make_row(PAIR[0], angle=None), make_row(PAIR[1])
-    assert [texts(row)[6:8] for row in model_table([old, new], Path(".")).rows] == [
+    assert [texts(row)[6:8] for row in model_table([old, new], Path()).rows] == [
         ["–", "–"],
         ["4.2", "20.0"],
     ]
     assert texts(pair_table([old, new]).rows[2])[4:6] == ["–", "–"]
     assert angle_table([old, new]).columns == ("class", f"{PAIR[1]}, median", f"{PAIR[1]}, p90")
     assert angle_table([old]) is None
-    assert not any("Angle" in note for note in model_table([old], Path(".")).notes)
+    assert not any("Angle" in note for note in model_table([old], Path()).notes)
 
 
 def test_angle_errors_by_class(pair):

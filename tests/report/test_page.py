@@ -128,7 +128,7 @@ def test_differences_and_the_best_are_marked_where_they_can_be_seen(text, with_o
     rows = [with_outcomes("yoloms-xs-previous", 19), with_outcomes("yoloms-xs-current", 28)]
     sure = uncertainty(rows)
     better, worse = rows[1].figure("AP50"), rows[0].figure("AP50")
-    text = page(leaderboard(rows, Path("."), published, sure), rows, sure)
+    text = page(leaderboard(rows, Path(), published, sure), rows, sure)
     assert f'<td class="better">+{100 * better - 100 * worse:.2f}</td>' in text
     assert f'<td class="best">{100 * better:.2f}</td>' in text
 

@@ -254,7 +254,7 @@ def test_the_record_of_a_report_below_a_folder_called_work(made, tmp_path):
 def test_records_of_outputs_of_one_name_are_apart(project):
     merge(Path(RESULTS) / "predict/detections.parquet", Path("yolo"))
     evaluate(Path("yolo"), Path("data/raw/val/labelTxt"), Path("yolo.json"))
-    assert {path.name for path in Path(".").glob("yolo*provenance.json")} == {
+    assert {path.name for path in Path().glob("yolo*provenance.json")} == {
         "yolo.provenance.json",
         "yolo.json.provenance.json",
     }

@@ -40,8 +40,8 @@ def learning_rates(config, rate: float | None = None) -> list[float]:
     rate = rate or config.optim_wrapper.optimizer.lr
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
     schedulers = []
-    for settings in config.param_scheduler:
-        settings = dict(settings)
+    for scheduler in config.param_scheduler:
+        settings = dict(scheduler)
         kind = PARAM_SCHEDULERS.get(settings.pop("type"))
         if settings.pop("convert_to_iter_based", False):
             schedulers.append(kind.build_iter_from_epoch(optimizer, epoch_length=STEPS_AN_EPOCH, **settings))

@@ -34,7 +34,7 @@ def work(verb: str, *arguments: str) -> None:
             outputs, record = [out / "manifest.json"], beside(out)
         case "train":
             note("trainings", "begin")
-            time.sleep(float(os.environ.get("TRAINING_SECONDS", 0.5)))
+            time.sleep(float(os.environ.get("TRAINING_SECONDS", "0.5")))
             note("trainings", "end")
             begun.reads(Path(options["--patches"]) / "manifest.json")
             outputs, record = [out / name for name in TRAINED], out / SUFFIX

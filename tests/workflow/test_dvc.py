@@ -255,10 +255,10 @@ def test_images_of_your_own(new, tmp_path):
         *(f"../pictures/{split}/{kind}" for split in ("train", "val") for kind in ("images", "labelTxt")),
         "configs/datasets/mine.yaml",
     ]
-    for command in EVERYTHING:
+    for command, words in EVERYTHING.items():
         (tmp_path / "pictures/val/labelTxt/a.txt").write_text(f"edited before {command}")
         assert "data@mine" in call("dvc", "status", at=folder)
-        call(*EVERYTHING[command], at=folder)
+        call(*words, at=folder)
         assert sorted(calls(folder)) == sorted(["split", *["predict", "merge", "evaluate"] * 2, "report"])
         require_nothing_to_do(folder)
     change(folder / "configs/config.yaml", lambda config: config | {"dataset": "tiny"})
@@ -297,7 +297,7 @@ def wait_for(condition, seconds: float = 60) -> None:
 def test_after_a_killed_run_only_the_rest_is_done(new, tmp_path, killed, then):
     folder = with_stand_ins(copied(new, tmp_path / "project"), MORTAL)
     run = begun(*EVERYTHING[killed], at=folder, TRAINING_SECONDS="30")
-    wait_for(lambda: (folder / "trainings").exists())
+    wait_for((folder / "trainings").exists)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     before = calls(folder)
@@ -332,7 +332,7 @@ def test_patches_of_another_branch_hide_nothing_that_is_missing(project):
 def test_a_second_run_beside_the_first_is_refused(new, tmp_path, second):
     folder = copied(new, tmp_path / "project")
     first = begun(*EVERYTHING["snakemake"], at=folder, TRAINING_SECONDS="8")
-    wait_for(lambda: (folder / "trainings").exists())
+    wait_for((folder / "trainings").exists)
     refused = tried(*EVERYTHING[second], at=folder)
     said = [line for line in (refused.stdout + refused.stderr).splitlines() if "is active" in line]
     assert refused.returncode and said == [

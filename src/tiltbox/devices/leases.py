@@ -56,7 +56,8 @@ def gpu_count() -> int:
 def gpu_name() -> str:
     """The name of the first visible GPU, queried in a separate process, so that CUDA starts only there."""
     program = "import torch; print(torch.cuda.get_device_name())"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip()
+    words = [sys.executable, "-c", program]
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip()
 
 
 def _visible_gpus() -> list[str]:

@@ -83,9 +83,8 @@ class MSBlock(nn.Module):
     def forward(self, x: Tensor, query: Tensor | None = None) -> Tensor:
         outputs: list[Tensor] = []
         for index, part in enumerate(self.in_conv(x).split(self.branch, dim=1)):
-            if index >= self.start_branch:
-                part = part + outputs[-1]
-            outputs.append(self.mid_convs[index](part))
+            summed = part + outputs[-1] if index >= self.start_branch else part
+            outputs.append(self.mid_convs[index](summed))
         joined = torch.cat(outputs, dim=1)
         if self.attention is not None:
             joined = self.attention(joined, query)

@@ -257,9 +257,8 @@ def _log_data(run: Run, name: str, digest: str | None, context: str) -> None:
         {(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs} if run.inputs else ()
     )
     if digest and (name, digest) not in known:
-        data = Dataset(
-            name, digest, source_type="local", source=json.dumps({"uri": f"data/{name.split()[0]}"})
-        )
+        source = json.dumps({"uri": f"data/{name.partition(' ')[0]}"})
+        data = Dataset(name, digest, source_type="local", source=source)
         tags = [InputTag("mlflow.data.context", context)]
         _log_inputs(run.info.run_id, [DatasetInput(data, tags)])
 

@@ -132,10 +132,9 @@ class HistoryHook(Hook):
         left = timedelta(seconds=round(pace * (steps - step)))
         epoch = runner.epoch + 1
         images = runner.train_dataloader.batch_size * runner.world_size / pace
-        log.info(
-            f"epoch {epoch}, step {step} of {steps}, {left} left: loss {loss} (classes {classes},"
-            f" boxes {boxes}); {images:.1f} images a second{self._latest}"
-        )
+        where = f"epoch {epoch}, step {step} of {steps}, {left} left"
+        losses = f"loss {loss} (classes {classes}, boxes {boxes})"
+        log.info("%s: %s; %.1f images a second%s", where, losses, images, self._latest)
 
     def _row(self, runner: Runner) -> list[int | str]:
         """A row without scores; to be called in all processes."""

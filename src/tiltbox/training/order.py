@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sized
 
 import numpy as np
@@ -25,7 +26,7 @@ class ShuffledOrder(Sampler[tuple[int, int]]):
 
     def __len__(self) -> int:
         """Images of this process in a whole epoch."""
-        return -(-self._images // self._processes)
+        return math.ceil(self._images / self._processes)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self._seed, self._epoch)).permutation(self._images)
