@@ -9,6 +9,7 @@ from tiltbox.dota.labels import read_labels
 from tiltbox.errors import (
     CheckpointError,
     DataError,
+    EndedError,
     OutputError,
     SettingsError,
     TiltboxError,
@@ -17,7 +18,15 @@ from tiltbox.errors import (
 )
 from tiltbox.processes import map_in_processes
 
-KINDS = [TiltboxError, SettingsError, DataError, CheckpointError, TrainingError, OutputError]
+KINDS = [
+    TiltboxError,
+    SettingsError,
+    DataError,
+    CheckpointError,
+    TrainingError,
+    EndedError,
+    OutputError,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -45,7 +45,11 @@ class CheckpointError(TiltboxError):
 
 
 class TrainingError(TiltboxError):
-    """A training diverged, so that a loss or a weight is not finite, or it was ended."""
+    """A training cannot go on: it diverged, so that a loss or a weight is not finite, or memory ran out."""
+
+
+class EndedError(TrainingError):
+    """A training was ended, and resumes if it is started again."""
 
 
 class OutputError(TiltboxError):

@@ -43,6 +43,7 @@ from tiltbox.stages.split import split
 from tiltbox.stages.train import median_object_side, train
 from tiltbox.tracking import catching_up, following
 from tiltbox.training.config import read_config
+from tiltbox.training.failure import ATTEMPT
 
 NAME = "yoloms-xs-current"
 VARIANT = find_variant(NAME)
@@ -205,6 +206,14 @@ def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
     (run,) = tracking.client().search_runs(["1"])
     assert run.info.status == "FAILED"
     assert "so the training diverged; lower base_lr" in run.data.tags["failure"]
+
+    monkeypatch.setattr("tiltbox.stages.train._launch", cut)
+    monkeypatch.setenv(ATTEMPT, "2")
+    with pytest.raises(TrainingError, match=r"step \d+ of 20, epoch \d+: the loss is"):
+        train(NAME, VARIANT, schedule, folder / "train", Path("out"), gpus=0)
+    lower = schedule.model_copy(update={"base_lr": 1e-3})
+    with pytest.raises(Cut):
+        train(NAME, VARIANT, lower, folder / "train", Path("out"), gpus=0)
 
 
 @pytest.mark.own_processes

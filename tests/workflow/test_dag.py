@@ -295,19 +295,29 @@ SLURM = {
 }
 
 
+FAILS_ONCE = """
+    if [[ $1 == train ]]; then
+        echo "attempt $TILTBOX_ATTEMPT" >> trainings
+        [[ $TILTBOX_ATTEMPT == 2 ]] || exit 1
+    fi
+    exec stand_in "$@"
+"""
+
+
 @pytest.mark.parametrize("profile", ["--workflow-profile", "--profile"])
 def test_slurm(quick, profile):
-    """From a login node without GPUs; neither cores nor GPUs are given."""
-    for name, script in SLURM.items():
+    """From a login node without GPUs; neither cores nor GPUs are given. The training fails at first."""
+    for name, script in (SLURM | {"tiltbox": FAILS_ONCE}).items():
         program(quick / "bin" / name, script)
     target = "results/dota/yoloms-xs-current/train/checkpoint.pth"
-    options = ["--default-resources", "slurm_account=account", "slurm_partition=partition", "--retries", "0"]
+    options = ["--default-resources", "slurm_account=account", "slurm_partition=partition", "--retries", "1"]
     options += ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
     options += ["--latency-wait", "3", "--config", "dataset=dota", "--", target]
     done = tried("snakemake", profile, "profiles/slurm", *options, at=quick)
     log = quick / "jobs.log"
     assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
     assert (quick / target).exists()
+    assert (quick / "trainings").read_text().splitlines() == ["attempt 1", "attempt 2", "begin", "end"]
     submitted = {
         re.search(r"--comment rule_(\w+?)(_wildcards_\S*)? ", line).group(1): line
         for line in (quick / "submitted").read_text().splitlines()

@@ -55,6 +55,7 @@ rule train:
         gpu=plan.gpus,
         mem_mb=6000 + 12000 * plan.gpus,
         runtime=1440,  # a cluster may end it then; when started again, it resumes
+        attempt=lambda wildcards, attempt: attempt,
     params:
         patches=plan.train_patches,
         variant=lambda wildcards: variant_of(wildcards),
@@ -73,6 +74,6 @@ rule train:
             else ""
         ),
     shell:
-        "TILTBOX_JOB={params.job} {params.launcher} tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
+        "TILTBOX_JOB={params.job} TILTBOX_ATTEMPT={resources.attempt} {params.launcher} tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
         " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.validate} {params.track}"
         " > {log} 2>&1"

@@ -34,7 +34,7 @@ from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
 from tiltbox.stages.weights import require_weights
 from tiltbox.training.best import forget_scores
 from tiltbox.training.config import runner_config
-from tiltbox.training.failure import read_failure
+from tiltbox.training.failure import forget_failure, read_failure, require_hope
 from tiltbox.training.kept_pixels import keep_pixels
 from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish
 from tiltbox.training.resume import (
@@ -156,6 +156,8 @@ def train(
             if weights:  # a resumed training needs none
                 source = config.pretrained if is_address(config.pretrained) else weights
                 begun.knows({source: file_hash(weights)})
+            if resume and fingerprint_of(work) == config.fingerprint:
+                require_hope(work / "config.py")
             shutil.rmtree(out / FINISHED, ignore_errors=True)
             keep_pixels(patches)
             with leased_gpus(own if gpus else 0):
@@ -327,7 +329,7 @@ def _launch(config: Path, task: Task, meeting: Meeting | None, processes: int, *
     command = [*torchrun(task, meeting, processes), "-m", "tiltbox.training.worker", str(config)]
     wanted = KEEP_MEMORY if on_cpu else REPEATABLE_PRODUCTS
     if not task.number:
-        read_failure(config)  # an earlier one, which nobody was there to read
+        forget_failure(config)
     code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})
     if code:
         problem = f"training ended with exit code {code}"

@@ -17,7 +17,7 @@ import torch
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
-from tiltbox.errors import TrainingError
+from tiltbox.errors import EndedError
 from tiltbox.files.atomic import atomic_file
 from tiltbox.training.ending import Notice, ToldToEnd, leave_deaths_to_the_loader
 from tiltbox.training.randomness import seed_all
@@ -164,7 +164,7 @@ class ResumableLoop(BaseLoop):
         if lost:
             problem = "a data loading process was killed, probably because memory ran out"
             remedy = f"use fewer workers in the schedule; the same command resumes from step {self._iter}"
-            raise TrainingError("training", problem, remedy)
+            raise EndedError("training", problem, remedy)
 
     def _agreed(self, *mine: int) -> list[int]:
         """The highest of each number over all processes."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tiltbox.errors import TiltboxError, TrainingError
+from tiltbox.errors import EndedError, TiltboxError
 from tiltbox.model.compat import import_openmmlab
 from tiltbox.processes import end_with_parent
 from tiltbox.training.ending import ToldToEnd
@@ -52,9 +52,7 @@ def main(config: Path) -> int:
     except ToldToEnd as end:
         name = signal.Signals(end.number).name
         remedy = "start the same command again, and it resumes there"
-        write_failure(
-            config, TrainingError("training", f"was told to end ({name}); its state is saved", remedy)
-        )
+        write_failure(config, EndedError("training", f"was told to end ({name}); its state is saved", remedy))
         return 128 + end.number
     except KeyboardInterrupt:  # before the training began
         return 128 + signal.SIGINT

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from tiltbox.errors import DataError, EndedError, TrainingError
+from tiltbox.training.failure import ATTEMPT, forget_failure, read_failure, require_hope, write_failure
+
+DIVERGED = TrainingError("step 7", "the loss is nan", "lower base_lr")
+
+
+def test_passes_an_error_on(tmp_path):
+    config = tmp_path / "config.py"
+    assert read_failure(config) is None
+    write_failure(config, DIVERGED)
+    found = read_failure(config)
+    assert type(found) is TrainingError and str(found) == str(DIVERGED)
+    forget_failure(config)
+    assert read_failure(config) is None
+    forget_failure(config)
+
+
+@pytest.mark.parametrize(
+    ("failure", "attempt", "hopeless"),
+    [
+        (DIVERGED, "2", True),
+        (DIVERGED, "1", False),  # a person may have other reasons
+        (DIVERGED, None, False),
+        (EndedError("training", "was told to end", "start it again"), "3", False),
+        (DataError("a.png", "cannot be read", "replace it"), "2", False),  # a network drive may recover
+        (None, "2", False),
+    ],
+)
+def test_a_repetition_without_hope_is_refused(tmp_path, monkeypatch, failure, attempt, hopeless):
+    config = tmp_path / "config.py"
+    if failure:
+        write_failure(config, failure)
+    if attempt:
+        monkeypatch.setenv(ATTEMPT, attempt)
+    else:
+        monkeypatch.delenv(ATTEMPT, raising=False)
+    if hopeless:
+        with pytest.raises(TrainingError, match="the loss is nan"):
+            require_hope(config)
+    else:
+        require_hope(config)
