@@ -45,7 +45,10 @@ def record_results(dataset: str, gpus: int) -> None:
 
 
 def name_own_folders(dataset: Dataset) -> None:
-    """List the user's folders of images in dvc.yaml, so that DVC checks them for changes."""
+    """List the user's folders of images in dvc.yaml, so that DVC checks them for changes.
+
+    If DVC itself called Snakemake, it has read the file already, and needs a second run to notice them.
+    """
     if not _is_versioned() or read_yaml(CONFIGS / "config.yaml").get("dataset") != dataset.name:
         return
     text = PIPELINE.read_text(encoding="utf-8")
@@ -54,6 +57,12 @@ def name_own_folders(dataset: Dataset) -> None:
     lines = "".join(f"        - {json.dumps(folder, ensure_ascii=False)}\n" for folder in folders)
     if (changed := OWN_FOLDERS.sub(lambda _: lines, text)) != text:
         write_text(PIPELINE, changed)
+        if "DVC_ROOT" in os.environ:
+            log.warning(
+                "snakemake: the folders of images of dataset %s are in dvc.yaml now; when this is done, run"
+                " 'dvc repro' once more, which records them and runs no stage",
+                dataset.name,
+            )
 
 
 def _complete(plan: Plan) -> bool:

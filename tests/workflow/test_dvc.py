@@ -237,8 +237,9 @@ def test_other_settings_on_the_command_line_are_not_recorded(project):
     assert "results/tiny" in call("dvc", "status", at=project)
 
 
-def test_images_of_your_own(new, tmp_path):
-    """DVC notices edits there, and copies nothing."""
+@pytest.fixture
+def own(new, tmp_path) -> Path:
+    """A project in which nothing has run, whose configuration asks for images beside it."""
     folder = copied(new, tmp_path / "project")
     for split in ("train", "val"):
         for file in ("images/a.png", "labelTxt/a.txt"):
@@ -248,6 +249,12 @@ def test_images_of_your_own(new, tmp_path):
     own = {"name": "mine", "source": {"folder": "../../../pictures"}, "schedule": "smoke"}
     (folder / "configs/datasets/mine.yaml").write_text(yaml.safe_dump(own))
     change(folder / "configs/config.yaml", lambda config: config | {"dataset": "mine"})
+    return folder
+
+
+def test_images_of_your_own(own, tmp_path):
+    """DVC notices edits there, and copies nothing."""
+    folder = own
     call("snakemake", at=folder)
     calls(folder)
     require_nothing_to_do(folder)
@@ -265,6 +272,16 @@ def test_images_of_your_own(new, tmp_path):
     call("snakemake", at=folder)
     require_nothing_to_do(folder)
     assert (folder / "dvc.yaml").read_text() == (ROOT / "dvc.yaml").read_text()
+
+
+def test_dvc_first_on_images_of_your_own(own):
+    """It has read dvc.yaml before the folders are in it, and says that it has to be run again."""
+    done = tried(*EVERYTHING["dvc"], at=own)
+    assert done.returncode == 0 and "run 'dvc repro' once more" in done.stdout + done.stderr
+    calls(own)
+    again = call(*EVERYTHING["dvc"], at=own)
+    assert calls(own) == [] and "once more" not in again
+    require_nothing_to_do(own)
 
 
 # runs that are killed, or meet --------------------------------------------------------------------------
