@@ -5,13 +5,14 @@
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 TRITON := triton==3.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheelhouse whole run test test-kills test-slurm coverage lint docs format clean
+.PHONY: help setup wheelhouse whole run test test-oldest test-kills test-slurm coverage lint docs format clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -63,6 +64,18 @@ test: whole ## set up and run all tests but those on SLURM
 	    || echo 'without Triton, the tests of its kernels are skipped'
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder \
 	    -m 'not slurm'
+
+# In an environment of its own. What they need themselves is as new as possible.
+$(OLDEST)/ready: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip --quiet install $(TORCH) $(TRITON)
+	$(PYTHON) tools/oldest.py > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/pip --quiet install --constraint $(OLDEST)/oldest.txt --editable '.[test]' snakefmt
+	@touch $@
+
+test-oldest: $(OLDEST)/ready ## run these tests with the oldest versions of packages that tiltbox takes
+	@PATH="$(CURDIR)/$(OLDEST)/bin:$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile \
+	    --no-loadscope-reorder -m 'not slurm'
 
 test-slurm: whole ## run the workflow on a SLURM that is started for it, in minutes
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n 0 -m slurm tests/workflow/test_slurm.py

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from itertools import chain
@@ -32,6 +34,15 @@ EXTRAS = requirements(*PROJECT["optional-dependencies"].values())
 def test_the_exact_version_is_inside_the_range(requirement):
     assert requirement.specifier, "a lower bound is missing"
     assert EXACT[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    """What `make test-oldest` installs."""
+    done = subprocess.run([sys.executable, ROOT / "tools/oldest.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    oldest = dict(line.split("==") for line in done.stdout.splitlines())
+    assert oldest.keys() == {each.name for each in NEEDED}
+    assert all(f">={oldest[each.name]}" in map(str, each.specifier) for each in NEEDED)
 
 
 def test_each_name_has_one_line_and_torch_has_none():
