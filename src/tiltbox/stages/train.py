@@ -57,6 +57,8 @@ DATA = ("overlap", "rates", "iof", "images", "contents")  # keys of the manifest
 # By default glibc returns large blocks at once, and the system clears them when they are needed again, which
 # is most of the system time of a step on a CPU. Older versions accept at most 32 MiB for the first value.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+# Warnings of PyTorch's C++ part: of several processes, about settings that are as they have to be.
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 # Without it, CUDA's matrix products are not deterministic, and PyTorch refuses them if they must be.
 REPEATABLE_PRODUCTS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 FINISHED = "work.finished"  # the work folder while it is removed
@@ -327,7 +329,7 @@ def _launch(config: Path, task: Task, meeting: Meeting | None, processes: int, *
     which GPUs it sees, and importing mmengine initialises it.
     """
     command = [*torchrun(task, meeting, processes), "-m", "tiltbox.training.worker", str(config)]
-    wanted = KEEP_MEMORY if on_cpu else REPEATABLE_PRODUCTS
+    wanted = KEEP_MEMORY | QUIET if on_cpu else REPEATABLE_PRODUCTS
     if not task.number:
         forget_failure(config)
     code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})

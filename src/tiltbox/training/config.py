@@ -15,7 +15,14 @@ from tiltbox.training.pipeline import train_pipeline
 from tiltbox.training.validation_patches import contents_of, patches_to_validate
 
 VALIDATION_BATCH = 8  # images at most
-_CPU_WRAPPER = {"type": "MMDistributedDataParallel", "broadcast_buffers": False, "device_ids": None}
+# With `find_unused_parameters`, PyTorch adds up the processes' gradients in the same order at each step.
+# Without it, the first step after a start or resume has another one, which shows from three processes on.
+_CPU_WRAPPER = {
+    "type": "MMDistributedDataParallel",
+    "broadcast_buffers": False,
+    "device_ids": None,
+    "find_unused_parameters": True,
+}
 
 
 def runner_config(

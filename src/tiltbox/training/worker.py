@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from tiltbox.training.failure import write_failure
 def run(config: Path) -> None:
     """Train as the resolved configuration says; checkpoints and history go to its work folder."""
     import_openmmlab()
+    # Of several processes on a CPU; users cannot do anything about them.
+    warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is")
 
     from tiltbox.devices.threads import cpu_threads
     from tiltbox.training import modules  # noqa: F401  (registers)
