@@ -34,6 +34,8 @@ else
 # and mmcv, which is built without access to torch, needs no compiler.
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install $(TORCH)
 	$(PIP) install --constraint constraints.txt --editable '.[test,dev]'
+# mmcv asks for opencv-python, which writes to the same folder, and needs libGL, which servers may not have.
+	$(PIP) install --constraint constraints.txt --force-reinstall --no-deps opencv-python-headless
 endif
 	@touch $@
 
@@ -71,6 +73,8 @@ $(OLDEST)/ready: pyproject.toml
 	$(OLDEST)/bin/pip --quiet install $(TORCH) $(TRITON)
 	$(PYTHON) tools/oldest.py > $(OLDEST)/oldest.txt
 	$(OLDEST)/bin/pip --quiet install --constraint $(OLDEST)/oldest.txt --editable '.[test]' snakefmt
+	$(OLDEST)/bin/pip --quiet install --constraint $(OLDEST)/oldest.txt --force-reinstall --no-deps \
+	    opencv-python-headless
 	@touch $@
 
 test-oldest: $(OLDEST)/ready ## run these tests with the oldest versions of packages that tiltbox takes
