@@ -79,7 +79,7 @@ $(OLDEST)/ready: pyproject.toml
 
 test-oldest: $(OLDEST)/ready ## run these tests with the oldest versions of packages that tiltbox takes
 	@PATH="$(CURDIR)/$(OLDEST)/bin:$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile \
-	    --no-loadscope-reorder -m 'not slurm'
+	    --no-loadscope-reorder -m 'not slurm' -o filterwarnings=default
 
 test-slurm: whole ## run the workflow on a SLURM that is started for it, in minutes
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n 0 -m slurm tests/workflow/test_slurm.py

@@ -124,6 +124,6 @@ def test_a_lease_waits_and_a_killed_process_frees_its_own():
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(timeout=1)
     first.kill()
-    first.wait()
+    first.communicate()
     assert second.stdout.readline().strip() == "['3', '5']"
     second.communicate("\n")

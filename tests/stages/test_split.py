@@ -496,7 +496,7 @@ def alive(numbers: set[int]) -> set[int]:
 def test_unwanted_patches_are_not_cut(source, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_unwanted", SimpleNamespace(value=1))
     monkeypatch.setattr(stage, "write_png", lambda *_: pytest.fail("wrote a patch"))
-    refuses(processes.Unwanted, "", source, tmp_path / "out")
+    refuses(processes.Unwanted, "^$", source, tmp_path / "out")
 
 
 def test_a_script_that_does_not_guard_its_start(tmp_path):
