@@ -40,7 +40,7 @@ class ClassDetections:
 
     Attributes:
         names: Names of images or patches, each once.
-        image: For each row an index into ``names``, shape (n,), int32.
+        image: For each row an index into ``names``, shape (n,).
         scores: Shape (n,), float64.
         qboxes: Shape (n, 8), float64, pixels of the image or patch.
         source: Where they were read, as it precedes the number of a row: ``path:``.
@@ -67,6 +67,14 @@ class ClassDetections:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def __getitem__(self, rows: np.ndarray) -> ClassDetections:
+        """Some of the rows, by index or mask."""
+        lines = self.lines
+        if self.source:
+            lines = (np.arange(1, len(self) + 1) if lines is None else lines)[rows]
+        parts = (self.image[rows], self.scores[rows], self.qboxes[rows])
+        return ClassDetections(self.names, *parts, self.source, lines)
 
     @property
     def images(self) -> list[str]:

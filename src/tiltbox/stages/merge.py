@@ -25,26 +25,6 @@ from tiltbox.progress import progress
 from tiltbox.provenance import TASK1_FILES, Begun, beside, matching
 
 
-@dataclass(frozen=True)
-class Boxes:
-    """Boxes of one class in whole images: n rows, in the order of the input.
-
-    Attributes:
-        names: Names of images, each once.
-        image: For each row an index into ``names``, shape (n,).
-        scores: Shape (n,), float64.
-        qboxes: Shape (n, 8), float64, pixels of the image.
-    """
-
-    names: tuple[str, ...]
-    image: np.ndarray
-    scores: np.ndarray
-    qboxes: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> Boxes:
-        return Boxes(self.names, self.image[rows], self.scores[rows], self.qboxes[rows])
-
-
 def merge(
     detections: Path,
     out: Path,
@@ -114,37 +94,39 @@ class Counts:
 
 
 def _merged(
-    parts: Iterable[tuple[str, Boxes]], iou: float, counts: Counts
+    parts: Iterable[tuple[str, ClassDetections]], iou: float, counts: Counts
 ) -> Iterator[tuple[str, ClassDetections]]:
     """Each class merged, one at a time: the corners of all boxes at once would take most of the memory."""
-    for name, boxes in parts:
-        within = (np.abs(boxes.qboxes) <= MAX_COORDINATE).all(axis=1)  # false for NaN
-        finite = boxes[within & np.isfinite(boxes.scores)]
+    for name, part in parts:
+        within = (np.abs(part.qboxes) <= MAX_COORDINATE).all(axis=1)  # false for NaN
+        finite = part[within & np.isfinite(part.scores)]
         kept = suppressed(finite, iou)
-        counts.images.update(boxes.names)
-        counts.detections += len(boxes.scores)
-        counts.not_finite += len(boxes.scores) - len(finite.scores)
+        counts.images.update(part.names)
+        counts.detections += len(part)
+        counts.not_finite += len(part) - len(finite)
         counts.without_area += int((polygon_area(finite.qboxes) <= ZERO_AREA).sum())
-        counts.kept[name] = len(kept.scores)
-        yield name, ClassDetections(kept.names, kept.image, kept.scores, kept.qboxes)
+        counts.kept[name] = len(kept)
+        yield name, kept
 
 
-def suppressed(boxes: Boxes, iou: float) -> Boxes:
-    """The boxes that NMS keeps, by image name, then falling score."""
-    rank = np.empty(len(boxes.names), dtype=np.int64)
-    rank[sorted(range(len(rank)), key=boxes.names.__getitem__)] = np.arange(len(rank))
-    return boxes[nms_quads_in_groups(boxes.qboxes, boxes.scores, rank[boxes.image], len(rank), iou)]
+def suppressed(part: ClassDetections, iou: float) -> ClassDetections:
+    """The detections that NMS keeps, by image name, then falling score."""
+    rank = np.empty(len(part.names), dtype=np.int64)
+    rank[sorted(range(len(rank)), key=part.names.__getitem__)] = np.arange(len(rank))
+    return part[nms_quads_in_groups(part.qboxes, part.scores, rank[part.image], len(rank), iou)]
 
 
-def _read(source: Path, classes: Sequence[str], data_file: Path | None) -> Iterator[tuple[str, Boxes]]:
-    """The boxes of each of ``classes``, in that order."""
+def _read(
+    source: Path, classes: Sequence[str], data_file: Path | None
+) -> Iterator[tuple[str, ClassDetections]]:
+    """The detections of each of ``classes`` in pixels of whole images, in that order."""
     if source.is_dir() or source.suffix.lower() in (".zip", ".json"):
         return _from_patches(read_results(source, classes, data_file))
     refuse_data_file(data_file)
     return _from_parquet(source, classes)
 
 
-def _from_parquet(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, Boxes]]:
+def _from_parquet(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, ClassDetections]]:
     found = read_detections(path)
     for name in found.class_names:
         require_class(name, classes, f"{path}: column 'class'")
@@ -153,10 +135,11 @@ def _from_parquet(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, Box
         rows = np.flatnonzero(found.label == label)
         offset = np.tile(np.stack([found.x[rows], found.y[rows]], axis=1), 4)
         qboxes = rbox_to_qbox(found.rboxes[rows]) + offset
-        yield name, _boxes(found.image_names, found.image[rows], found.score[rows].astype(np.float64), qboxes)
+        scores = found.score[rows].astype(np.float64)
+        yield name, _in_images(found.image_names, found.image[rows], scores, qboxes)
 
 
-def _from_patches(found: Mapping[str, ClassDetections]) -> Iterator[tuple[str, Boxes]]:
+def _from_patches(found: Mapping[str, ClassDetections]) -> Iterator[tuple[str, ClassDetections]]:
     patches = _patches(found.values())
     number = {name: index for index, name in enumerate(patches)}
     images = {image: index for index, image in enumerate(dict.fromkeys(p.image for p in patches.values()))}
@@ -165,7 +148,7 @@ def _from_patches(found: Mapping[str, ClassDetections]) -> Iterator[tuple[str, B
     for name, part in found.items():
         own = np.array([number[patch] for patch in part.names], dtype=np.int64)[part.image]
         qboxes = (part.qboxes + np.tile(windows[own, :2], 4)) / windows[own, 2:]
-        yield name, _boxes(tuple(images), image[own], part.scores, qboxes)
+        yield name, _in_images(tuple(images), image[own], part.scores, qboxes)
 
 
 def _patches(parts: Iterable[ClassDetections]) -> dict[str, PatchName]:
@@ -178,10 +161,12 @@ def _patches(parts: Iterable[ClassDetections]) -> dict[str, PatchName]:
     return known
 
 
-def _boxes(names: tuple[str, ...], image: np.ndarray, scores: np.ndarray, qboxes: np.ndarray) -> Boxes:
-    """Boxes with the names of only their own images."""
+def _in_images(
+    names: tuple[str, ...], image: np.ndarray, scores: np.ndarray, qboxes: np.ndarray
+) -> ClassDetections:
+    """Detections with the names of only their own images."""
     used, image = np.unique(image, return_inverse=True)
-    return Boxes(tuple(names[index] for index in used.tolist()), image, scores, qboxes)
+    return ClassDetections(tuple(names[index] for index in used.tolist()), image, scores, qboxes)
 
 
 def _patch(part: ClassDetections, index: int) -> PatchName:
