@@ -15,7 +15,7 @@ TRITON := triton==3.6.0
 .PHONY: help setup wheelhouse whole run test test-oldest test-kills test-slurm coverage lint docs format clean
 
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tiltbox needs Python 3.11 or newer")'
@@ -70,14 +70,15 @@ test: whole ## set up and run all tests but those on SLURM
 # In an environment of its own. What they need themselves is as new as possible.
 $(OLDEST)/ready: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip --quiet install $(TORCH) $(TRITON)
-	$(PYTHON) tools/oldest.py > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/pip --quiet install $(TORCH)
+	$(OLDEST)/bin/python -c 'import triton' 2>/dev/null || $(OLDEST)/bin/pip --quiet install $(TRITON)
+	$(OLDEST)/bin/python tools/oldest.py > $(OLDEST)/oldest.txt
 	$(OLDEST)/bin/pip --quiet install --constraint $(OLDEST)/oldest.txt --editable '.[test]' snakefmt
 	$(OLDEST)/bin/pip --quiet install --constraint $(OLDEST)/oldest.txt --force-reinstall --no-deps \
 	    opencv-python-headless
 	@touch $@
 
-test-oldest: $(OLDEST)/ready ## run these tests with the oldest versions of packages that tiltbox takes
+test-oldest: $(OLDEST)/ready ## run the same tests with the oldest versions that are allowed
 	@PATH="$(CURDIR)/$(OLDEST)/bin:$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile \
 	    --no-loadscope-reorder -m 'not slurm' -o filterwarnings=default
 

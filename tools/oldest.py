@@ -1,4 +1,4 @@
-"""Prints the oldest versions of packages that `pyproject.toml` allows, for `make test-oldest`."""
+"""Prints the oldest versions that `pyproject.toml` allows, of all but torch, for `make test-oldest`."""
 
 from __future__ import annotations
 

@@ -59,9 +59,9 @@ def name_own_folders(dataset: Dataset) -> None:
         write_text(PIPELINE, changed)
         if "DVC_ROOT" in os.environ:
             log.warning(
-                "snakemake: the folders of images of dataset %s are in dvc.yaml now; when this is done, run"
-                " 'dvc repro' once more, which records them and runs no stage",
-                dataset.name,
+                "snakemake: dvc.yaml has changed: it lists the folders of images of dataset %s (%s);"
+                " when this is done, run 'dvc repro' once more, which records that and runs no stage",
+                *(dataset.name, ", ".join(folders) or "none"),
             )
 
 

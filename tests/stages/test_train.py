@@ -40,10 +40,11 @@ from tiltbox.model.checkpoint import load_exactly, read_checkpoint, save_checkpo
 from tiltbox.model.variants import find_variant, load_variants
 from tiltbox.settings.schedules import Schedule, find_schedule
 from tiltbox.stages.split import split
-from tiltbox.stages.train import median_object_side, train
+from tiltbox.stages.train import _launch, median_object_side, train
 from tiltbox.tracking import catching_up, following
 from tiltbox.training.config import read_config
-from tiltbox.training.failure import ATTEMPT
+from tiltbox.training.failure import ATTEMPT, write_failure
+from tiltbox.training.tasks import task_here
 
 NAME = "yoloms-xs-current"
 VARIANT = find_variant(NAME)
@@ -214,6 +215,14 @@ def test_a_training_that_diverges_ends_at_once(folder, tmp_path, monkeypatch):
     lower = schedule.model_copy(update={"base_lr": 1e-3})
     with pytest.raises(Cut):
         train(NAME, VARIANT, lower, folder / "train", Path("out"), gpus=0)
+
+
+def test_an_earlier_failure_is_not_that_of_a_killed_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("tiltbox.stages.train.run_program", lambda *_: -signal.SIGKILL)
+    config = tmp_path / "config.py"
+    write_failure(config, TrainingError("step 7", "the loss is nan", "lower base_lr"))
+    with pytest.raises(TiltboxError, match="training ended with exit code -9; see the messages above"):
+        _launch(config, task_here(), None, 1, on_cpu=True)
 
 
 @pytest.mark.own_processes

@@ -6,6 +6,7 @@ from tiltbox.errors import DataError, EndedError, TrainingError
 from tiltbox.training.failure import ATTEMPT, forget_failure, read_failure, require_hope, write_failure
 
 DIVERGED = TrainingError("step 7", "the loss is nan", "lower base_lr")
+ENDED = EndedError("training", "was told to end", "start it again")
 
 
 def test_passes_an_error_on(tmp_path):
@@ -19,13 +20,32 @@ def test_passes_an_error_on(tmp_path):
     forget_failure(config)
 
 
+def test_what_ended_one_process_is_not_hidden_by_the_end_of_the_others(tmp_path):
+    config = tmp_path / "config.py"
+    write_failure(config, DIVERGED)
+    write_failure(config, ENDED)
+    assert str(read_failure(config)) == str(DIVERGED)
+    write_failure(config, DataError("a.png", "cannot be read", "replace it"))
+    assert isinstance(read_failure(config), DataError)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"kind": "Unknown"}', '{"kind": "DataError", "what": 1}']
+)
+def test_a_failure_of_another_version_is_none(tmp_path, monkeypatch, content):
+    monkeypatch.setenv(ATTEMPT, "2")
+    (tmp_path / "failure.json").write_text(content)
+    assert read_failure(tmp_path / "config.py") is None
+    require_hope(tmp_path / "config.py")
+
+
 @pytest.mark.parametrize(
     ("failure", "attempt", "hopeless"),
     [
         (DIVERGED, "2", True),
         (DIVERGED, "1", False),  # a person may have other reasons
         (DIVERGED, None, False),
-        (EndedError("training", "was told to end", "start it again"), "3", False),
+        (ENDED, "3", False),
         (DataError("a.png", "cannot be read", "replace it"), "2", False),  # a network drive may recover
         (None, "2", False),
     ],
@@ -43,3 +63,4 @@ def test_a_repetition_without_hope_is_refused(tmp_path, monkeypatch, failure, at
             require_hope(config)
     else:
         require_hope(config)
+        assert read_failure(config) is None, "it does not count for the attempt after this one"

@@ -68,10 +68,10 @@ class ClassDetections:
     def __len__(self) -> int:
         return len(self.image)
 
-    def __getitem__(self, rows: np.ndarray) -> ClassDetections:
+    def take(self, rows: np.ndarray) -> ClassDetections:
         """Some of the rows, by index or mask."""
         lines = self.lines
-        if self.source:
+        if self.source or lines is not None:
             lines = (np.arange(1, len(self) + 1) if lines is None else lines)[rows]
         parts = (self.image[rows], self.scores[rows], self.qboxes[rows])
         return ClassDetections(self.names, *parts, self.source, lines)

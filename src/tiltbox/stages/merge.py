@@ -99,7 +99,7 @@ def _merged(
     """Each class merged, one at a time: the corners of all boxes at once would take most of the memory."""
     for name, part in parts:
         within = (np.abs(part.qboxes) <= MAX_COORDINATE).all(axis=1)  # false for NaN
-        finite = part[within & np.isfinite(part.scores)]
+        finite = part.take(within & np.isfinite(part.scores))
         kept = suppressed(finite, iou)
         counts.images.update(part.names)
         counts.detections += len(part)
@@ -113,7 +113,7 @@ def suppressed(part: ClassDetections, iou: float) -> ClassDetections:
     """The detections that NMS keeps, by image name, then falling score."""
     rank = np.empty(len(part.names), dtype=np.int64)
     rank[sorted(range(len(rank)), key=part.names.__getitem__)] = np.arange(len(rank))
-    return part[nms_quads_in_groups(part.qboxes, part.scores, rank[part.image], len(rank), iou)]
+    return part.take(nms_quads_in_groups(part.qboxes, part.scores, rank[part.image], len(rank), iou))
 
 
 def _read(

@@ -57,7 +57,7 @@ DATA = ("overlap", "rates", "iof", "images", "contents")  # keys of the manifest
 # By default glibc returns large blocks at once, and the system clears them when they are needed again, which
 # is most of the system time of a step on a CPU. Older versions accept at most 32 MiB for the first value.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
-# Warnings of PyTorch's C++ part: of several processes, about settings that are as they have to be.
+# In each of several processes PyTorch's C++ part warns of a setting that is as it has to be.
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 # Without it, CUDA's matrix products are not deterministic, and PyTorch refuses them if they must be.
 REPEATABLE_PRODUCTS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -150,6 +150,8 @@ def train(
                 *dependencies.training(variant, classes, [schedule], config.pretrained),
                 manifest.model_dump(mode="json"),
             )
+            if resume and fingerprint_of(work) == config.fingerprint:
+                require_hope(work / "config.py")
             if config.pretrained and not (resume and can_resume(work, config.fingerprint)):
                 # Before anything is deleted and before waiting for a GPU; and once, not in every process.
                 require_weights(config.pretrained, "give a file with --start FILE")
@@ -158,8 +160,6 @@ def train(
             if weights:  # a resumed training needs none
                 source = config.pretrained if is_address(config.pretrained) else weights
                 begun.knows({source: file_hash(weights)})
-            if resume and fingerprint_of(work) == config.fingerprint:
-                require_hope(work / "config.py")
             shutil.rmtree(out / FINISHED, ignore_errors=True)
             keep_pixels(patches)
             with leased_gpus(own if gpus else 0):
@@ -329,7 +329,7 @@ def _launch(config: Path, task: Task, meeting: Meeting | None, processes: int, *
     which GPUs it sees, and importing mmengine initialises it.
     """
     command = [*torchrun(task, meeting, processes), "-m", "tiltbox.training.worker", str(config)]
-    wanted = KEEP_MEMORY | QUIET if on_cpu else REPEATABLE_PRODUCTS
+    wanted = KEEP_MEMORY | (QUIET if processes > 1 else {}) if on_cpu else REPEATABLE_PRODUCTS
     if not task.number:
         forget_failure(config)
     code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})

@@ -10,22 +10,27 @@ from tiltbox import errors
 from tiltbox.errors import EndedError, TiltboxError, TrainingError
 from tiltbox.files.atomic import write_json
 
-ATTEMPT = "TILTBOX_ATTEMPT"  # the variable that counts how often Snakemake has started the same job
+ATTEMPT = "TILTBOX_ATTEMPT"  # the variable that counts how often a run of Snakemake has started the same job
 
 
 def write_failure(config: Path, error: TiltboxError) -> None:
-    """Write the error beside the configuration of the training that it ended."""
-    parts = {"where": error.where, "problem": error.problem, "remedy": error.remedy}
-    write_json(_path(config), {"kind": type(error).__name__, **parts})
+    """Write the error beside the configuration of the training that it ended.
+
+    If an error in one process ended the others, it stays.
+    """
+    path = _path(config)
+    if not (isinstance(error, EndedError) and path.exists()):
+        parts = {"where": error.where, "problem": error.problem, "remedy": error.remedy}
+        write_json(path, {"kind": type(error).__name__, **parts})
 
 
 def read_failure(config: Path) -> TiltboxError | None:
     """The error that ended the training, if it was one of ours."""
-    path = _path(config)
-    if not path.exists():
+    try:
+        parts = json.loads(_path(config).read_text())
+        return getattr(errors, parts.pop("kind"))(**parts)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or of another version
         return None
-    parts = json.loads(path.read_text())
-    return getattr(errors, parts.pop("kind"))(**parts)
 
 
 def forget_failure(config: Path) -> None:
@@ -34,15 +39,16 @@ def forget_failure(config: Path) -> None:
 
 
 def require_hope(config: Path) -> None:
-    """End a repetition by Snakemake (``retries``) of a training that would end like the attempt before.
+    """End a repetition by Snakemake (``retries``) that would probably end like the attempt before.
 
     Raises:
         TrainingError: The error that ended that attempt: it diverged, or memory ran out.
     """
-    failure = read_failure(config)
-    again = int(os.environ.get(ATTEMPT, "1")) > 1
-    if again and isinstance(failure, TrainingError) and not isinstance(failure, EndedError):
-        raise failure
+    if os.environ.get(ATTEMPT, "1") != "1":
+        failure = read_failure(config)
+        if isinstance(failure, TrainingError) and not isinstance(failure, EndedError):
+            raise failure
+    forget_failure(config)  # or a later repetition might take it for the end of the attempt before
 
 
 def _path(config: Path) -> Path:

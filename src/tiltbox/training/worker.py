@@ -21,8 +21,6 @@ from tiltbox.training.failure import write_failure
 def run(config: Path) -> None:
     """Train as the resolved configuration says; checkpoints and history go to its work folder."""
     import_openmmlab()
-    # Of several processes on a CPU; users cannot do anything about them.
-    warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is")
 
     from tiltbox.devices.threads import cpu_threads
     from tiltbox.training import modules  # noqa: F401  (registers)
@@ -36,6 +34,8 @@ def run(config: Path) -> None:
     on_cpu = settings.env_cfg.dist_cfg.backend == "gloo"
     if settings.launcher == "pytorch" and on_cpu:
         torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
+        # Users cannot do anything about them.
+        warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is")
     runner = PreparingRunner.from_cfg(settings)
     require_room(settings, runner.model)
     if settings.pretrained and not settings.resume:
