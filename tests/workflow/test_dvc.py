@@ -302,7 +302,7 @@ def begun(program: str, *arguments: str, at: Path, **variables: str) -> subproce
     )
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
