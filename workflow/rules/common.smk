@@ -234,6 +234,14 @@ def cpu_threads(wildcards):
     return plan.schedule.threads or max(1, CORES // trainings)
 
 
+def launcher(wildcards, resources):
+    """What starts the tasks that train together: set-resources train:mpi=srun (docs/cluster.md)."""
+    if "mpi" not in resources.keys():
+        return ""
+    tasks, nodes = resources.tasks, resources.get("nodes", 1)
+    return f"{resources.mpi} --ntasks={tasks} --nodes={nodes} --kill-on-bad-exit"
+
+
 def smaller_first(wildcards):
     """A priority that gives the first scores and the first comparison early; below that of scoring itself."""
     return len(SIZES) - SIZES.index(plan.variants[variant_of(wildcards)].size)

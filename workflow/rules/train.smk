@@ -67,12 +67,7 @@ rule train:
         schedule=plan.schedule_name,
         gpus=plan.gpus,
         job=job("train"),
-        # Tasks that train together, on several nodes: set-resources train:mpi=srun (docs/cluster.md)
-        launcher=lambda wildcards, resources: (
-            f"{resources.mpi} --ntasks={resources.tasks} --nodes={resources.get('nodes', 1)} --kill-on-bad-exit"
-            if "mpi" in resources.keys()
-            else ""
-        ),
+        launcher=launcher,
     shell:
         "TILTBOX_JOB={params.job} TILTBOX_ATTEMPT={resources.attempt} {params.launcher} tiltbox train {params.variant} --seed {params.seed} --patches {params.patches} --out {params.folder}"
         " --dataset {params.dataset:q} --schedule {params.schedule:q} --gpus {params.gpus} {params.validate} {params.track}"
