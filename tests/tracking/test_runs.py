@@ -410,6 +410,24 @@ def test_first_evaluations_of_a_variant_at_once_share_a_run(here, monkeypatch):
     assert len(runs()) == 1
 
 
+def test_a_note_that_another_writer_adds_at_the_same_moment(here, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    set_tag, refusals = MlflowClient.set_tag, [MlflowException("UNIQUE constraint failed")]
+
+    def refused_once(*args, **kwargs):
+        if refusals:
+            raise refusals.pop()
+        return set_tag(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_tag", refused_once)
+        tracking.log_evaluation(TRACK, scores(), [])
+    (run,) = runs()
+    assert not refusals and "| all |" in run.data.tags["mlflow.note.content"]
+
+
 def test_git_commit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tracking.git_commit() == "unknown"

@@ -180,7 +180,17 @@ def log_scores(run: Run, metrics: Mapping[str, Any], artifacts: Iterable[Path]) 
     _log(run.info.run_id, _metrics(new, **on))
     _log_files(run, artifacts)
     _log_data(run, name, digest, "test")
-    client().set_tag(run.info.run_id, _NOTE, _note(metrics))
+    _set_note(run.info.run_id, _note(metrics))
+
+
+def _set_note(run_id: str, text: str) -> None:
+    """Show a text on the run's page."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client().set_tag(run_id, _NOTE, text)
+    except MlflowException:  # two that add it at the same moment: MLflow's database refuses one of them
+        client().set_tag(run_id, _NOTE, text)
 
 
 def model_of(run: Run) -> str | None:
