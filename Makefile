@@ -67,7 +67,7 @@ test: whole ## set up and run all tests but those on SLURM
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder \
 	    -m 'not slurm'
 
-# In an environment of its own. What they need themselves is as new as possible.
+# In an environment of its own; what these versions need in turn is as new as it can be.
 $(OLDEST)/ready: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip --quiet install $(TORCH)
