@@ -29,6 +29,13 @@ def test_what_ended_one_process_is_not_hidden_by_the_end_of_the_others(tmp_path)
     assert isinstance(read_failure(config), DataError)
 
 
+def test_the_last_end_is_the_one_that_is_told(tmp_path):
+    config = tmp_path / "config.py"
+    write_failure(config, EndedError("training", "was told to end (SIGTERM)", "start it again"))
+    write_failure(config, EndedError("training", "was told to end (SIGUSR1)", "start it again"))
+    assert "SIGUSR1" in str(read_failure(config))
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"kind": "Unknown"}', '{"kind": "DataError", "what": 1}']
 )

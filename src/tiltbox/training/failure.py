@@ -18,10 +18,10 @@ def write_failure(config: Path, error: TiltboxError) -> None:
 
     If an error in one process ended the others, it stays.
     """
-    path = _path(config)
-    if not (isinstance(error, EndedError) and path.exists()):
+    before = read_failure(config)
+    if not isinstance(error, EndedError) or isinstance(before, EndedError | None):
         parts = {"where": error.where, "problem": error.problem, "remedy": error.remedy}
-        write_json(path, {"kind": type(error).__name__, **parts})
+        write_json(_path(config), {"kind": type(error).__name__, **parts})
 
 
 def read_failure(config: Path) -> TiltboxError | None:
