@@ -14,7 +14,7 @@ import pytest
 
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files import transfer as module
-from tiltbox.files.transfer import Patience, transfer
+from tiltbox.files.transfer import Patience, announced_size, arrived_bytes, transfer
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
@@ -437,3 +437,25 @@ def test_wrong_local_file_is_refused_and_kept(tmp_path, content, problem):
 def test_missing_local_file(tmp_path):
     with pytest.raises(DataError, match="file not found"):
         transfer(tmp_path / "a.zip", tmp_path / "b.zip")
+
+
+def test_the_announced_size(serve, tmp_path):
+    (tmp_path / "a.zip").write_bytes(bytes(1234))
+    address = serve(tmp_path)
+    assert announced_size(f"{address}/a.zip") == 1234
+    assert announced_size(f"{address}/b.zip") == 0, "of the page that says 404"
+
+
+def test_the_size_is_unknown(server, silent, closed):
+    """Which the download itself will explain, if it matters: this server, for one, does not know HEAD."""
+    for address in (server.url(), closed, "http://", "nowhere"):
+        assert announced_size(address) == 0
+    assert announced_size(silent, Patience(connect=1, answer=0.1)) == 0
+
+
+def test_what_has_arrived(server, tmp_path):
+    assert arrived_bytes(tmp_path / "a.zip") == 0
+    server.breaks = [1_000_000] + [0] * 5
+    with pytest.raises(DataError, match="broke off after 1000000 bytes"):
+        transfer(server.url(), tmp_path / "a.zip")
+    assert arrived_bytes(tmp_path / "a.zip") == 1_000_000

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -402,13 +403,31 @@ def test_bad_label_in_an_archive_is_named_by_the_output(tmp_path, mine, packed):
 
 
 def test_no_space_to_unpack(tmp_path, packed, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: NoSpace)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(OutputError, match="needs at least"):
         download(archived("http://127.0.0.1:9", packed), tmp_path / "raw", archives=packed)
 
 
-class NoSpace:
-    free = 10
+@pytest.mark.parametrize("there", [0, 0.4, 1])  # of the first archive
+def test_space_for_all_archives_is_checked_before_the_first(tmp_path, packed, server, monkeypatch, there):
+    """For what must still be downloaded, and for all that is in the archives."""
+    sizes = {name: len(content) for name, content in everything(packed).items()}
+    dataset, place = archived(server, packed), tmp_path / "data/archives/mine"
+    (place / "train").mkdir(parents=True)
+    shutil.copy(packed / "test.zip", place)
+    first = "train/images.tar.gz"
+    had = round(there * sizes[first])
+    part = place / (first if there == 1 else f"{first}.part")
+    part.write_bytes((packed / first).read_bytes()[:had])
+    needed = 2 * sum(sizes.values()) - sizes["test.zip"] - had
+    before = everything(tmp_path / "data")
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=needed - 1))
+    with pytest.raises(OutputError, match=r"data/raw|data: needs at least .* free some space"):
+        download(dataset, tmp_path / "data/raw")
+    assert everything(tmp_path / "data") == before
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=needed))
+    download(dataset, tmp_path / "data/raw")
 
 
 # the mini set and the sample ----------------------------------------------------------------------------

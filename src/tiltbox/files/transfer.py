@@ -161,6 +161,23 @@ def _fetch_whole(
     part.become(target)
 
 
+def announced_size(url: str, patience: Patience = Patience(connect=5, answer=10)) -> int:
+    """The bytes of the file at an http(s) address, if the server gives them without sending it; else 0."""
+    timeout = (patience.connect, patience.answer)
+    try:
+        response = requests.head(
+            url, headers={"Accept-Encoding": "identity"}, allow_redirects=True, timeout=timeout
+        )
+    except (requests.RequestException, ValueError):
+        return 0  # the download itself will tell what is wrong
+    return _total(response) or 0
+
+
+def arrived_bytes(target: Path) -> int:
+    """The bytes of a download to ``target`` that broke off and can probably be resumed."""
+    return _Part(target).size
+
+
 def digest(path: Path, like: str) -> str:
     """The checksum of a file, of the kind that ``like`` (``md5:...`` or ``sha256:...``) starts with."""
     kind = like.partition(":")[0]

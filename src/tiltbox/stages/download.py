@@ -18,7 +18,7 @@ from tiltbox.errors import DataError, OutputError
 from tiltbox.files.archives import is_archive, unpack
 from tiltbox.files.atomic import atomic_folder, write_json
 from tiltbox.files.space import bytes_unpacked, require_space
-from tiltbox.files.transfer import transfer
+from tiltbox.files.transfer import announced_size, arrived_bytes, transfer
 from tiltbox.mini import render_mini
 from tiltbox.provenance import Begun, beside
 from tiltbox.settings.datasets import Archive, Dataset, Expected, Render
@@ -68,7 +68,7 @@ def download(
         raise OutputError(out, problem, "choose another folder with --out")
     reads = [path for path in (dataset.source.folder, archives) if path is not None]
     with atomic_folder(out, "download", reads=reads) as folder:
-        _fill(dataset, folder, out, _archive_files(dataset, out.parent / ARCHIVES / dataset.name, archives))
+        _fill(dataset, folder, out, _archive_files(dataset, out, archives))
         manifest = _manifest(dataset, _checked(dataset, folder, shown_as=out))
         write_json(folder / "manifest.json", manifest)
     settings = dataset.model_dump(mode="json", include={"name", "source", "splits"})
@@ -134,17 +134,18 @@ def _address(target: Path, start: Path) -> str:
 
 
 def _unpack(files: list[tuple[Archive, Path]], folder: Path, place: Path) -> None:
-    require_space(place, bytes_unpacked(path for _, path in files))
+    require_space(place, bytes_unpacked(path for _, path in files))  # again: not every server announces sizes
     for archive, path in files:
         suffixes = IMAGES if archive.into.endswith("images") else LABELS
         unpack(path, folder / archive.into, suffixes, without=HORIZONTAL)
 
 
-def _archive_files(dataset: Dataset, fetched: Path, own: Path | None) -> list[tuple[Archive, Path]]:
-    """Every archive and its place, downloaded if necessary, but only once all are known to be available."""
+def _archive_files(dataset: Dataset, out: Path, own: Path | None) -> list[tuple[Archive, Path]]:
+    """Every archive and its place, downloaded if necessary, but only once all can be had and have room."""
     source = dataset.source.archives
     if source is None:
         return []
+    fetched = out.parent / ARCHIVES / dataset.name
     if own is not None and not own.is_dir():
         raise DataError(own, "folder not found", "give the folder of the archives")
     places = {archive: _place(archive.file, fetched, own) for archive in source.files}
@@ -153,9 +154,28 @@ def _archive_files(dataset: Dataset, fetched: Path, own: Path | None) -> list[tu
         also = "".join(f", and so is {place.name}" for place in missing[1:])
         remedy = f"get it from {source.page} and put it there"
         raise DataError(missing[0], f"is missing and must be downloaded by hand{also}", remedy)
-    return [
-        (archive, _have(place, source.url(archive), archive, fetched)) for archive, place in places.items()
+    urls = {archive: source.url(archive) for archive in source.files}
+    have = [place for place in places.values() if place.is_file()]
+    to_fetch = [
+        (url, fetched / each.file) for each, url in urls.items() if url and not places[each].is_file()
     ]
+    _require_space_for_all(have, to_fetch, out)
+    return [(archive, _have(place, urls[archive], archive, fetched)) for archive, place in places.items()]
+
+
+def _require_space_for_all(have: list[Path], to_fetch: list[tuple[str, Path]], out: Path) -> None:
+    """Check, before hours of download, that all archives fit, and then what is in them.
+
+    Args:
+        have: The archives that are there.
+        to_fetch: Address and place of the others, on the same file system as ``out``.
+        out: Where they will be unpacked.
+    """
+    needed = bytes_unpacked(have)
+    for url, target in to_fetch:
+        size = announced_size(url)
+        needed += size + max(0, size - arrived_bytes(target))
+    require_space(out, needed)
 
 
 def _place(file: str, fetched: Path, own: Path | None) -> Path:
