@@ -29,6 +29,7 @@ from tiltbox.devices.leases import leased_gpus
 from tiltbox.errors import (
     CheckpointError,
     DataError,
+    EndedError,
     OutputError,
     SettingsError,
     TiltboxError,
@@ -43,7 +44,7 @@ from tiltbox.stages.split import split
 from tiltbox.stages.train import _launch, median_object_side, train
 from tiltbox.tracking import catching_up, following
 from tiltbox.training.config import read_config
-from tiltbox.training.failure import ATTEMPT, write_failure
+from tiltbox.training.failure import ATTEMPT, require_hope, write_failure
 from tiltbox.training.tasks import task_here
 
 NAME = "yoloms-xs-current"
@@ -223,6 +224,36 @@ def test_an_earlier_failure_is_not_that_of_a_killed_training(tmp_path, monkeypat
     write_failure(config, TrainingError("step 7", "the loss is nan", "lower base_lr"))
     with pytest.raises(TiltboxError, match="training ended with exit code -9; see the messages above"):
         _launch(config, task_here(), None, 1, on_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (None, "memory ran out: the system killed a process"),
+        (
+            EndedError("training", "was told to end (SIGTERM)", "resume"),
+            "memory ran out: the system killed a",
+        ),
+        (TrainingError("step 7", "the loss is nan", "lower base_lr"), "step 7: the loss is nan"),
+    ],
+)
+def test_a_training_that_the_system_killed_is_not_repeated(tmp_path, monkeypatch, failure, says):
+    """Torchrun tells its other processes to end, which must not hide why. A repetition would end likewise."""
+    counts = iter((3, 4))
+    monkeypatch.setattr("tiltbox.stages.train.killed_for_memory", lambda: next(counts))
+    config = tmp_path / "config.py"
+
+    def program(*_):
+        if failure:
+            write_failure(config, failure)
+        return -signal.SIGKILL
+
+    monkeypatch.setattr("tiltbox.stages.train.run_program", program)
+    with pytest.raises(TrainingError, match=says):
+        _launch(config, task_here(), None, 1, on_cpu=True)
+    monkeypatch.setenv(ATTEMPT, "2")
+    with pytest.raises(TrainingError, match=says):
+        require_hope(config)
 
 
 @pytest.mark.own_processes

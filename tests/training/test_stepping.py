@@ -72,7 +72,7 @@ def test_an_error_says_how_many_images_fit(error):
     model = Toy(room=2, error=error)
     before = [each.clone() for each in model.state_dict().values()]
     message = (
-        r"^training: memory ran out: the gradients of 8 images of .* at once need more than the [0-9]+ GiB"
+        r"^training: memory ran out: the gradients of 8 images of .* at once need more than the [0-9.]+ GiB"
         r".*; set images_at_once: 2 in the schedule, which was tried and fits"
     )
     with pytest.raises(TrainingError, match=message):

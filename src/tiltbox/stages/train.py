@@ -18,9 +18,17 @@ from filelock import FileLock, Timeout
 from tiltbox import __version__, tracking
 from tiltbox.configs import fingerprint
 from tiltbox.devices.leases import gpu_count, gpu_name, leased_gpus
+from tiltbox.devices.memory import allowed_memory, killed_for_memory
 from tiltbox.dota.classes import DOTA_V1_CLASSES
 from tiltbox.dota.labels import list_labels, read_labels
-from tiltbox.errors import DataError, OutputError, SettingsError, TiltboxError
+from tiltbox.errors import (
+    DataError,
+    EndedError,
+    OutputError,
+    SettingsError,
+    TiltboxError,
+    TrainingError,
+)
 from tiltbox.files.atomic import WAIT_FOR_IT, acquired, require_writable, write_text
 from tiltbox.layout import LEFT_OUT, TRAINING_LOCK
 from tiltbox.model.checkpoint import copy_at_hand, is_address
@@ -34,7 +42,7 @@ from tiltbox.settings.schedules import Schedule, gpus_to_use, starting_weights
 from tiltbox.stages.weights import require_weights
 from tiltbox.training.best import forget_scores
 from tiltbox.training.config import runner_config
-from tiltbox.training.failure import forget_failure, read_failure, require_hope
+from tiltbox.training.failure import forget_failure, read_failure, require_hope, write_failure
 from tiltbox.training.kept_pixels import keep_pixels
 from tiltbox.training.results import BEST, CHECKPOINT, LAST, publish
 from tiltbox.training.resume import (
@@ -332,12 +340,27 @@ def _launch(config: Path, task: Task, meeting: Meeting | None, processes: int, *
     wanted = KEEP_MEMORY | (QUIET if processes > 1 else {}) if on_cpu else REPEATABLE_PRODUCTS
     if not task.number:
         forget_failure(config)
+    killed = killed_for_memory()
     code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})
     if code:
+        if killed_for_memory() > killed:
+            _note_lack_of_memory(config)
         problem = f"training ended with exit code {code}"
         remedy = "see the messages above; when started again, it resumes from its last checkpoint"
         failure = None if task.number else read_failure(config)  # for the first task to say
         raise failure or TiltboxError(config, problem, remedy)
+
+
+def _note_lack_of_memory(config: Path) -> None:
+    """Make it the failure, unless there is another that explains the end."""
+    if isinstance(read_failure(config), EndedError | None):
+        most = f"{allowed_memory() / 2**30:.1f} GiB"
+        problem = f"memory ran out: the system killed a process that trains or loads data; there are {most}"
+        remedy = (
+            "use fewer workers, or a small images_at_once, in the schedule, or allow more memory (on SLURM"
+            " train:mem_mb); when started again, it resumes from its last checkpoint"
+        )
+        write_failure(config, TrainingError("training", problem, remedy))
 
 
 def _facts(name: str, variant: Variant, schedule: Schedule, config: Config, gpus: int) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tiltbox.devices.memory import allowed_memory
 from tiltbox.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -137,5 +137,4 @@ def _memory() -> str:
     if torch.cuda.is_available():
         _, total = torch.cuda.mem_get_info()
         return f"{total / 2**30:.0f} GiB of the GPU"
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return f"{pages / 2**30:.0f} GiB of this machine, or than this process may use"
+    return f"{allowed_memory() / 2**30:.1f} GiB that this process may use"
