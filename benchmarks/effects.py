@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from measure import table
@@ -41,10 +40,10 @@ def recipes(name: str, recipe: Schedule) -> dict[str, Schedule]:
     return _different(rows)
 
 
-def effects(rows: Mapping[str, Schedule], trainer: Trainer, jobs: int) -> tuple[str, bool]:
+def compared(rows: Mapping[str, tuple[Trainer, Schedule]], jobs: int) -> tuple[str, bool]:
     """The table of all rows, and whether all trainings finished."""
     with ThreadPoolExecutor(jobs) as pool:
-        cells = list(pool.map(partial(_row, trainer), rows, rows.values(), range(len(rows))))
+        cells = list(pool.map(_row, rows, rows.values(), range(len(rows))))
     lines = [[name, *row] for name, row in zip(rows, cells, strict=True)]
     return table(["", *SCORES, "CPU s"], lines), all(row[0] != FAILED for row in cells)
 
@@ -52,7 +51,8 @@ def effects(rows: Mapping[str, Schedule], trainer: Trainer, jobs: int) -> tuple[
 FAILED = "failed"
 
 
-def _row(trainer: Trainer, name: str, schedule: Schedule, number: int) -> Sequence[str]:
+def _row(name: str, how: tuple[Trainer, Schedule], number: int) -> Sequence[str]:
+    trainer, schedule = how
     out: Path = trainer.ground.folder / f"row-{number}"
     try:
         cpu = trainer.train(out, schedule)

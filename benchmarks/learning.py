@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from effects import FAILED, effects, recipes
+from effects import FAILED, compared, recipes
 from measure import machine, table
 from peer import Peer
+from precision import precisions
 from trainings import (
     MINI,
     SCORES,
@@ -39,12 +40,15 @@ def main() -> None:
     chosen = _options()
     try:
         schedule = _schedule(chosen)
-        rows = _effect_rows(chosen, schedule) if chosen.effects else {}
+        effects = _effect_rows(chosen, schedule) if chosen.effects else {}
         with tempfile.TemporaryDirectory() as name:
             trainer = Trainer(_ground(chosen, Path(name)), chosen.variant, chosen.gpus)
             trainer.ground.split()
             if chosen.effects:
-                found, complete = effects(rows, trainer, chosen.jobs)
+                rows = {name: (trainer, recipe) for name, recipe in effects.items()}
+                found, complete = compared(rows, chosen.jobs)
+            elif chosen.precisions:
+                found, complete = compared(precisions(trainer, _of_length(chosen, schedule)), chosen.jobs)
             else:
                 found, complete = _side_by_side(chosen, trainer, schedule)
     except (Failed, TiltboxError) as error:
@@ -66,7 +70,7 @@ def _options() -> Namespace:
     add("--epochs", type=int, metavar="N", help="of the longest training")
     add("--gpus", type=int, choices=(0, 1), default=0, help="of each training of tiltbox (default: 0)")
     _side_by_side_options(options.add_argument_group("side by side").add_argument)
-    _effects_options(options.add_argument_group("parts of the recipe").add_argument)
+    _effects_options(options.add_argument_group("parts of the recipe, precision").add_argument)
     return options.parse_args()
 
 
@@ -81,6 +85,7 @@ def _side_by_side_options(add: Callable) -> None:
 
 def _effects_options(add: Callable) -> None:
     add("--effects", action="store_true", help="how much each part of the recipe brings")
+    add("--precisions", action="store_true", help="what the precision of the layers changes instead")
     help = "stop after so many, whatever the epochs; mosaics then go on to the end"
     add("--steps", type=int, metavar="N", help=help)
     add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default: 1)")
@@ -95,6 +100,10 @@ def _schedule(chosen: Namespace) -> Schedule:
     return lasting(schedule, chosen.epochs) if chosen.epochs else schedule
 
 
+def _of_length(chosen: Namespace, schedule: Schedule) -> Schedule:
+    return stopped(schedule, chosen.steps) if chosen.steps else schedule
+
+
 def _ground(chosen: Namespace, folder: Path) -> Ground:
     if chosen.data == MINI:
         return mini_ground(folder)
@@ -103,9 +112,7 @@ def _ground(chosen: Namespace, folder: Path) -> Ground:
 
 
 def _effect_rows(chosen: Namespace, schedule: Schedule) -> dict[str, Schedule]:
-    if chosen.steps:
-        schedule = stopped(schedule, chosen.steps)
-    rows = recipes(Path(chosen.schedule).stem, schedule)
+    rows = recipes(Path(chosen.schedule).stem, _of_length(chosen, schedule))
     if unknown := set(chosen.only or ()) - set(rows):
         sys.exit(f"--only: unknown row {', '.join(sorted(unknown))}; choose from: {'; '.join(rows)}")
     return {name: schedule for name, schedule in rows.items() if name in (chosen.only or rows)}

@@ -105,11 +105,13 @@ class Trainer:
 
     Attributes:
         gpus: The GPUs of each training and prediction.
+        program: The beginning of the command that trains.
     """
 
     ground: Ground
     variant: str
     gpus: int = 0
+    program: Sequence[object] = TILTBOX
 
     def steps_of_epoch(self, schedule: Schedule) -> int:
         return math.ceil(self.ground.train_patches() / (schedule.batch * schedule.processes))
@@ -119,20 +121,22 @@ class Trainer:
         out.mkdir(parents=True)
         (out / "schedule.yaml").write_text(yaml.safe_dump(schedule.model_dump(mode="json")))
         places = ["--patches", self.ground.patches("train"), "--out", out / "train"]
-        return self._stage("train", out, *places)
+        return self._stage(self.program, "train", out, *places)
 
     def score(self, out: Path) -> Score:
         """The scores of the detector that was trained in ``out``, on the whole images of val."""
         found, merged = out / "detections.parquet", out / "merge"
         checkpoint = ["--checkpoint", out / "train/checkpoint.pth"]
-        self._stage("predict", out, *checkpoint, "--patches", self.ground.patches("val"), "--out", found)
+        self._stage(
+            TILTBOX, "predict", out, *checkpoint, "--patches", self.ground.patches("val"), "--out", found
+        )
         command = [*TILTBOX, "merge", found, "--out", merged, "--dataset", self.ground.dataset]
         run(command, out / "merge.log")
         return self.ground.evaluate(merged, self.ground.raw / "val/labelTxt", out)
 
-    def _stage(self, verb: str, out: Path, *places: object) -> float:
+    def _stage(self, program: Sequence[object], verb: str, out: Path, *places: object) -> float:
         settings = ["--schedule", out / "schedule.yaml", "--dataset", self.ground.dataset]
-        command = [*TILTBOX, verb, self.variant, *places, *settings, "--gpus", self.gpus]
+        command = [*program, verb, self.variant, *places, *settings, "--gpus", self.gpus]
         return run(command, out / f"{verb}.log", self._leases(out))
 
     def _leases(self, out: Path) -> dict[str, str]:

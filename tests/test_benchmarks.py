@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tiltbox.mini import render_mini
 from tiltbox.stages.split import split
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.insert(0, str(FOLDER))
+import rounded  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,47 @@ def test_a_training_that_fails_is_a_row(tmp_path, data, monkeypatch):
         ["Muon alone", "failed"],
     ]
     assert "this machine has 0" in done.stderr
+
+
+@pytest.mark.own_processes
+def test_precisions_of_the_layers(tmp_path, data):
+    """The detectors differ, since their layers rounded."""
+    done = benchmark(tmp_path, *LEARNING, "--precisions", "--steps", "2")
+    assert done.returncode == 0, done.stderr
+    rows = [cells(line) for line in done.stdout.splitlines()[-4:]]
+    assert [row[0] for row in rows] == ["float32", "tf32", "float16", "bfloat16"]
+    assert all(float(row[1]) >= 0 for row in rows)
+
+
+@pytest.mark.parametrize(("name", "bits"), [("tf32", 11), ("float16", 11), ("bfloat16", 8)])
+def test_rounding_to_so_many_bits(name, bits):
+    """To the nearest: the error is half of the last bit at most, and comes close to that."""
+    to_precision = rounded.PRECISIONS[name].into[0]
+    x = torch.linspace(0.01, 4, 100_001)
+    errors = (to_precision(x) - x).abs() / torch.exp2(x.abs().log2().floor())
+    assert 0.99 * 2.0**-bits < errors.max() <= 2.0**-bits
+    assert torch.equal(to_precision(to_precision(x)), to_precision(x))
+
+
+def test_layers_that_round(monkeypatch):
+    """As if all layers computed in half precision, forwards and backwards, but only while they learn."""
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, 4, 3, bias=False)
+    model = SimpleNamespace(
+        backbone=layer,
+        neck=torch.nn.Identity(),
+        bbox_head=SimpleNamespace(cls_convs=torch.nn.Identity(), reg_convs=torch.nn.Identity()),
+    )
+    x, weight = torch.rand(2, 4, 8, 8), layer.weight
+    exact = layer(x)
+    rounded.round_layers(model, rounded.PRECISIONS["float16"])
+    half = torch.nn.functional.conv2d(x.half().float(), weight.half().float()).half().float()
+    assert torch.equal(layer(x), half) and not torch.equal(half, exact)
+    assert layer.weight is weight
+    layer(x).sum().backward()
+    assert torch.equal((1024 * weight.grad).half().float() / 1024, weight.grad)
+    layer.eval()
+    assert torch.equal(layer(x), exact)
 
 
 def test_rows_of_the_recipe(tmp_path):
