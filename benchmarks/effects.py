@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from measure import table
-from trainings import SCORES, Failed, Trainer, changed, say
+from trainings import SCORES, TILTBOX, Failed, Trainer, changed, say
 
 from tiltbox.settings.schedules import Schedule
 
@@ -27,7 +29,14 @@ ALONE = ("Muon", "task-aligned assigner", "cross-entropy", "mosaic")  # the stro
 ROTATION = {"rotate": 0.5}
 
 
-def recipes(name: str, recipe: Schedule) -> dict[str, Schedule]:
+class Row(NamedTuple):
+    """A training of the table: its schedule, and the beginning of the command that trains."""
+
+    schedule: Schedule
+    program: Sequence[object] = TILTBOX
+
+
+def recipes(name: str, recipe: Schedule) -> dict[str, Row]:
     """The rows of the table; those that train like an earlier one are left out."""
     plain = recipe
     for part in PARTS.values():
@@ -37,13 +46,13 @@ def recipes(name: str, recipe: Schedule) -> dict[str, Schedule]:
     rows["none of them"] = plain
     rows |= {f"{part} alone": changed(plain, _own_values(recipe, PARTS[part])) for part in ALONE}
     rows["with random rotation"] = changed(recipe, ROTATION)
-    return _different(rows)
+    return {name: Row(schedule) for name, schedule in _different(rows).items()}
 
 
-def compared(rows: Mapping[str, tuple[Trainer, Schedule]], jobs: int) -> tuple[str, bool]:
+def compared(rows: Mapping[str, Row], trainer: Trainer, jobs: int) -> tuple[str, bool]:
     """The table of all rows, and whether all trainings finished."""
     with ThreadPoolExecutor(jobs) as pool:
-        cells = list(pool.map(_row, rows, rows.values(), range(len(rows))))
+        cells = list(pool.map(partial(_trained, trainer), rows, rows.values(), range(len(rows))))
     lines = [[name, *row] for name, row in zip(rows, cells, strict=True)]
     return table(["", *SCORES, "CPU s"], lines), all(row[0] != FAILED for row in cells)
 
@@ -51,11 +60,10 @@ def compared(rows: Mapping[str, tuple[Trainer, Schedule]], jobs: int) -> tuple[s
 FAILED = "failed"
 
 
-def _row(name: str, how: tuple[Trainer, Schedule], number: int) -> Sequence[str]:
-    trainer, schedule = how
+def _trained(trainer: Trainer, name: str, row: Row, number: int) -> Sequence[str]:
     out: Path = trainer.ground.folder / f"row-{number}"
     try:
-        cpu = trainer.train(out, schedule)
+        cpu = trainer.train(out, *row)
         cells = [*trainer.score(out).cells(), f"{cpu:.0f}"]
     except Failed as error:
         say(f"{name}: {FAILED}: {error}")

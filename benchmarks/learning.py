@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from effects import FAILED, compared, recipes
+from effects import FAILED, Row, compared, recipes
 from measure import machine, table
 from peer import Peer
 from precision import precisions
@@ -40,15 +40,12 @@ def main() -> None:
     chosen = _options()
     try:
         schedule = _schedule(chosen)
-        effects = _effect_rows(chosen, schedule) if chosen.effects else {}
+        rows = _rows(chosen, schedule)
         with tempfile.TemporaryDirectory() as name:
             trainer = Trainer(_ground(chosen, Path(name)), chosen.variant, chosen.gpus)
             trainer.ground.split()
-            if chosen.effects:
-                rows = {name: (trainer, recipe) for name, recipe in effects.items()}
-                found, complete = compared(rows, chosen.jobs)
-            elif chosen.precisions:
-                found, complete = compared(precisions(trainer, _of_length(chosen, schedule)), chosen.jobs)
+            if rows:
+                found, complete = compared(rows, trainer, chosen.jobs)
             else:
                 found, complete = _side_by_side(chosen, trainer, schedule)
     except (Failed, TiltboxError) as error:
@@ -100,10 +97,6 @@ def _schedule(chosen: Namespace) -> Schedule:
     return lasting(schedule, chosen.epochs) if chosen.epochs else schedule
 
 
-def _of_length(chosen: Namespace, schedule: Schedule) -> Schedule:
-    return stopped(schedule, chosen.steps) if chosen.steps else schedule
-
-
 def _ground(chosen: Namespace, folder: Path) -> Ground:
     if chosen.data == MINI:
         return mini_ground(folder)
@@ -111,11 +104,19 @@ def _ground(chosen: Namespace, folder: Path) -> Ground:
     return folder_ground(Path(chosen.data), folder, chosen.classes, patch)
 
 
-def _effect_rows(chosen: Namespace, schedule: Schedule) -> dict[str, Schedule]:
-    rows = recipes(Path(chosen.schedule).stem, _of_length(chosen, schedule))
+def _rows(chosen: Namespace, schedule: Schedule) -> dict[str, Row]:
+    """The rows of a table of effects or precisions; none of any other."""
+    if chosen.steps:
+        schedule = stopped(schedule, chosen.steps)
+    if chosen.effects:
+        rows = recipes(Path(chosen.schedule).stem, schedule)
+    elif chosen.precisions:
+        rows = precisions(schedule, chosen.gpus)
+    else:
+        return {}
     if unknown := set(chosen.only or ()) - set(rows):
         sys.exit(f"--only: unknown row {', '.join(sorted(unknown))}; choose from: {'; '.join(rows)}")
-    return {name: schedule for name, schedule in rows.items() if name in (chosen.only or rows)}
+    return {name: row for name, row in rows.items() if name in (chosen.only or rows)}
 
 
 @dataclass(frozen=True)

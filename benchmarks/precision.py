@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
+from effects import Row
 from rounded import PRECISIONS
-from trainings import Trainer, changed
+from trainings import changed
 
 from tiltbox.settings.schedules import Schedule
 
@@ -15,11 +15,9 @@ ROUNDED = (sys.executable, Path(__file__).with_name("rounded.py"))
 ON_GPU = {"float32, TF32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
 
 
-def precisions(trainer: Trainer, schedule: Schedule) -> dict[str, tuple[Trainer, Schedule]]:
+def precisions(schedule: Schedule, gpus: int) -> dict[str, Row]:
     """The rows of the table."""
-    if trainer.gpus:
-        return {
-            name: (trainer, changed(schedule, {"precision": precision})) for name, precision in ON_GPU.items()
-        }
-    rounding = {name: replace(trainer, program=(*ROUNDED, name)) for name in PRECISIONS}
-    return {name: (trainer, schedule) for name, trainer in ({"float32": trainer} | rounding).items()}
+    if gpus:
+        return {name: Row(changed(schedule, {"precision": value})) for name, value in ON_GPU.items()}
+    simulated = {name: Row(schedule, (*ROUNDED, name)) for name in PRECISIONS}
+    return {"float32": Row(schedule)} | simulated

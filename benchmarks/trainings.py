@@ -105,23 +105,21 @@ class Trainer:
 
     Attributes:
         gpus: The GPUs of each training and prediction.
-        program: The beginning of the command that trains.
     """
 
     ground: Ground
     variant: str
     gpus: int = 0
-    program: Sequence[object] = TILTBOX
 
     def steps_of_epoch(self, schedule: Schedule) -> int:
         return math.ceil(self.ground.train_patches() / (schedule.batch * schedule.processes))
 
-    def train(self, out: Path, schedule: Schedule) -> float:
-        """CPU seconds of the whole command, including its child processes."""
+    def train(self, out: Path, schedule: Schedule, program: Sequence[object] = TILTBOX) -> float:
+        """CPU seconds of the whole command, which begins with ``program``, including its child processes."""
         out.mkdir(parents=True)
         (out / "schedule.yaml").write_text(yaml.safe_dump(schedule.model_dump(mode="json")))
         places = ["--patches", self.ground.patches("train"), "--out", out / "train"]
-        return self._stage(self.program, "train", out, *places)
+        return self._stage(program, "train", out, *places)
 
     def score(self, out: Path) -> Score:
         """The scores of the detector that was trained in ``out``, on the whole images of val."""

@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from tiltbox.mini import render_mini
+from tiltbox.settings.schedules import find_schedule
 from tiltbox.stages.split import split
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 import rounded  # noqa: E402
+from precision import precisions  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -85,12 +87,17 @@ def test_a_training_that_fails_is_a_row(tmp_path, data, monkeypatch):
 
 @pytest.mark.own_processes
 def test_precisions_of_the_layers(tmp_path, data):
-    """The detectors differ, since their layers rounded."""
-    done = benchmark(tmp_path, *LEARNING, "--precisions", "--steps", "2")
+    done = benchmark(tmp_path, *LEARNING, "--precisions", "--steps", "2", "--only", "float16", "bfloat16")
     assert done.returncode == 0, done.stderr
-    rows = [cells(line) for line in done.stdout.splitlines()[-4:]]
-    assert [row[0] for row in rows] == ["float32", "tf32", "float16", "bfloat16"]
+    rows = [cells(line) for line in done.stdout.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["float16", "bfloat16"]
     assert all(float(row[1]) >= 0 for row in rows)
+
+
+def test_precisions_on_a_gpu_are_those_of_the_schedule():
+    rows = precisions(find_schedule("small-gpu"), gpus=1)
+    assert [row.schedule.precision for row in rows.values()] == ["float32", "float16", "bfloat16"]
+    assert len({row.program for row in rows.values()}) == 1
 
 
 @pytest.mark.parametrize(("name", "bits"), [("tf32", 11), ("float16", 11), ("bfloat16", 8)])
