@@ -278,6 +278,17 @@ def test_no_more_trainings_than_gpus(quick, limit, most):
     assert sizes == ["xs", "xs", "s", "s", "l", "l"], "the first scores are there early"
 
 
+def test_prediction_takes_one_gpu(quick):
+    """Those of a training may be on several nodes."""
+    settings = ["--config", "dataset=tiny", "gpus=2", f"variants={ALL[0]}"]
+    done = tried(
+        "snakemake", "--cores", "16", "all_variants", *settings, at=quick, CUDA_VISIBLE_DEVICES="0,1"
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^(train|predict) .*--gpus (\d)", (quick / "calls").read_text(), flags=re.MULTILINE)
+    assert found == [("train", "2"), ("predict", "1")]
+
+
 SLURM = {
     "sbatch": """
         echo "$*" >> submitted

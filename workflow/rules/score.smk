@@ -20,17 +20,17 @@ rule predict:
     priority: 8  # above any training, so that scores come early
     conda:
         "../envs/tiltbox.yaml"
-    threads: plan.gpus * 4 or cpu_threads
+    threads: min(plan.gpus, 1) * 4 or cpu_threads
     resources:
-        gpu=plan.gpus,
-        mem_mb=6000 + 6000 * plan.gpus,
+        gpu=min(plan.gpus, 1),  # minutes; a training may have GPUs of several nodes
+        mem_mb=6000 + 6000 * min(plan.gpus, 1),
         runtime=720,
     params:
         variant=lambda wildcards: variant_of(wildcards),
         patches=plan.test_patches,
         dataset=plan.workflow.dataset,
         schedule=plan.schedule_name,
-        gpus=plan.gpus,
+        gpus=min(plan.gpus, 1),
         job=job("predict"),
     shell:
         "TILTBOX_JOB={params.job} tiltbox predict {params.variant} --checkpoint {input.checkpoint} --patches {params.patches}"

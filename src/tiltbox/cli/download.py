@@ -12,7 +12,9 @@ HELP = "download and verify a dataset, or render the mini set"
 
 
 def add_options(verb: ArgumentParser) -> None:
-    verb.add_argument("dataset", metavar="DATASET", help="mini, dota, or the path of a dataset's YAML file")
+    verb.add_argument(
+        "dataset", metavar="DATASET", help="mini, dota, dota-val, or the path of a dataset's YAML file"
+    )
     add_out(verb, "DIR", "folder for train/, val/ and test/")
     verb.add_argument(
         "--archives", type=Path, metavar="DIR", help="folder with archives that you already have"

@@ -67,8 +67,12 @@ def _gpu_count(text: str) -> int | None:
     return None if text == "auto" else at_least(0)(text)
 
 
-def add_schedule(verb: ArgumentParser) -> None:
-    help = "a schedule, or auto: one that fits patches and GPUs (default: that of the dataset, or auto)"
+def add_schedule(verb: ArgumentParser, auto: str = "one that fits patches and GPUs") -> None:
+    """
+    Args:
+        auto: What ``auto`` means for this verb.
+    """
+    help = f"a schedule, or auto: {auto} (default: that of the dataset, or auto)"
     verb.add_argument("--schedule", metavar="NAME_OR_FILE", help=help)
 
 
@@ -83,10 +87,14 @@ def schedule_of(options: Namespace) -> Schedule | None:
     return None if name == AUTO else find_schedule(name)
 
 
-def add_dataset(verb: ArgumentParser) -> None:
-    verb.add_argument(
-        "--dataset", metavar="DATASET", help="use the classes of this dataset (default: DOTA-v1.0)"
-    )
+def add_dataset(verb: ArgumentParser, *, schedule: bool = False) -> None:
+    """
+    Args:
+        schedule: Whether the dataset's schedule counts, too.
+    """
+    used = "the classes and the schedule of this dataset" if schedule else "the classes of this dataset"
+    default = "the classes of DOTA-v1.0, and auto" if schedule else "DOTA-v1.0"
+    verb.add_argument("--dataset", metavar="DATASET", help=f"use {used} (default: {default})")
 
 
 def classes_of(options: Namespace) -> tuple[str, ...]:

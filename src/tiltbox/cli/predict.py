@@ -30,11 +30,11 @@ def add_options(verb: ArgumentParser) -> None:
     add_out(verb, "FILE.parquet", "detections, in pixels of the patches")
     help = "side to resize patches to (default: that of the checkpoint's training, else that of the schedule)"
     verb.add_argument("--image-size", type=at_least(32), metavar="PX", help=help)
-    add_schedule(verb)
+    add_schedule(verb, "1024 px if the checkpoint names no size, and all CPU threads")
     help = "patches at a time (default: %(default)s)"
     verb.add_argument("--batch", type=at_least(1), default=PREDICTION_BATCH, metavar="N", help=help)
     add_gpus(verb, "all")
-    add_dataset(verb)
+    add_dataset(verb, schedule=True)
 
 
 def run(options: Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-HELP = "create the MLflow database before stages write to it"
+HELP = "create the MLflow database if necessary, and print the address of the scores"
 
 
 def add_options(verb: ArgumentParser) -> None:

@@ -34,7 +34,7 @@ def add_options(verb: ArgumentParser) -> None:
     )
     add_schedule(verb)
     _add_beginning(verb)
-    add_dataset(verb)
+    add_dataset(verb, schedule=True)
     add_track(verb)
 
 

@@ -12,7 +12,7 @@ HELP = "download the weights that a training starts from, for machines without i
 def add_options(verb: ArgumentParser) -> None:
     add_variant(verb)
     add_schedule(verb)
-    add_dataset(verb)
+    add_dataset(verb, schedule=True)
 
 
 def run(options: Namespace) -> None:
