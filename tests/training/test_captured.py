@@ -52,6 +52,15 @@ def test_a_recording_makes_room_for_a_step_of_another_size(model, recorded, monk
         assert (layers._recording is None) == (free == 0)
 
 
+def test_a_recording_makes_room_for_larger_images(model, recorded, monkeypatch):
+    """Which need more memory than it has, however much is free; ``early_scale`` makes images grow."""
+    monkeypatch.setattr(captured, "_free_memory", lambda images: 2**40)
+    layers = CapturedLayers(levels(model), model)
+    for size in [8] * (ALIKE + 1) + [12]:
+        layers(torch.zeros(4, 3, size, size))
+    assert recorded == [4] and layers._recording is None
+
+
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [

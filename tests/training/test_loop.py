@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from tiltbox.stages.split import split
 from tiltbox.training import worker
 from tiltbox.training.config import runner_config
 from tiltbox.training.failure import read_failure
+from tiltbox.training.loop import _next
 from tiltbox.training.resume import last_checkpoint
 
 import_openmmlab()
@@ -160,6 +162,38 @@ class KillLoader(Hook):
             (loader,) = multiprocessing.active_children()
             loader.kill()
             time.sleep(0.5)  # a handler of PyTorch's would raise an error here, where nothing can be saved
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), True),
+        (RuntimeError("Pin memory thread exited unexpectedly"), True),  # on a GPU
+        (EOFError(), True),
+        (RuntimeError("Caught RuntimeError in DataLoader's worker"), False),
+    ],
+)
+def test_a_batch_that_is_lost(error, lost):
+    def batches():
+        raise error
+        yield
+
+    if lost:
+        assert _next(batches()) is None
+    else:
+        with pytest.raises(RuntimeError, match="Caught"):
+            _next(batches())
+
+
+def test_a_gpu_that_pytorch_cannot_use(patches, tmp_path, monkeypatch):
+    """Its driver is too old, say: mmengine would train on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = runner_config(
+        find_variant("yoloms-xs-current"), SCHEDULE, patches / "train", tmp_path, DOTA_V1_CLASSES, cuda=True
+    )
+    config.dump(tmp_path / "config.py")
+    assert worker.main(tmp_path / "config.py") == 1
+    assert re.match(r"--gpus: PyTorch .* cannot use the GPU", str(read_failure(tmp_path / "config.py")))
 
 
 def test_a_killed_data_loading_process(patches, tmp_path):

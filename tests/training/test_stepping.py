@@ -66,6 +66,9 @@ def test_parts_give_the_gradient_of_the_whole(at_once, seen):
         None,
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
     ],
 )
 def test_an_error_says_how_many_images_fit(error):
@@ -93,6 +96,31 @@ class Sized(torch.Tensor):
     @property
     def shape(self):
         return torch.Size([3, 64, 64])
+
+
+@pytest.mark.parametrize(("at_once", "says"), [(None, "to less than 4"), (1, "a smaller image_size")])
+def test_several_processes_try_nothing(at_once, says):
+    """The others wait for this one within the step: whatever it computed now would mix with theirs."""
+    model = Toy(room=0)
+    with_others = stepper(model, at_once)
+    with_others._model = Wrapped(model)
+    with pytest.raises(TrainingError, match=says):
+        with_others.step(images_of(4))
+    assert model.seen == [at_once or 4]  # and no fewer
+
+
+class Wrapped(nn.Module):
+    """As DistributedDataParallel wraps a model."""
+
+    def __init__(self, module: Toy) -> None:
+        super().__init__()
+        self.module = module
+
+    def train_step(self, *args, **options):
+        return self.module.train_step(*args, **options)
+
+    def forward(self, *args, **options):
+        return self.module(*args, **options)
 
 
 def test_auto_goes_on_with_what_fits():

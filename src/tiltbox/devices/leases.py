@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tiltbox.devices.gpus import named_gpus
+from tiltbox.errors import SettingsError
 
 log = logging.getLogger("tiltbox")
 POLL_SECONDS = 2.0
@@ -58,6 +59,17 @@ def gpu_name() -> str:
     program = "import torch; print(torch.cuda.get_device_name())"
     words = [sys.executable, "-c", program]
     return subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip()
+
+
+def require_cuda() -> None:
+    """Raise SettingsError unless PyTorch can use the visible GPUs, which starts CUDA in this process."""
+    import torch
+
+    if not torch.cuda.is_available():
+        problem = (
+            f"PyTorch {torch.__version__} cannot use the GPU: its driver is too old, or PyTorch is for CPUs"
+        )
+        raise SettingsError("--gpus", problem, "install a PyTorch that fits the driver, or choose --gpus 0")
 
 
 def _visible_gpus() -> list[str]:

@@ -116,12 +116,15 @@ def _on_devices(job: _Job, images: list[Path], devices: list[str]) -> list[dict[
 
 
 def _detect(job: _Job, task: tuple[list[Path], str]) -> dict[str, np.ndarray]:
+    from tiltbox.devices.leases import require_cuda
     from tiltbox.model import build_detector
     from tiltbox.model.checkpoint import load_exactly
     from tiltbox.model.fusing import fuse
     from tiltbox.model.inference import detect_patches
 
     images, device = task
+    if device != "cpu":
+        require_cuda()
     model = build_detector(job.variant, num_classes=len(job.classes))
     meta = load_exactly(model, job.checkpoint, job.name, job.classes)
     size = job.image_size or meta.get("image_size", job.fallback_image_size)

@@ -42,12 +42,18 @@ class CapturedLayers:
         self._last = key
         if self._recording is None or self._recording.key != key:
             if self._alike <= ALIKE:
-                if self._recording is not None and _free_memory(images) < self._recording.memory:
-                    self._forget()  # its memory is its own, and a step of another size may need as much
+                if self._recording is not None and self._needs_its_room(images):
+                    self._forget()
                 return self._layers(images)
             self._forget()
             self._recording = self._record(images, weights, key)
         return self._recording.run(images, weights)
+
+    def _needs_its_room(self, images: Tensor) -> bool:
+        """A recording's memory is its own, and a step of another size may need as much, a larger one more."""
+        assert self._recording is not None, "__call__"
+        recorded: torch.Size = self._recording.key[0]
+        return images.shape.numel() > recorded.numel() or _free_memory(images) < self._recording.memory
 
     def _forget(self) -> None:
         self._recording = None

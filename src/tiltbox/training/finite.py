@@ -23,7 +23,7 @@ STEPS_AT_ONCE = 20  # on a GPU, where each look at a loss makes the processor wa
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """Checks each loss, and all weights before they are saved: averaged weights may have diverged, too.
+    """Checks each loss, and all weights before they are saved; averages of finite weights are finite.
 
     Earlier checkpoints stay, so the last good epoch is kept.
     """
@@ -53,12 +53,11 @@ class FiniteHook(Hook):
                 raise TrainingError(self._where(runner, step), problem, REMEDY)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        for state in ("state_dict", "ema_state_dict"):
-            for name, value in checkpoint.get(state, {}).items():
-                if value.is_floating_point() and not torch.isfinite(value).all():
-                    problem = f"{name} contains numbers that are not finite, so the training diverged"
-                    step = min(runner.iter + 1, runner.max_iters)
-                    raise TrainingError(self._where(runner, step), problem, REMEDY)
+        for name, value in checkpoint["state_dict"].items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                problem = f"{name} contains numbers that are not finite, so the training diverged"
+                step = min(runner.iter + 1, runner.max_iters)
+                raise TrainingError(self._where(runner, step), problem, REMEDY)
 
     @staticmethod
     def _where(runner: Runner, step: int) -> str:

@@ -97,7 +97,9 @@ class HistoryHook(Hook):
 
     def gather_state(self, runner: Runner) -> None:
         """Before a checkpoint, in all processes: what each has summed up since the epoch began."""
-        mine = {"sums": self._sums, "steps": self._steps, "seconds": time.monotonic() - self._since}
+        # On the CPU: each process would otherwise start CUDA on the GPUs of all others.
+        sums = None if self._sums is None else self._sums.cpu()
+        mine = {"sums": sums, "steps": self._steps, "seconds": time.monotonic() - self._since}
         self._gathered = all_gather_object(mine)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

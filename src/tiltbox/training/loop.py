@@ -182,6 +182,7 @@ def _next(batches: Iterator[Any]) -> Any:
     except (ConnectionError, EOFError):  # while it sent the batch
         return None
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):
+        # In trainings on a GPU, a thread of the loader receives the batch, and ends by what is caught above.
+        if any(each in str(error) for each in ("DataLoader worker", "Pin memory thread")):
             return None
         raise

@@ -49,8 +49,10 @@ class Stepper:
                 raise
         # Outside of the handler, since the error holds what the step had computed.
         tried = min(self._most or images, images)
+        if self._model is not self._detector:  # the others wait in this step, so nothing can be tried
+            raise self._error(batch, tried, None)
         fits = next((count for count in _fewer(tried) if self._fits(batch, count)), 0)
-        if not (self._adapts and fits) or self._model is not self._detector:
+        if not (self._adapts and fits):
             raise self._error(batch, tried, fits)
         log.warning("memory ran out: from here on, gradients are computed for %d images at once", fits)
         self._most = fits
@@ -97,14 +99,23 @@ class Stepper:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _error(self, batch: Batch, tried: int, fits: int) -> TrainingError:
+    def _error(self, batch: Batch, tried: int, fits: int | None) -> TrainingError:
+        """
+        Args:
+            fits: How many images fit; None if that is not known.
+        """
         height, width = batch["inputs"][0].shape[-2:]
         problem = (
             f"memory ran out: the gradients of {tried} {'image' if tried == 1 else 'images'} of {width} x"
             f" {height} px at once need more than the {_memory()}"
         )
-        if not fits:
+        if fits == 0 or tried == 1:
             remedy = "choose a smaller image_size in the schedule, or a smaller variant"
+        elif fits is None:
+            remedy = (
+                f"set images_at_once in the schedule to less than {tried}: steps and rates stay the same,"
+                " batch norm looks at fewer images (with one process, auto finds the number by itself)"
+            )
         else:
             remedy = (
                 f"set images_at_once: {fits} in the schedule, which was tried and fits (auto finds it by"
@@ -129,8 +140,18 @@ def _fewer(images: int) -> Iterator[int]:
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:
-    text = str(error)  # PyTorch has no kind of its own for a CPU's memory
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text
+    text = str(
+        error
+    )  # PyTorch has no kind of its own for a CPU's memory, nor for what it does not allocate itself
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(each in text for each in _LACK)
+
+
+_LACK = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+)
 
 
 def _memory() -> str:

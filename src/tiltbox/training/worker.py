@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ def run(config: Path) -> None:
     """Train as the resolved configuration says; checkpoints and history go to its work folder."""
     import_openmmlab()
 
+    from tiltbox.devices.leases import require_cuda
     from tiltbox.devices.threads import cpu_threads
     from tiltbox.training import modules  # noqa: F401  (registers)
     from tiltbox.training.config import read_config
@@ -32,10 +34,13 @@ def run(config: Path) -> None:
 
     settings = read_config(config)
     on_cpu = settings.env_cfg.dist_cfg.backend == "gloo"
-    if settings.launcher == "pytorch" and on_cpu:
-        torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
+    if not on_cpu:
+        require_cuda()  # mmengine would train on the CPU
+    if settings.launcher == "pytorch":
         # Users cannot do anything about them.
         warnings.filterwarnings("ignore", message="Grad strides do not match|`broadcast_buffers` is")
+        if on_cpu:
+            torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU first
     runner = PreparingRunner.from_cfg(settings)
     require_room(settings, runner.model)
     if settings.pretrained and not settings.resume:
@@ -64,4 +69,6 @@ def main(config: Path) -> int:
 
 if __name__ == "__main__":
     end_with_parent(os.getppid())  # under torchrun, which would leave it alone if killed
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    gc.collect()  # ends the processes that load data; up to PyTorch 2.12, Python's exit waits 5 s for each
+    sys.exit(code)
