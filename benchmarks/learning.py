@@ -82,7 +82,7 @@ def _side_by_side_options(add: Callable) -> None:
 
 def _effects_options(add: Callable) -> None:
     add("--effects", action="store_true", help="how much each part of the recipe brings")
-    add("--precisions", action="store_true", help="what the precision of the layers changes instead")
+    add("--precisions", action="store_true", help="instead, what the precision of the layers changes")
     help = "stop after so many, whatever the epochs; mosaics then go on to the end"
     add("--steps", type=int, metavar="N", help=help)
     add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default: 1)")
@@ -108,6 +108,8 @@ def _rows(chosen: Namespace, schedule: Schedule) -> dict[str, Row]:
     """The rows of a table of effects or precisions; none of any other."""
     if chosen.steps:
         schedule = stopped(schedule, chosen.steps)
+    if chosen.effects and chosen.precisions:
+        sys.exit("choose one of --effects and --precisions")
     if chosen.effects:
         rows = recipes(Path(chosen.schedule).stem, schedule)
     elif chosen.precisions:

@@ -59,6 +59,13 @@ def test_a_container_that_sees_its_group_as_the_root(linux):
     assert (allowed_memory(), killed_for_memory()) == (6000, 2)
 
 
+def test_a_group_without_a_count_of_its_own(linux):
+    """Version 2 counts memory further out if the inner group does not limit it."""
+    linux({"proc/self/cgroup": V2, "proc/vmstat": "oom_kill 77\n", "groups/jobs/7/cgroup.procs": ""})
+    linux(group(2, "jobs", "5000\n", 3))
+    assert (allowed_memory(), killed_for_memory()) == (5000, 3)
+
+
 def test_without_groups_the_machine_counts(linux):
     linux({"proc/self/cgroup": V2, "proc/vmstat": "pgfault 1\noom_kill 77\n"})
     assert (allowed_memory(), killed_for_memory()) == (MACHINE, 77)

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from tiltbox.errors import OutputError
-from tiltbox.files.space import bytes_of_patches, bytes_of_training, require_space
+from tiltbox.files.space import (
+    bytes_of_patches,
+    bytes_of_training,
+    require_space,
+    require_space_for_all,
+)
 from tiltbox.stages.split import split
 
 Usage = type(shutil.disk_usage("/"))
@@ -47,6 +52,21 @@ def test_too_little_space(tmp_path, free, needed, has, says):
     remedy = "free some space or choose another folder with --out"
     assert str(error.value) == f"{tmp_path}: {says}; {remedy}"
     assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize(("devices", "fits"), [((1, 1), False), ((1, 2), True)])
+def test_folders_on_one_file_system_share_its_space(tmp_path, free, monkeypatch, devices, fits):
+    free(1000)
+    on = dict(zip((tmp_path / "a", tmp_path / "b"), devices, strict=True))
+    for folder in on:
+        folder.mkdir()
+    monkeypatch.setattr("tiltbox.files.space._device", on.__getitem__)
+    needs = [(tmp_path / "a/not/made", 600), (tmp_path / "b", 500)]
+    if fits:
+        require_space_for_all(needs)
+    else:
+        with pytest.raises(OutputError, match=r"needs at least 0\.0 MiB"):
+            require_space_for_all(needs)
 
 
 def pixels(kind: str) -> np.ndarray:

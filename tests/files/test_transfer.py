@@ -444,11 +444,14 @@ def test_the_announced_size(serve, tmp_path):
     address = serve(tmp_path)
     assert announced_size(f"{address}/a.zip") == 1234
     assert announced_size(f"{address}/b.zip") == 0, "of the page that says 404"
+    (tmp_path / "c.html").write_text("<!doctype html>Please sign in")
+    assert announced_size(f"{address}/c.html") == 0
 
 
 def test_the_size_is_unknown(server, silent, closed):
-    """Which the download itself will explain, if it matters: this server, for one, does not know HEAD."""
-    for address in (server.url(), closed, "http://", "nowhere"):
+    """Which the download itself will explain, if it matters."""
+    server.announce = False
+    for address in (server.url(), closed, "http://", "http://nowhere.invalid"):
         assert announced_size(address) == 0
     assert announced_size(silent, Patience(connect=1, answer=0.1)) == 0
 

@@ -226,18 +226,26 @@ def test_an_earlier_failure_is_not_that_of_a_killed_training(tmp_path, monkeypat
         _launch(config, task_here(), None, 1, on_cpu=True)
 
 
+ENDED = EndedError("training", "was told to end (SIGTERM)", "resume")
+LOST = EndedError("training", "a data loading process was killed", "resume")
+LACK = "training: memory ran out: the system killed a process"
+
+
 @pytest.mark.parametrize(
-    ("failure", "says"),
+    ("code", "processes", "failure", "says"),
     [
-        (None, "memory ran out: the system killed a process"),
-        (
-            EndedError("training", "was told to end (SIGTERM)", "resume"),
-            "memory ran out: the system killed a",
-        ),
-        (TrainingError("step 7", "the loss is nan", "lower base_lr"), "step 7: the loss is nan"),
+        (-9, 1, None, LACK),
+        (1, 1, LOST, LACK),
+        (1, 2, None, LACK),
+        (1, 2, ENDED, LACK),  # by torchrun, since another process was killed
+        (1, 1, None, "training ended with exit code 1"),  # a crash: what was killed was something else
+        (128 + 15, 1, ENDED, "told to end"),  # likewise
+        (1, 2, TrainingError("step 7", "the loss is nan", "lower base_lr"), "step 7: the loss is nan"),
     ],
 )
-def test_a_training_that_the_system_killed_is_not_repeated(tmp_path, monkeypatch, failure, says):
+def test_a_process_that_the_system_killed_explains_the_end(
+    tmp_path, monkeypatch, code, processes, failure, says
+):
     """Torchrun tells its other processes to end, which must not hide why. A repetition would end likewise."""
     counts = iter((3, 4))
     monkeypatch.setattr("tiltbox.stages.train.killed_for_memory", lambda: next(counts))
@@ -246,14 +254,15 @@ def test_a_training_that_the_system_killed_is_not_repeated(tmp_path, monkeypatch
     def program(*_):
         if failure:
             write_failure(config, failure)
-        return -signal.SIGKILL
+        return code
 
     monkeypatch.setattr("tiltbox.stages.train.run_program", program)
-    with pytest.raises(TrainingError, match=says):
-        _launch(config, task_here(), None, 1, on_cpu=True)
+    with pytest.raises(TiltboxError, match=says):
+        _launch(config, task_here(), None, processes, on_cpu=True)
     monkeypatch.setenv(ATTEMPT, "2")
-    with pytest.raises(TrainingError, match=says):
-        require_hope(config)
+    if says is LACK:
+        with pytest.raises(TrainingError, match=says):
+            require_hope(config)
 
 
 @pytest.mark.own_processes

@@ -36,6 +36,20 @@ def test_the_last_end_is_the_one_that_is_told(tmp_path):
     assert "SIGUSR1" in str(read_failure(config))
 
 
+@pytest.mark.parametrize(("there_are", "hopeless"), [(5000, True), (4000, True), (6000, False)])
+def test_a_repetition_that_may_use_more_memory_has_hope(tmp_path, monkeypatch, there_are, hopeless):
+    """Snakemake's usual way: mem_mb that grows with the attempt."""
+    monkeypatch.setenv(ATTEMPT, "2")
+    monkeypatch.setattr("tiltbox.training.failure.allowed_memory", lambda: there_are)
+    config = tmp_path / "config.py"
+    write_failure(config, TrainingError("training", "memory ran out", "allow more"), memory=5000)
+    if hopeless:
+        with pytest.raises(TrainingError, match="memory ran out"):
+            require_hope(config)
+    else:
+        require_hope(config)
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"kind": "Unknown"}', '{"kind": "DataError", "what": 1}']
 )

@@ -6,6 +6,7 @@ import csv
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from tiltbox.dota.classes import DOTA_V1_CLASSES
+from tiltbox.errors import DataError
 from tiltbox.mini import render_mini
 from tiltbox.model.compat import import_openmmlab
 from tiltbox.model.variants import find_variant
@@ -168,9 +170,11 @@ class KillLoader(Hook):
     ("error", "lost"),
     [
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), True),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), True),
         (RuntimeError("Pin memory thread exited unexpectedly"), True),  # on a GPU
         (EOFError(), True),
-        (RuntimeError("Caught RuntimeError in DataLoader's worker"), False),
+        (EOFError("Caught EOFError in DataLoader worker process 0.\nOriginal Traceback"), False),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback"), False),
     ],
 )
 def test_a_batch_that_is_lost(error, lost):
@@ -181,8 +185,21 @@ def test_a_batch_that_is_lost(error, lost):
     if lost:
         assert _next(batches()) is None
     else:
-        with pytest.raises(RuntimeError, match="Caught"):
+        with pytest.raises(type(error), match="Caught"):
             _next(batches())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_patch_that_cannot_be_read(patches, tmp_path, workers):
+    """Not a lost batch: the process that loads data says what is wrong, and where."""
+    shutil.copytree(patches, tmp_path / "patches")
+    for image in (tmp_path / "patches/train/images").iterdir():
+        image.write_bytes(image.read_bytes()[:100])
+    assert train(tmp_path / "patches", tmp_path / "work", workers=workers) == 1
+    failure = read_failure(tmp_path / "work/config.py")
+    assert isinstance(failure, DataError)
+    assert Path(failure.where).parent == tmp_path / "patches/train/images"
+    assert "PassedError" not in str(failure) and "Caught" not in str(failure)
 
 
 def test_a_gpu_that_pytorch_cannot_use(patches, tmp_path, monkeypatch):

@@ -67,7 +67,8 @@ def require_cuda() -> None:
 
     if not torch.cuda.is_available():
         problem = (
-            f"PyTorch {torch.__version__} cannot use the GPU: its driver is too old, or PyTorch is for CPUs"
+            f"PyTorch {torch.__version__} cannot use the GPU: it was built for CPUs, the driver is missing or"
+            " too old, or CUDA_VISIBLE_DEVICES names no device"
         )
         raise SettingsError("--gpus", problem, "install a PyTorch that fits the driver, or choose --gpus 0")
 

@@ -37,7 +37,7 @@ def killed_for_memory() -> int:
     groups, of the machine; 0 where it does not count them.
     """
     version, folders = _groups()
-    counters = [folder / _FILES[version].events for folder in folders[:1]]
+    counters = [folder / _FILES[version].events for folder in folders]  # those further out count more groups
     for file in (*counters, PROC / "vmstat"):
         for line in _text(file).splitlines():
             name, _, value = line.partition(" ")

@@ -22,13 +22,33 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 def require_space(folder: Path, needed: int, remedy: str = REMEDY) -> None:
     """Raise OutputError unless the file system of ``folder`` has ``needed`` bytes free."""
-    folder = Path(folder)
-    while not folder.exists():
-        folder = folder.parent
+    folder = _existing(folder)
     free = shutil.disk_usage(folder).free
     if free < needed:
         problem = f"needs at least {_in_words(needed)}, but only {_in_words(free)} are free"
         raise OutputError(folder, problem, remedy)
+
+
+def require_space_for_all(needs: Iterable[tuple[Path, int]]) -> None:
+    """The same for several folders and what is needed in each, which may be on the same file system."""
+    sums: dict[int, tuple[Path, int]] = {}
+    for folder, needed in needs:
+        device = _device(_existing(folder))
+        first, before = sums.get(device, (folder, 0))
+        sums[device] = first, before + needed
+    for folder, needed in sums.values():
+        require_space(folder, needed)
+
+
+def _device(folder: Path) -> int:
+    return folder.stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    folder = Path(folder)
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def bytes_unpacked(archives: Iterable[Path]) -> int:

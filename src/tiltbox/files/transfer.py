@@ -162,15 +162,15 @@ def _fetch_whole(
 
 
 def announced_size(url: str, patience: Patience = Patience(connect=5, answer=10)) -> int:
-    """The bytes of the file at an http(s) address, if the server gives them without sending it; else 0."""
-    timeout = (patience.connect, patience.answer)
+    """The bytes of the file at an http(s) address, if the server gives them; else 0.
+
+    It is asked as for a download, since some servers answer other questions differently.
+    """
     try:
-        response = requests.head(
-            url, headers={"Accept-Encoding": "identity"}, allow_redirects=True, timeout=timeout
-        )
-    except (requests.RequestException, ValueError):
+        with _get(url, 0, None, patience) as response:
+            return _total(response) or 0
+    except (DataError, _Broken):
         return 0  # the download itself will tell what is wrong
-    return _total(response) or 0
 
 
 def arrived_bytes(target: Path) -> int:

@@ -17,7 +17,7 @@ from tiltbox.dota.sources import label_files
 from tiltbox.errors import DataError, OutputError
 from tiltbox.files.archives import is_archive, unpack
 from tiltbox.files.atomic import atomic_folder, write_json
-from tiltbox.files.space import bytes_unpacked, require_space
+from tiltbox.files.space import bytes_unpacked, require_space, require_space_for_all
 from tiltbox.files.transfer import announced_size, arrived_bytes, transfer
 from tiltbox.mini import render_mini
 from tiltbox.provenance import Begun, beside
@@ -159,23 +159,21 @@ def _archive_files(dataset: Dataset, out: Path, own: Path | None) -> list[tuple[
     to_fetch = [
         (url, fetched / each.file) for each, url in urls.items() if url and not places[each].is_file()
     ]
-    _require_space_for_all(have, to_fetch, out)
+    _require_space(have, to_fetch, out)
     return [(archive, _have(place, urls[archive], archive, fetched)) for archive, place in places.items()]
 
 
-def _require_space_for_all(have: list[Path], to_fetch: list[tuple[str, Path]], out: Path) -> None:
+def _require_space(have: list[Path], to_fetch: list[tuple[str, Path]], out: Path) -> None:
     """Check, before hours of download, that all archives fit, and then what is in them.
 
     Args:
         have: The archives that are there.
-        to_fetch: Address and place of the others, on the same file system as ``out``.
+        to_fetch: Address and place of the others.
         out: Where they will be unpacked.
     """
-    needed = bytes_unpacked(have)
-    for url, target in to_fetch:
-        size = announced_size(url)
-        needed += size + max(0, size - arrived_bytes(target))
-    require_space(out, needed)
+    sizes = {target: announced_size(url) for url, target in to_fetch}
+    missing = [(target.parent, max(0, size - arrived_bytes(target))) for target, size in sizes.items()]
+    require_space_for_all([(out.parent, bytes_unpacked(have) + sum(sizes.values())), *missing])
 
 
 def _place(file: str, fetched: Path, own: Path | None) -> Path:

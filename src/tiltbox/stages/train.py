@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -343,7 +344,7 @@ def _launch(config: Path, task: Task, meeting: Meeting | None, processes: int, *
     killed = killed_for_memory()
     code = run_program(command, {key: value for key, value in wanted.items() if key not in os.environ})
     if code:
-        if killed_for_memory() > killed:
+        if killed_for_memory() > killed and _is_how_it_ended(code, processes, read_failure(config)):
             _note_lack_of_memory(config)
         problem = f"training ended with exit code {code}"
         remedy = "see the messages above; when started again, it resumes from its last checkpoint"
@@ -351,16 +352,24 @@ def _launch(config: Path, task: Task, meeting: Meeting | None, processes: int, *
         raise failure or TiltboxError(config, problem, remedy)
 
 
+def _is_how_it_ended(code: int, processes: int, failure: TiltboxError | None) -> bool:
+    """Whether a training ended since one of its processes was killed: others beside it may have been, too."""
+    lost_a_loader = code == 1 and isinstance(failure, EndedError)
+    under_torchrun = processes > 1 and isinstance(failure, EndedError | None)  # which tells the others to end
+    return code == -signal.SIGKILL or lost_a_loader or under_torchrun
+
+
 def _note_lack_of_memory(config: Path) -> None:
-    """Make it the failure, unless there is another that explains the end."""
-    if isinstance(read_failure(config), EndedError | None):
-        most = f"{allowed_memory() / 2**30:.1f} GiB"
-        problem = f"memory ran out: the system killed a process that trains or loads data; there are {most}"
-        remedy = (
-            "use fewer workers, or a small images_at_once, in the schedule, or allow more memory (on SLURM"
-            " train:mem_mb); when started again, it resumes from its last checkpoint"
-        )
-        write_failure(config, TrainingError("training", problem, remedy))
+    most = allowed_memory()
+    problem = (
+        "memory ran out: the system killed a process that trains or loads data; there are"
+        f" {most / 2**30:.1f} GiB"
+    )
+    remedy = (
+        "use fewer workers in the schedule, or allow more memory (on SLURM train:mem_mb); when started again,"
+        " it resumes from its last checkpoint"
+    )
+    write_failure(config, TrainingError("training", problem, remedy), memory=most)
 
 
 def _facts(name: str, variant: Variant, schedule: Schedule, config: Config, gpus: int) -> dict[str, Any]:

@@ -42,18 +42,12 @@ class CapturedLayers:
         self._last = key
         if self._recording is None or self._recording.key != key:
             if self._alike <= ALIKE:
-                if self._recording is not None and self._needs_its_room(images):
+                if self._recording is not None and _needs_room_of(self._recording, images):
                     self._forget()
                 return self._layers(images)
             self._forget()
             self._recording = self._record(images, weights, key)
         return self._recording.run(images, weights)
-
-    def _needs_its_room(self, images: Tensor) -> bool:
-        """A recording's memory is its own, and a step of another size may need as much, a larger one more."""
-        assert self._recording is not None, "__call__"
-        recorded: torch.Size = self._recording.key[0]
-        return images.shape.numel() > recorded.numel() or _free_memory(images) < self._recording.memory
 
     def _forget(self) -> None:
         self._recording = None
@@ -67,6 +61,12 @@ class CapturedLayers:
             problem = f"a step cannot be recorded as CUDA graphs: {str(error).splitlines()[0]}"
             remedy = "set cuda_graphs: false in the schedule, or images_at_once if memory ran out"
             raise TrainingError("training", problem, remedy) from error
+
+
+def _needs_room_of(recording: _Recording, images: Tensor) -> bool:
+    """A recording's memory is its own, and a step of another size may need as much, a larger one more."""
+    recorded: torch.Size = recording.key[0]
+    return images.shape.numel() > recorded.numel() or _free_memory(images) < recording.memory
 
 
 def _free_memory(images: Tensor) -> int:

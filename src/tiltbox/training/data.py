@@ -15,9 +15,10 @@ from mmrotate.registry import DATASETS
 
 from tiltbox.dota.labels import read_labels
 from tiltbox.dota.patches import parse_patch_name
-from tiltbox.errors import DataError
+from tiltbox.errors import DataError, TiltboxError
 from tiltbox.processes import end_with_parent
 from tiltbox.training import mosaic, reading  # noqa: F401  (registers)
+from tiltbox.training.passing import PassedError
 from tiltbox.training.randomness import seed_all
 
 
@@ -65,7 +66,10 @@ class PatchDataset(BaseDataset):
         """The patch at an epoch and an index through the pipeline, which may draw others for a mosaic."""
         epoch, index = place
         seed_all(self.seed, epoch, index)
-        return self.pipeline(self.get_data_info(index) | {"draw": self._draw})
+        try:
+            return self.pipeline(self.get_data_info(index) | {"draw": self._draw})
+        except TiltboxError as error:
+            raise PassedError.of(error) from None
 
     def _draw(self) -> dict[str, Any]:
         return self.get_data_info(np.random.randint(len(self)))

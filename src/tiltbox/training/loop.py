@@ -20,6 +20,7 @@ from mmengine.runner import BaseLoop
 from tiltbox.errors import EndedError
 from tiltbox.files.atomic import atomic_file
 from tiltbox.training.ending import Notice, ToldToEnd, leave_deaths_to_the_loader
+from tiltbox.training.passing import PassedError
 from tiltbox.training.randomness import seed_all
 from tiltbox.training.resume import checkpoint_of, drop_old
 from tiltbox.training.stepping import AtOnce, Stepper
@@ -179,10 +180,21 @@ def _next(batches: Iterator[Any]) -> Any:
     """The next batch; None if the process that loads it was killed."""
     try:
         return next(batches)
-    except (ConnectionError, EOFError):  # while it sent the batch
-        return None
-    except RuntimeError as error:
-        # In trainings on a GPU, a thread of the loader receives the batch, and ends by what is caught above.
-        if any(each in str(error) for each in ("DataLoader worker", "Pin memory thread")):
+    except PassedError as error:
+        raise error.original() or error from None
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        if _is_loss(error):
             return None
         raise
+
+
+def _is_loss(error: Exception) -> bool:
+    """Whether the process that loads data was killed, perhaps while it sent a batch.
+
+    In trainings on a GPU, a thread of the loader receives batches, and ends if that breaks off.
+    """
+    text = str(error)
+    if text.startswith("Caught "):  # an error in that process, which lives
+        return False
+    signs = ("DataLoader worker (pid", "Pin memory thread")
+    return not isinstance(error, RuntimeError) or text.startswith(signs)

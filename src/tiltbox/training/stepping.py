@@ -39,7 +39,7 @@ class Stepper:
         """The mean losses of the images; to be called in all processes.
 
         Raises:
-            TrainingError: Memory ran out; it says how many images would fit.
+            TrainingError: Memory ran out; with one process, it says how many images fit.
         """
         images = len(batch["inputs"])
         try:
@@ -140,9 +140,8 @@ def _fewer(images: int) -> Iterator[int]:
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:
-    text = str(
-        error
-    )  # PyTorch has no kind of its own for a CPU's memory, nor for what it does not allocate itself
+    # PyTorch has no kind of its own for a CPU's memory, nor for what it does not allocate itself.
+    text = str(error)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(each in text for each in _LACK)
 
 
