@@ -263,6 +263,30 @@ def quick(copy_project, tmp_path) -> Path:
     return with_stand_ins(copy_project(tmp_path))
 
 
+TOLD_WHILE_SELECTING = """
+import signal
+from snakemake.scheduling.milp import Scheduler
+
+select_jobs = Scheduler.select_jobs
+
+def told_to_end(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return select_jobs(*arguments)
+
+Scheduler.select_jobs = told_to_end
+"""
+
+
+def test_a_run_that_is_told_to_end_while_it_selects_jobs(quick):
+    """Snakemake holds a lock then, for which it would wait itself."""
+    with (quick / "Snakefile").open("a") as file:
+        file.write(TOLD_WHILE_SELECTING)
+    settings = ["--config", "dataset=tiny", "gpus=0", f"variants={ALL[0]}"]
+    done = tried("timeout", "--signal=KILL", "60", "snakemake", "--cores", "2", *settings, at=quick)
+    assert done.returncode == 1, done.stderr
+    assert not (quick / "results/tiny/leaderboard.md").exists()
+
+
 @pytest.mark.parametrize(("limit", "most"), [([], 2), (["--resources", "gpu=1"], 1)])
 def test_no_more_trainings_than_gpus(quick, limit, most):
     targets = [f"results/tiny/{name}/train/checkpoint.pth" for name in ALL]

@@ -4,6 +4,7 @@
 # of the stages. The parameter `job` is a hash of the settings among these. Snakemake's own notes and the times of
 # files are ignored, since both are lost when results are copied, linked, moved or checked out.
 
+import _thread
 import atexit
 import os
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from snakemake.io import _IOFile
+from snakemake.scheduling.job_scheduler import JobScheduler
 
 from tiltbox import layout
 from tiltbox.errors import TiltboxError
@@ -73,6 +75,13 @@ async def replaceable(file):
 
 
 _IOFile.protected = replaceable
+
+
+# On SIGTERM Snakemake waits for a lock, in the thread that holds it while jobs are selected: it would wait forever.
+exit_gracefully = JobScheduler.exit_gracefully
+JobScheduler.exit_gracefully = lambda self, *signal: _thread.start_new_thread(
+    exit_gracefully, (self, *signal)
+)
 
 
 def is_executed():
