@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -282,7 +283,8 @@ def test_a_run_that_is_told_to_end_while_it_selects_jobs(quick):
     with (quick / "Snakefile").open("a") as file:
         file.write(TOLD_WHILE_SELECTING)
     settings = ["--config", "dataset=tiny", "gpus=0", f"variants={ALL[0]}"]
-    done = tried("timeout", "--signal=KILL", "60", "snakemake", "--cores", "2", *settings, at=quick)
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *settings]
+    done = tried("timeout", "--signal=KILL", "100", *command, at=quick)
     assert done.returncode == 1, done.stderr
     assert not (quick / "results/tiny/leaderboard.md").exists()
 

@@ -54,6 +54,7 @@ def project(copy_project: Callable, folder: Path) -> Path:
     schedule = yaml.safe_load((folder / "configs/schedules/smoke.yaml").read_text())
     del schedule["max_steps"]
     schedule |= {"epochs": 12, "threads": 1, "checkpoint_minutes": 0}
+    (folder / "calls").touch()
     (folder / "seconds.yaml").write_text(yaml.safe_dump(schedule))
     dataset = folder / "configs/datasets/tiny.yaml"
     dataset.write_text(dataset.read_text().replace("schedule: smoke", "schedule: seconds.yaml"))
@@ -91,15 +92,18 @@ def wait_for(condition: Callable[[], object], run: subprocess.Popen, at: Path) -
 def training(at: Path, variant: str, run: subprocess.Popen, besides: tuple[str, ...] = ()) -> str:
     """The number of the job that trains a variant, once it has written a whole checkpoint of its own."""
     work = at / f"results/tiny/{variant}/train/work"
-    known = last_checkpoint(work)
+    known: dict[str, Path | None] = {}  # by job: the last checkpoint when it began, perhaps that of another
 
     def found() -> str | None:
-        numbers = [
-            number
-            for number, state, comment in jobs()
-            if state == "RUNNING" and f"rule_train_wildcards_{variant}" in comment and number not in besides
-        ]
-        return numbers[0] if numbers and last_checkpoint(work) != known else None
+        calls = [line.split() for line in (at / "calls").read_text().splitlines()]
+        begun = {number for number, stage, of, *_ in calls if (stage, of) == ("train", variant)}
+        for number, state, comment in jobs():
+            ours = f"rule_train_wildcards_{variant}" in comment and number in begun.difference(besides)
+            if ours and state == "RUNNING":
+                last = last_checkpoint(work)
+                if last != known.setdefault(number, last):
+                    return number
+        return None
 
     return wait_for(found, run, at)
 
