@@ -20,7 +20,7 @@ V2 = "0::/jobs/7\n"
 
 @pytest.fixture
 def linux(tmp_path, monkeypatch):
-    """Writes files of Linux, given by their paths; there are no others."""
+    """Writes the files that Linux would have, given by their paths; all others are missing."""
     monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
     monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
 
