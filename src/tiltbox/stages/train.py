@@ -353,7 +353,7 @@ def _launch(config: Path, task: Task, meeting: Meeting | None, processes: int, *
 
 
 def _is_how_it_ended(code: int, processes: int, failure: TiltboxError | None) -> bool:
-    """Whether a training ended since one of its processes was killed: others beside it may have been, too."""
+    """Whether a training ended because one of its processes was killed, not another program beside it."""
     lost_a_loader = code == 1 and isinstance(failure, EndedError)
     under_torchrun = processes > 1 and isinstance(failure, EndedError | None)  # which tells the others to end
     return code == -signal.SIGKILL or lost_a_loader or under_torchrun
