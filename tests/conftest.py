@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -80,6 +81,24 @@ def copy_project() -> Callable[[Path], Path]:
 def _copy(source: Path, to: Path) -> None:
     to.parent.mkdir(exist_ok=True)
     shutil.copytree(source, to) if source.is_dir() else shutil.copy(source, to)
+
+
+@pytest.fixture(scope="session")
+def preload() -> Iterator[Callable[..., Path]]:
+    """Starts programs that are imported already (preloaded.py), and returns the folder with them."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(*names: str) -> Path:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for name in names:
+                command = [sys.executable, ROOT / "tests/workflow/preloaded.py", name, folder]
+                stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+            while not all(os.access(folder / name, os.X_OK) for name in names):
+                time.sleep(0.05)
+            return folder
+
+        yield start
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

@@ -28,7 +28,11 @@ S = TypeVar("S", bound=Settings)
 Location = tuple[int | str, ...]  # of a value: keys and indices that lead to it
 
 
-class _Loader(yaml.SafeLoader):
+_Base: type[yaml.SafeLoader] | type[yaml.CSafeLoader]
+_Base = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # ten times as fast
+
+
+class _Loader(_Base):
     """Refuses a key that is given twice: YAML forbids it, and PyYAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -6,31 +6,27 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import BIN
+from programs import BIN, program
 
-PRELOADED = Path(__file__).with_name("preloaded.py")
+DVC_OF_SNAKEMAKE = """\
+case "$1 $2" in
+    "-m dvc") shift 2; exec {dvc} "$@";;
+esac
+exec {python} "$@"
+"""
 
 
 @pytest.fixture(scope="session")
-def preloaded() -> Iterator[None]:
-    """Puts the programs of preloaded.py first in PATH, and then those of this Python."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        programs = [folder / name for name in ("snakemake", "dvc", "stand_in")]
-        for path in programs:
-            command = [sys.executable, PRELOADED, path.name, folder]
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
-        while not all(os.access(path, os.X_OK) for path in programs):
-            time.sleep(0.05)
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+def preloaded(preload) -> Iterator[None]:
+    """Puts Snakemake and DVC that start at once first in PATH, and then the programs of this Python."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = preload("snakemake", "dvc", "stand_in")
+        program(folder / "python", DVC_OF_SNAKEMAKE.format(dvc=folder / "dvc", python=sys.executable))
         patch.setenv("PATH", os.pathsep.join([str(folder), str(BIN), os.environ["PATH"]]))
         yield
 

@@ -1,33 +1,48 @@
-"""Snakemake and DVC without the time that their imports take, which is most of the time of a dry run.
+"""Programs without the time that their imports take, which is most of the time of a dry run or a tiny stage.
 
 ``python preloaded.py NAME FOLDER`` imports the program once and puts one of the same name into the folder.
 Each call of that runs the real one in a fork, with the caller's arguments, folder, environment and streams.
 Signals are not passed on: tests that end a program call the real one. It ends with its standard input.
+
+``python`` is this Python, with all that tiltbox imports, as on a machine without GPUs; with it comes
+``tiltbox``. What programs start with ``sys.executable`` starts at once as well, if the folder has a ``python``.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
+import pkgutil
+import runpy
 import select
 import socket
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
+PYTHON = sys.executable
+ROOT = Path(__file__).resolve().parents[2]
 # What each program imports when it is called; its ``main`` is in the first.
 IMPORTED = {
     "snakemake": (
         *("snakemake.cli", "snakemake.assets", "snakemake.profiles", "snakemake.storage", "smart_open"),
+        *("snakemake.report.html_reporter", "argparse_dataclass"),
         *("snakemake_logger_plugin_tiltbox", "tiltbox.freshness", "tiltbox.versioning"),
     ),
     "dvc": (
-        *("dvc.cli", "dvc.repo", "dvc.scm", "dvc.rwlock", "dvc.compare", "dvc.data_cloud", "dvc_render"),
-        *("dvc.commands.status", "dvc.commands.repro", "networkx", "psutil"),
+        *("dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.index", "dvc.scm", "dvc.rwlock", "dvc.compare"),
+        *("dvc.cachemgr", "dvc.data_cloud", "dvc.utils.strictyaml", "dvc_render", "pygit2", "ruamel.yaml"),
+        *("networkx", "psutil"),
     ),
     "stand_in": ("stand_in",),
+    "python": ("preloaded",),
 }
 CLIENT = """\
 #!{python} -IS
@@ -35,27 +50,70 @@ import json, os, socket, sys
 
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({place!r})
-    call = json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode()
+    call = json.dumps([{words!r} + sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
     socket.send_fds(server, [len(call).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(call)
     sys.exit(int(server.recv(8)))
 """
 
 
+def main() -> None:
+    """What ``python -m MODULE`` and ``python SCRIPT`` do; anything else is left to this Python itself."""
+    gc.enable()
+    _, *words = sys.argv
+    if words[0].startswith("-") and words[0] != "-m":
+        os.execv(PYTHON, [PYTHON, *words])
+    if words[0] == "-m":
+        _, module, *arguments = words
+        sys.argv = [module, *arguments]
+        sys.modules.pop(module, None)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        sys.path.insert(0, str(Path(words[0]).parent))
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def import_tiltbox() -> None:
+    """Every module, and what they import when they are used."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import tiltbox
+
+    for module in pkgutil.walk_packages(tiltbox.__path__, "tiltbox."):
+        if not module.name.endswith((".__main__", ".kernels")):
+            importlib.import_module(module.name)
+    from tiltbox.model.compat import import_openmmlab
+
+    import_openmmlab()
+
+
 def serve(name: str, folder: Path) -> None:
-    """Answer each client in a fork."""
+    """Answer each client in a fork.
+
+    None looks for garbage, for which it would go through all that was imported, and so copy it.
+    """
+    gc.disable()
+    os.chdir(ROOT)  # which has configs, so that those of the caller's folder are used
     place = str(folder / f"{name}.socket")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)
         server.listen()
-        client = folder / name
-        client.write_text(CLIENT.format(python=sys.executable, place=place))
         program, *_ = [importlib.import_module(module) for module in IMPORTED[name]]
-        client.chmod(0o755)
+        words = {name: [name]}
+        if name == "python":
+            import_tiltbox()
+            words["tiltbox"] = [name, "-m", "tiltbox"]
+        gc.freeze()
+        for each, first in words.items():
+            client = folder / each
+            client.write_text(CLIENT.format(python=PYTHON, place=place, words=first))
+            client.chmod(0o755)
         while server in select.select([server, sys.stdin], [], [])[0]:
             caller, _ = server.accept()
             if os.fork() == 0:
                 server.close()
+                if (folder / "python").exists():
+                    sys.executable = str(folder / "python")
                 answer(caller, program.main)
             caller.close()
             with suppress(ChildProcessError):  # those that have answered
@@ -77,11 +135,32 @@ def answer(caller: socket.socket, main: Callable[[], int | None]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
     sys.argv, folder, environment = json.loads(called)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.exit(main())
+    end(main)
+
+
+def end(main: Callable[[], int | None]) -> NoReturn:
+    """Exit as Python does, except that modules are not cleared, which would copy them first."""
+    try:
+        code = main()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code or 0)
 
 
 if __name__ == "__main__":

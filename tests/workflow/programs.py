@@ -103,7 +103,7 @@ def repository(copy_project, folder: Path, **settings: object) -> Path:
     copy_project(folder)
     asked = {"dataset": "tiny", "variants": list(TWO), "gpus": 0} | settings
     change(folder / "configs/config.yaml", lambda config: config | asked)
-    (folder / ".gitignore").open("a").write("/bin/\n/calls\n/trainings\n")
+    (folder / ".gitignore").open("a").write("/bin/\n/calls\n/trainings\n/hold\n")
     call("git", "init", "--quiet", at=folder)
     commit(folder)
     return folder

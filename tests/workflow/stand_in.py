@@ -34,7 +34,9 @@ def work(verb: str, *arguments: str) -> None:
             outputs, record = [out / "manifest.json"], beside(out)
         case "train":
             note("trainings", "begin")
-            time.sleep(float(os.environ.get("TRAINING_SECONDS", "0.5")))
+            time.sleep(float(os.environ.get("TRAINING_SECONDS", "0")))
+            while Path("hold").exists():
+                time.sleep(0.02)
             note("trainings", "end")
             begun.reads(Path(options["--patches"]) / "manifest.json")
             outputs, record = [out / name for name in TRAINED], out / SUFFIX

@@ -293,9 +293,8 @@ def test_a_run_that_is_told_to_end_while_it_selects_jobs(quick):
 def test_no_more_trainings_than_gpus(quick, limit, most):
     targets = [f"results/tiny/{name}/train/checkpoint.pth" for name in ALL]
     settings = ["--config", "dataset=tiny", "--"]
-    done = tried(
-        "snakemake", "--cores", "16", *limit, *settings, *targets, at=quick, CUDA_VISIBLE_DEVICES="0,1"
-    )
+    visible = {"CUDA_VISIBLE_DEVICES": "0,1", "TRAINING_SECONDS": "0.5"}
+    done = tried("snakemake", "--cores", "16", *limit, *settings, *targets, at=quick, **visible)
     assert done.returncode == 0, done.stderr
     steps = [1 if line == "begin" else -1 for line in (quick / "trainings").read_text().split()]
     at_once = [sum(steps[: end + 1]) for end in range(len(steps))]

@@ -287,9 +287,9 @@ def test_dvc_first_on_images_of_your_own(own):
 # runs that are killed, or meet --------------------------------------------------------------------------
 
 
-def begun(program: str, *arguments: str, at: Path, **variables: str) -> subprocess.Popen:
+def begun(program: str, *arguments: str, at: Path) -> subprocess.Popen:
     """In a process group of its own, which can be killed: all programs are the real ones."""
-    environment = environment_of(at, **variables)
+    environment = environment_of(at)
     first, *others = environment["PATH"].split(os.pathsep)
     return subprocess.Popen(
         [BIN / program, *arguments],
@@ -313,9 +313,11 @@ def wait_for(condition, seconds: float = 180) -> None:
 @pytest.mark.parametrize("then", EVERYTHING)
 def test_after_a_killed_run_only_the_rest_is_done(new, tmp_path, killed, then):
     folder = with_stand_ins(copied(new, tmp_path / "project"), MORTAL)
-    run = begun(*EVERYTHING[killed], at=folder, TRAINING_SECONDS="30")
+    (folder / "hold").touch()
+    run = begun(*EVERYTHING[killed], at=folder)
     wait_for((folder / "trainings").exists)
     os.killpg(run.pid, signal.SIGKILL)
+    (folder / "hold").unlink()
     run.wait()
     before = calls(folder)
     call(*EVERYTHING[then], at=folder)
@@ -348,13 +350,15 @@ def test_patches_of_another_branch_hide_nothing_that_is_missing(project):
 @pytest.mark.parametrize("second", EVERYTHING)
 def test_a_second_run_beside_the_first_is_refused(new, tmp_path, second):
     folder = copied(new, tmp_path / "project")
-    first = begun(*EVERYTHING["snakemake"], at=folder, TRAINING_SECONDS="8")
+    (folder / "hold").touch()
+    first = begun(*EVERYTHING["snakemake"], at=folder)
     wait_for((folder / "trainings").exists)
     refused = tried(*EVERYTHING[second], at=folder)
     said = [line for line in (refused.stdout + refused.stderr).splitlines() if "is active" in line]
     assert refused.returncode and said == [
         "snakemake: another run on dataset tiny is active in this folder; wait until it ends, or stop it"
     ]
+    (folder / "hold").unlink()
     output, _ = first.communicate()
     assert first.returncode == 0, output
     require_nothing_to_do(folder)

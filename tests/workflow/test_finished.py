@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 import yaml
 from programs import (
-    BIN,
     PER_VARIANT,
     TWO,
     call,
@@ -32,11 +32,13 @@ pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 @pytest.fixture(scope="module")
-def finished(copy_project, tmp_path_factory) -> Path:
-    """A repository in which Snakemake ran to the end."""
+def finished(copy_project, tmp_path_factory, preload) -> Iterator[Path]:
+    """A repository in which Snakemake ran to the end; its stages start at once, too."""
     folder = repository(copy_project, tmp_path_factory.mktemp("finished") / "project")
-    call(BIN / "snakemake", "--cores", "2", at=folder)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(preload("python")), prepend=os.pathsep)
+        call("snakemake", "--cores", "2", at=folder)
+        yield folder
 
 
 @pytest.fixture
