@@ -205,7 +205,7 @@ def data(tmp_path):
 
 def benchmark(folder, program, *options):
     with suppress(FileExistsError):
-        (folder / "configs").symlink_to(FOLDER.parent / "configs")  # preloaded programs find them here alone
+        (folder / "configs").symlink_to(FOLDER.parent / "configs")
     command = ["python", FOLDER / program, *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 

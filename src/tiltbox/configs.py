@@ -6,13 +6,18 @@ import hashlib
 import json
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from tiltbox.errors import SettingsError, choice_of
+
+if TYPE_CHECKING or not yaml.__with_libyaml__:
+    from yaml import SafeLoader
+else:
+    from yaml import CSafeLoader as SafeLoader  # ten times as fast
 
 _HERE, _REPOSITORY = Path("configs"), Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = _HERE if (_HERE / "variants.yaml").exists() else _REPOSITORY
@@ -28,11 +33,7 @@ S = TypeVar("S", bound=Settings)
 Location = tuple[int | str, ...]  # of a value: keys and indices that lead to it
 
 
-_Base: type[yaml.SafeLoader] | type[yaml.CSafeLoader]
-_Base = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # ten times as fast
-
-
-class _Loader(_Base):
+class _Loader(SafeLoader):
     """Refuses a key that is given twice: YAML forbids it, and PyYAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

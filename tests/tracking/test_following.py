@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import socketserver
@@ -19,6 +20,8 @@ from tiltbox import tracking
 from tiltbox.errors import SettingsError, TrainingError
 from tiltbox.tracking import following, store
 from tiltbox.tracking.journal import read_journal
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def logged(experiment: str = "mini") -> list:
@@ -145,11 +148,13 @@ with run.training() as write:
 """
 
 
-def six_trainings() -> None:
+def six_trainings(python: Path) -> None:
     """At the same time, and MLflow gets every epoch of all of them."""
-    code = WRITER.format(tests=str(Path(__file__).parent))
+    Path("configs").symlink_to(ROOT / "configs")
+    writer = Path("writer.py")
+    writer.write_text(WRITER.format(tests=str(Path(__file__).parent)))
     children = [
-        subprocess.Popen([sys.executable, "-c", code, str(seed)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([python, writer, str(seed)], stderr=subprocess.PIPE, text=True)
         for seed in range(1, 7)
     ]
     ends = [(child.communicate()[1], child.returncode) for child in children]
@@ -161,32 +166,41 @@ def six_trainings() -> None:
         assert (each.info.status, epochs(each.info.run_id)) == ("FINISHED", [*range(1, 21)]), ends
 
 
-def test_six_trainings_at_once_on_a_fresh_folder(tmp_path, monkeypatch):
+@pytest.fixture
+def folder_of_server(database, tmp_path) -> Path:
+    """With an empty database."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(database, folder)
+    return folder
+
+
+def test_six_trainings_at_once_on_a_fresh_folder(tmp_path, monkeypatch, preload):
     """All of them failed when each created the database itself, and it stayed broken."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    six_trainings()
+    six_trainings(preload("python") / "python")
 
 
-def test_a_server_that_starts_late_is_killed_and_starts_again(run, monkeypatch, start_mlflow, unused, caplog):
+def test_a_server_that_starts_late_is_killed_and_starts_again(
+    run, folder_of_server, monkeypatch, start_mlflow, unused, preload, caplog
+):
     """The training continues meanwhile; MLflow has all of it in the end."""
     caplog.set_level("INFO", "tiltbox")
-    folder = run.folder.parents[2] / "server"
-    folder.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{unused}")
     with run.training() as write:
         write(1)
         until(lambda: "does not answer" in caplog.text, "nothing was said")
-        server = start_mlflow(folder, unused)
+        server = start_mlflow(folder_of_server, unused)
         until(lambda: "answers again" in caplog.text, "not told")
         (found,) = logged()
         assert epochs(found.info.run_id) == [1]
-        six_trainings()
+        six_trainings(preload("python") / "python")
         server.kill()
         write(2)
         until(lambda: caplog.text.count("does not answer") == 2, "nothing was said")
         write(3)
-        server = start_mlflow(folder, unused)
+        server = start_mlflow(folder_of_server, unused)
         until(lambda: caplog.text.count("answers again") == 2, "not told")
     found = tracking.client().get_run(found.info.run_id)
     assert (found.info.status, epochs(found.info.run_id)) == ("FINISHED", [1, 2, 3])
@@ -223,12 +237,9 @@ def passed_on(source: socket.socket, to: socket.socket) -> None:
             to.sendall(data)
 
 
-def test_a_training_does_not_wait_for_a_slow_server(run, monkeypatch, start_mlflow, database, caplog):
+def test_a_training_does_not_wait_for_a_slow_server(run, folder_of_server, monkeypatch, start_mlflow, caplog):
     """The server does not answer until the last epoch; then MLflow gets all epochs."""
-    folder = run.folder.parents[2] / "server"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(database.read_bytes())
-    with Slow(start_mlflow(folder).port) as slow:
+    with Slow(start_mlflow(folder_of_server).port) as slow:
         threading.Thread(target=slow.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", slow.address)
         with run.training() as write:

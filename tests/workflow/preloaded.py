@@ -5,7 +5,7 @@ Each call of that runs the real one in a fork, with the caller's arguments, fold
 Signals are not passed on: tests that end a program call the real one. It ends with its standard input.
 
 ``python`` is this Python, with all that tiltbox imports, as on a machine without GPUs; with it comes
-``tiltbox``. What programs start with ``sys.executable`` starts at once as well, if the folder has a ``python``.
+``tiltbox``. If the folder has a ``python``, it is also the ``sys.executable`` of the others.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ IMPORTED = {
     "stand_in": ("stand_in",),
     "python": ("preloaded",),
 }
+# What tiltbox imports only where it is used, or its libraries when they are.
+LATER = (
+    *("torch._dynamo", "yapf.yapflib.yapf_api", "setuptools", "mmrotate.utils", "PIL.WebPImagePlugin"),
+    *("mlflow", "mlflow.store.tracking.sqlalchemy_store", "pyarrow.pandas_compat", "pyarrow.compute"),
+)
 CLIENT = """\
 #!{python} -IS
 import json, os, socket, sys
@@ -58,11 +63,16 @@ with socket.socket(socket.AF_UNIX) as server:
 
 
 def main() -> None:
-    """What ``python -m MODULE`` and ``python SCRIPT`` do; anything else is left to this Python itself."""
-    gc.enable()
+    """What ``python -m MODULE`` and ``python SCRIPT`` do; this Python itself does the rest.
+
+    Where it is imported, tiltbox decides whose settings it uses, so calls from a folder without any are left
+    to this Python, too.
+    """
     _, *words = sys.argv
-    if words[0].startswith("-") and words[0] != "-m":
+    if (words[0].startswith("-") and words[0] != "-m") or not Path("configs").exists():
         os.execv(PYTHON, [PYTHON, *words])
+    gc.enable()
+    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     if words[0] == "-m":
         _, module, *arguments = words
         sys.argv = [module, *arguments]
@@ -75,16 +85,21 @@ def main() -> None:
 
 
 def import_tiltbox() -> None:
-    """Every module, and what they import when they are used."""
+    """Every module, and what is imported later."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import tiltbox
 
     for module in pkgutil.walk_packages(tiltbox.__path__, "tiltbox."):
         if not module.name.endswith((".__main__", ".kernels")):
             importlib.import_module(module.name)
+    for name in LATER:
+        importlib.import_module(name)
+    from numba.core.registry import cpu_target
+
     from tiltbox.model.compat import import_openmmlab
 
     import_openmmlab()
+    cpu_target.target_context.refresh()  # imports what compiled functions need
 
 
 def serve(name: str, folder: Path) -> None:
@@ -135,7 +150,7 @@ def answer(caller: socket.socket, main: Callable[[], int | None]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     sys.argv, folder, environment = json.loads(called)
     os.chdir(folder)
     os.environ.clear()

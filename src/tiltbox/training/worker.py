@@ -10,10 +10,8 @@ import sys
 import warnings
 from pathlib import Path
 
-import torch
-
 from tiltbox.errors import EndedError, TiltboxError
-from tiltbox.model.compat import import_openmmlab
+from tiltbox.garbage import rarely_searched
 from tiltbox.processes import end_with_parent
 from tiltbox.training.ending import ToldToEnd
 from tiltbox.training.failure import write_failure
@@ -21,16 +19,21 @@ from tiltbox.training.failure import write_failure
 
 def run(config: Path) -> None:
     """Train as the resolved configuration says; checkpoints and history go to its work folder."""
-    import_openmmlab()
+    with rarely_searched():
+        import torch
 
-    from tiltbox.devices.leases import require_cuda
-    from tiltbox.devices.threads import cpu_threads
-    from tiltbox.training import modules  # noqa: F401  (registers)
-    from tiltbox.training.config import read_config
-    from tiltbox.training.resume import only_writer
-    from tiltbox.training.room import require_room
-    from tiltbox.training.runner import PreparingRunner
-    from tiltbox.training.start import StartFromHook
+        from tiltbox.model.compat import import_openmmlab
+
+        import_openmmlab()
+
+        from tiltbox.devices.leases import require_cuda
+        from tiltbox.devices.threads import cpu_threads
+        from tiltbox.training import modules  # noqa: F401  (registers)
+        from tiltbox.training.config import read_config
+        from tiltbox.training.resume import only_writer
+        from tiltbox.training.room import require_room
+        from tiltbox.training.runner import PreparingRunner
+        from tiltbox.training.start import StartFromHook
 
     settings = read_config(config)
     on_cpu = settings.env_cfg.dist_cfg.backend == "gloo"
