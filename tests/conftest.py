@@ -44,14 +44,11 @@ settings.load_profile("tiltbox")
 
 # By the time they take, longest first.
 LONGEST = (
-    *("workflow/test_dvc.py", "workflow/test_finished.py", "stages/test_train.py", "test_benchmarks.py"),
-    *(
-        "workflow/test_kills.py",
-        "workflow/test_dag.py",
-        "workflow/test_dota_sample.py",
-        "stages/test_train_validation.py",
-    ),
-    *("workflow/test_mlflow_server.py", "stages/test_learning.py", "training/test_parallel.py"),
+    *("stages/test_train.py", "workflow/test_dvc.py", "training/test_parallel.py", "test_benchmarks.py"),
+    *("workflow/test_dag.py", "workflow/test_kills.py", "workflow/test_adding_a_detector.py"),
+    *("workflow/test_mlflow_server.py", "tracking/test_following.py", "workflow/test_finished.py"),
+    *("stages/test_train_validation.py", "model/test_kernels.py", "stages/test_train_tasks.py"),
+    *("workflow/test_dota_sample.py", "stages/test_learning.py", "stages/test_split.py"),
 )
 
 

@@ -75,6 +75,12 @@ def here() -> set[str]:
     return {rule for rule, run in JOBS if freshness.is_here(rule, run)}
 
 
+def missed() -> set[str]:
+    """The rules of which something is missing that others need."""
+    freshness = Freshness(planned())
+    return {rule for rule, run in JOBS if freshness.is_missed(rule, run)}
+
+
 def written(place: str, text: str) -> None:
     path = Path(place)
     path.unlink(missing_ok=True)
@@ -219,3 +225,21 @@ def test_large_files_are_read_once(project, monkeypatch):
     weights.write_bytes(bytes(LARGE))
     Freshness(planned()).change("predict", RUN)
     assert "checkpoint.pth" in reads
+
+
+@pytest.mark.parametrize(
+    ("lost", "needed"),
+    [
+        (["data/tiny/raw", "data/tiny/patches"], set()),  # a clone that pulled
+        ([PLACES["train"], PLACES["predict"]], set()),
+        ([PLACES["predict"], PLACES["merge"], PLACES["evaluate"]], {"predict", "merge", "evaluate"}),
+        ([f"results/tiny/{RUN}/complexity"], set()),
+        (["results/tiny/leaderboard.html"], {"report"}),
+        (["data", "results"], {rule for rule, _ in JOBS}),
+    ],
+)
+def test_what_is_missed(project, lost, needed):
+    """If what was made from it is here, nobody needs it."""
+    for place in map(Path, lost):
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    assert missed() == needed

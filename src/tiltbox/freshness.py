@@ -26,6 +26,7 @@ from tiltbox.settings.workflow import Plan
 LARGE = 1 << 20  # bytes; the hashes of files at least this large are kept for the next run
 KEPT_HASHES = Path(".snakemake/tiltbox-hashes.json")
 DATA = ("download", "split_train", "split_test")  # rules that make no results, only the data for them
+OF_RUNS = ("train", "predict", "merge", "evaluate")
 
 Job = tuple[str, str]  # a rule, and the run or variant that it is for, or ""
 
@@ -54,6 +55,13 @@ class Freshness:
         return record is not None and all(
             path.exists() for path in _files(self._place(rule, run), record.outputs)
         )
+
+    def is_missed(self, rule: str, run: str = "") -> bool:
+        """Whether a job must run because what it made is missing; not if what was made from that is here."""
+        if self.is_here(rule, run):
+            return False
+        after = self._after(rule, run)
+        return not after or any(self.change(*job) is not None or self.is_missed(*job) for job in after)
 
     def is_of_other_settings(self, path: Path) -> bool:
         """Whether a path belongs to data that were made for other settings, for example on another branch.
@@ -198,6 +206,13 @@ class Freshness:
             "evaluate": [("merge", run)],
             "report": [*self._scored(), *(("complexity", name) for name in self._plan.variants)],
         }.get(rule, [])
+
+    def _after(self, rule: str, run: str) -> list[Job]:
+        """The jobs that read the results of a job."""
+        if rule == "download":
+            return [("split_train", ""), (self._plan.test_rule, "")]
+        of_runs = [(each, any_run) for each in OF_RUNS for any_run in self._plan.runs]
+        return [job for job in (*of_runs, ("report", "")) if (rule, run) in self._before(*job)]
 
     def _scored(self) -> list[Job]:
         """The final result of each training: scores or, without labels, the file to submit."""

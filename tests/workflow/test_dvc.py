@@ -317,8 +317,8 @@ def test_after_a_killed_run_only_the_rest_is_done(new, tmp_path, killed, then):
     run = begun(*EVERYTHING[killed], at=folder)
     wait_for((folder / "trainings").exists)
     os.killpg(run.pid, signal.SIGKILL)
-    (folder / "hold").unlink()
     run.wait()
+    (folder / "hold").unlink()
     before = calls(folder)
     call(*EVERYTHING[then], at=folder)
     assert "download" in before and "download" not in calls(folder)
@@ -334,6 +334,23 @@ def test_what_snakemake_calls_incomplete_hides_nothing_that_is_missing(project):
         shutil.rmtree(project / results / folder)
     call("snakemake", at=project)
     assert sorted(calls(project)) == sorted(["train", "predict", "merge", "evaluate", "report"])
+    require_nothing_to_do(project)
+
+
+@pytest.mark.parametrize(
+    ("without", "lost"),
+    [("complexity", ["train", "predict", "merge", "evaluate"]), ("train", ["predict", "merge", "evaluate"])],
+)
+def test_a_result_without_its_record_hides_nothing_that_is_missing(project, without, lost):
+    """A run leaves it that is killed after a stage has written its results and before it has written this."""
+    results = project / f"results/tiny/{TWO[1]}"
+    for folder in lost:
+        shutil.rmtree(results / folder)
+    for path in [*(project / "results/tiny").glob("leaderboard.*"), *(results / without).glob("*.json")]:
+        if path.name.startswith("leaderboard") or path.name.endswith("provenance.json"):
+            path.unlink()
+    call("snakemake", at=project)
+    assert sorted(calls(project)) == sorted([without, *lost, "report"])
     require_nothing_to_do(project)
 
 
