@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from programs import BIN, program
 
-DVC_OF_SNAKEMAKE = """\
+PYTHON_OF_SNAKEMAKE = """\
 case "$1 $2" in
-    "-m dvc") shift 2; exec {dvc} "$@";;
+    "-m dvc" | "-m snakemake") program=$2; shift 2; exec {folder}/$program "$@";;
 esac
 exec {python} "$@"
 """
@@ -26,7 +26,7 @@ def preloaded(preload) -> Iterator[None]:
     """Puts Snakemake and DVC that start at once first in PATH, and then the programs of this Python."""
     with pytest.MonkeyPatch.context() as patch:
         folder = preload("snakemake", "dvc", "stand_in")
-        program(folder / "python", DVC_OF_SNAKEMAKE.format(dvc=folder / "dvc", python=sys.executable))
+        program(folder / "python", PYTHON_OF_SNAKEMAKE.format(folder=folder, python=sys.executable))
         patch.setenv("PATH", os.pathsep.join([str(folder), str(BIN), os.environ["PATH"]]))
         yield
 
