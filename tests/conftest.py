@@ -82,7 +82,7 @@ def _copy(source: Path, to: Path) -> None:
 
 @pytest.fixture(scope="session")
 def preload() -> Iterator[Callable[..., Path]]:
-    """Starts programs that are imported already (preloaded.py), and returns the folder with them."""
+    """Starts programs that have imported everything (preloaded.py), and returns the folder with them."""
     with ExitStack() as stack:
 
         @cache
@@ -90,9 +90,10 @@ def preload() -> Iterator[Callable[..., Path]]:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             for name in names:
                 command = [sys.executable, ROOT / "tests/workflow/preloaded.py", name, folder]
-                stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
-            while not all(os.access(folder / name, os.X_OK) for name in names):
-                time.sleep(0.05)
+                server = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+                while not os.access(folder / name, os.X_OK):
+                    assert server.poll() is None, f"{name} has ended"
+                    time.sleep(0.05)
             return folder
 
         yield start

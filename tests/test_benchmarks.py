@@ -81,8 +81,7 @@ def test_effects_of_the_recipe(tmp_path, data):
     assert done.returncode == 0, done.stderr
     name, ap50, *_, cpu = cells(done.stdout.splitlines()[-1])
     assert name == "without Muon"
-    assert float(ap50) >= 0
-    assert float(cpu) >= 0
+    assert float(ap50) >= 0 and cpu.isdecimal()
 
 
 def test_a_training_that_fails_is_a_row(tmp_path, data, monkeypatch):

@@ -235,6 +235,7 @@ def test_large_files_are_read_once(project, monkeypatch):
         ([PLACES["predict"], PLACES["merge"], PLACES["evaluate"]], {"predict", "merge", "evaluate"}),
         ([f"results/tiny/{RUN}/complexity"], set()),
         (["results/tiny/leaderboard.html"], {"report"}),
+        ([PLACES["train"], "results/tiny/leaderboard.html"], {"train", "report"}),  # it shows how that went
         (["data", "results"], {rule for rule, _ in JOBS}),
     ],
 )

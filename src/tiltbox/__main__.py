@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 
 from tiltbox.errors import TiltboxError
-from tiltbox.garbage import rarely_searched
 from tiltbox.processes import TOLD
 
 _TOLD = [number for number in TOLD if number != signal.SIGINT]
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        with _ended_in_order(), rarely_searched():
+        with _ended_in_order():
             options.run(options)
     except KeyboardInterrupt:
         return _failed(options.stage, "interrupted", 130)

@@ -26,7 +26,6 @@ from tiltbox.settings.workflow import Plan
 LARGE = 1 << 20  # bytes; the hashes of files at least this large are kept for the next run
 KEPT_HASHES = Path(".snakemake/tiltbox-hashes.json")
 DATA = ("download", "split_train", "split_test")  # rules that make no results, only the data for them
-OF_RUNS = ("train", "predict", "merge", "evaluate")
 
 Job = tuple[str, str]  # a rule, and the run or variant that it is for, or ""
 
@@ -43,6 +42,7 @@ class Freshness:
         self._plan, self._forced, self._everything = plan, set(forced), everything
         self._contents = _Contents(KEPT_HASHES)
         self.key, self.change = cache(self._key), cache(self._find_change)
+        self.is_missed, self._readers = cache(self._find_missed), cache(self._find_readers)
         self._record, self._other_data = cache(self._read_record), cache(self._find_other_data)
 
     def keep_hashes(self) -> None:
@@ -56,12 +56,10 @@ class Freshness:
             path.exists() for path in _files(self._place(rule, run), record.outputs)
         )
 
-    def is_missed(self, rule: str, run: str = "") -> bool:
-        """Whether a job must run because what it made is missing; not if what was made from that is here."""
-        if self.is_here(rule, run):
-            return False
-        after = self._after(rule, run)
-        return not after or any(self.change(*job) is not None or self.is_missed(*job) for job in after)
+    def must_follow(self, rule: str, run: str = "") -> bool:
+        """Whether a job must run after one before it because its own results are missing, and are needed."""
+        again = any(self.change(*job) is not None for job in self._read_by(rule, run))
+        return again and self.is_missed(rule, run)
 
     def is_of_other_settings(self, path: Path) -> bool:
         """Whether a path belongs to data that were made for other settings, for example on another branch.
@@ -207,12 +205,33 @@ class Freshness:
             "report": [*self._scored(), *(("complexity", name) for name in self._plan.variants)],
         }.get(rule, [])
 
-    def _after(self, rule: str, run: str) -> list[Job]:
-        """The jobs that read the results of a job."""
-        if rule == "download":
-            return [("split_train", ""), (self._plan.test_rule, "")]
-        of_runs = [(each, any_run) for each in OF_RUNS for any_run in self._plan.runs]
-        return [job for job in (*of_runs, ("report", "")) if (rule, run) in self._before(*job)]
+    def _read_by(self, rule: str, run: str) -> list[Job]:
+        """All jobs that a job reads something of."""
+        match rule:
+            case "split_train" | "split_test":
+                return [("download", "")]
+            case "report":
+                return [*self._before(rule, run), *(("train", each) for each in self._plan.runs)]
+        return self._before(rule, run)
+
+    def _find_readers(self) -> dict[Job, list[Job]]:
+        """For each job, those that read something of it."""
+        plan = self._plan
+        stages = ("train", "predict", "merge", *(["evaluate"] if plan.dataset.test_labelled else []))
+        jobs = [("split_train", ""), (plan.test_rule, ""), ("report", "")]
+        jobs += [(stage, run) for stage in stages for run in plan.runs]
+        readers: dict[Job, list[Job]] = {}
+        for job in dict.fromkeys(jobs):
+            for read in self._read_by(*job):
+                readers.setdefault(read, []).append(job)
+        return readers
+
+    def _find_missed(self, rule: str, run: str = "") -> bool:
+        """Whether results of a job are missing and needed: what is made from them must be made, too."""
+        if self.is_here(rule, run):
+            return False
+        after = self._readers().get((rule, run), [])
+        return not after or any(self.change(*job) is not None or self.is_missed(*job) for job in after)
 
     def _scored(self) -> list[Job]:
         """The final result of each training: scores or, without labels, the file to submit."""

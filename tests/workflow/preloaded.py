@@ -65,11 +65,12 @@ with socket.socket(socket.AF_UNIX) as server:
 def main() -> None:
     """What ``python -m MODULE`` and ``python SCRIPT`` do; this Python itself does the rest.
 
-    Where it is imported, tiltbox decides whose settings it uses, so calls from a folder without any are left
-    to this Python, too.
+    When it is imported, tiltbox decides whose settings it uses, so calls from a folder without ``configs``
+    are left to this Python, too.
     """
     _, *words = sys.argv
-    if (words[0].startswith("-") and words[0] != "-m") or not Path("configs").exists():
+    known = words and (words[0] == "-m" or not words[0].startswith("-"))
+    if not known or not Path("configs").exists():
         os.execv(PYTHON, [PYTHON, *words])
     gc.enable()
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
@@ -105,7 +106,7 @@ def import_tiltbox() -> None:
 def serve(name: str, folder: Path) -> None:
     """Answer each client in a fork.
 
-    None looks for garbage, for which it would go through all that was imported, and so copy it.
+    What was imported is frozen: no fork looks for garbage in it, which would copy it.
     """
     gc.disable()
     os.chdir(ROOT)  # which has configs, so that those of the caller's folder are used

@@ -342,7 +342,7 @@ def test_what_snakemake_calls_incomplete_hides_nothing_that_is_missing(project):
     [("complexity", ["train", "predict", "merge", "evaluate"]), ("train", ["predict", "merge", "evaluate"])],
 )
 def test_a_result_without_its_record_hides_nothing_that_is_missing(project, without, lost):
-    """A run leaves it that is killed after a stage has written its results and before it has written this."""
+    """Such a result is left by a run that is killed between writing it and writing its record."""
     results = project / f"results/tiny/{TWO[1]}"
     for folder in lost:
         shutil.rmtree(results / folder)

@@ -158,10 +158,10 @@ def forget_other_weights():
 def needs(job_rule, **files):
     """The inputs of a job: all of them if it has to run again, and a file that makes it do so.
 
-    For other jobs, inputs trigger nothing, except for what is missed: if an input exists but is made again,
-    Snakemake looks for missing results behind it only if that triggers a job. If everything that the job made
-    exists, inputs are left out that are missing or of other settings: if those were made again, Snakemake would
-    not look for what is missing behind the job.
+    For other jobs, inputs trigger nothing, unless one exists but is made again, and the job's own results are
+    missing: else Snakemake would not look behind that input. If everything that the job made exists, inputs are
+    left out that are missing or of other settings: if those were made again, Snakemake would not look for what
+    is missing behind the job.
     """
     files = {name: list(map(str, each)) for name, each in files.items()}
 
@@ -176,7 +176,7 @@ def needs(job_rule, **files):
         if change is not None:
             note(f"{' '.join(filter(None, (job_rule, run)))}: {change}")
             return paths | {"again": [str(AGAIN)] if AGAIN.exists() else []}
-        if freshness().is_missed(job_rule, run):
+        if freshness().must_follow(job_rule, run):
             return paths
         if freshness().is_here(job_rule, run):
             paths = {

@@ -23,6 +23,8 @@ from io import StringIO
 from types import ModuleType
 from typing import NoReturn
 
+from tiltbox.garbage import rarely_searched
+
 # Of mmrotate, only H2RBox-v2 uses torchvision; mmdet and mmengine use the others for trackers, lanes, image
 # corruptions, figures and training in shards.
 TORCHVISION = "torchvision"
@@ -44,7 +46,7 @@ def import_openmmlab() -> None:
         sys.modules["mmcv._ext"] = stand_in
     # mmdet prints a line for each optional data source that is not installed.
     unused = UNUSED if _is_installed(TORCHVISION) else (*UNUSED, TORCHVISION)
-    with _stand_ins(unused), redirect_stdout(StringIO()):
+    with _stand_ins(unused), redirect_stdout(StringIO()), rarely_searched():
         for part in ("models", "datasets", "evaluation", "visualization"):
             importlib.import_module(f"mmrotate.{part}")  # imports that of mmdet
 
