@@ -244,3 +244,17 @@ def test_what_is_missed(project, lost, needed):
     for place in map(Path, lost):
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     assert missed() == needed
+
+
+def test_without_labels_scores_are_not_missed(project):
+    """Nothing is scored then, so a lost file to submit is needed only for the report."""
+    place = Path("configs/datasets/tiny.yaml")
+    place.write_text(yaml.safe_dump(yaml.safe_load(place.read_text()) | {"test_labelled": False}))
+    Path(PLACES["merge"], "Task1_ship.txt").unlink()
+    shutil.rmtree(Path(PLACES["evaluate"]).parent)
+    (record,) = Path("results/tiny").glob("leaderboard.*provenance*")
+    made = json.loads(record.read_text()) | {"job": Freshness(planned()).key("report", "")}
+    record.write_text(json.dumps(made))
+    freshness = Freshness(planned())
+    assert freshness.change("report", "") is None
+    assert not freshness.is_here("merge", RUN) and not freshness.is_missed("merge", RUN)

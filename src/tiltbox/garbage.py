@@ -1,4 +1,4 @@
-"""Python's search for garbage in cycles of objects, which takes a quarter of the time of large imports."""
+"""Python's search for garbage in cycles of objects, which takes a good part of the time of large imports."""
 
 from __future__ import annotations
 
