@@ -64,7 +64,7 @@ def project(copy_project, tmp_path, monkeypatch) -> Path:
 
 def due(plan: Plan | None = None, *forced: str, everything: bool = False) -> dict[str, str]:
     """The rules that have to be done again, and why."""
-    freshness = Freshness(plan or planned(), forced, everything=everything)
+    freshness = Freshness(plan or planned(), forced=forced, everything=everything)
     changes = {rule: freshness.change(rule, run) for rule, run in JOBS}
     return {rule: change for rule, change in changes.items() if change}
 
@@ -75,9 +75,9 @@ def here() -> set[str]:
     return {rule for rule, run in JOBS if freshness.is_here(rule, run)}
 
 
-def missed() -> set[str]:
-    """The rules of which something is missing that others need."""
-    freshness = Freshness(planned())
+def missed(*targets: str) -> set[str]:
+    """The rules of which something is missing that was asked for or that others need."""
+    freshness = Freshness(planned(), targets)
     return {rule for rule, run in JOBS if freshness.is_missed(rule, run)}
 
 
@@ -236,6 +236,12 @@ def test_large_files_are_read_once(project, monkeypatch):
         ([f"results/tiny/{RUN}/complexity"], set()),
         (["results/tiny/leaderboard.html"], {"report"}),
         ([PLACES["train"], "results/tiny/leaderboard.html"], {"train", "report"}),  # it shows how that went
+        ([f"{PLACES['train']}/checkpoint.pth", "results/tiny/leaderboard.html"], {"report"}),
+        (
+            [f"{PLACES['train']}/checkpoint.pth", PLACES["predict"], "results/tiny/leaderboard.csv"],
+            {"report"},
+        ),
+        ([f"{PLACES['merge']}/Task1.zip", PLACES["evaluate"]], {"evaluate"}),
         (["data", "results"], {rule for rule, _ in JOBS}),
     ],
 )
@@ -244,6 +250,21 @@ def test_what_is_missed(project, lost, needed):
     for place in map(Path, lost):
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     assert missed() == needed
+
+
+@pytest.mark.parametrize(
+    ("target", "needed"),
+    [
+        (f"{PLACES['train']}/history.csv", {"train", "split_train", "download"}),
+        (f"./{PLACES['train']}/checkpoint.pth", {"train", "split_train", "download"}),
+        ("split_test", {"split_test", "download"}),
+        (PLACES["evaluate"], set()),  # it is here
+    ],
+)
+def test_what_is_missed_if_it_was_asked_for(project, target, needed):
+    shutil.rmtree("data")
+    Path(PLACES["train"], "history.csv").unlink()
+    assert missed(target) == needed and missed() == set()
 
 
 def test_without_labels_scores_are_not_missed(project):

@@ -34,12 +34,16 @@ class Freshness:
     """What has to be done again, and why.
 
     Args:
+        targets: Rules or files that were asked for by name.
         forced: Rules to run again, or files to make again, whatever the records say.
         everything: Whether this holds for all of them.
     """
 
-    def __init__(self, plan: Plan, forced: Iterable[str] = (), *, everything: bool = False) -> None:
-        self._plan, self._forced, self._everything = plan, set(forced), everything
+    def __init__(
+        self, plan: Plan, targets: Iterable[str] = (), forced: Iterable[str] = (), *, everything: bool = False
+    ) -> None:
+        self._plan, self._targets, self._forced = plan, set(map(os.path.normpath, targets)), set(forced)
+        self._everything = everything
         self._contents = _Contents(KEPT_HASHES)
         self.key, self.change = cache(self._key), cache(self._find_change)
         self.is_missed, self._readers = cache(self._find_missed), cache(self._find_readers)
@@ -55,11 +59,6 @@ class Freshness:
         return record is not None and all(
             path.exists() for path in _files(self._place(rule, run), record.outputs)
         )
-
-    def must_follow(self, rule: str, run: str = "") -> bool:
-        """Whether a job must run after one before it because its own results are missing, and are needed."""
-        again = any(self.change(*job) is not None for job in self._read_by(rule, run))
-        return again and self.is_missed(rule, run)
 
     def is_of_other_settings(self, path: Path) -> bool:
         """Whether a path belongs to data that were made for other settings, for example on another branch.
@@ -207,12 +206,25 @@ class Freshness:
 
     def _read_by(self, rule: str, run: str) -> list[Job]:
         """All jobs that a job reads something of."""
+        plan = self._plan
         match rule:
             case "split_train" | "split_test":
                 return [("download", "")]
+            case "train" if plan.validates:
+                return [*self._before(rule, run), (plan.test_rule, "")]
             case "report":
-                return [*self._before(rule, run), *(("train", each) for each in self._plan.runs)]
+                return [*self._before(rule, run), *(("train", each) for each in plan.runs)]
         return self._before(rule, run)
+
+    def _files_read(self, rule: str, run: str, by: str) -> set[Path]:
+        """The results of a job that a rule reads."""
+        match rule, by:
+            case "train", "report":
+                return {layout.training_facts(self._plan.dataset.name, run)}
+            case "merge", "evaluate":
+                folder = layout.task1(self._plan.dataset.name, run)
+                return {folder / f"Task1_{name}.txt" for name in self._plan.dataset.classes}
+        return {self._main_output(rule, run)}
 
     def _find_readers(self) -> dict[Job, list[Job]]:
         """For each job, those that read something of it."""
@@ -227,11 +239,20 @@ class Freshness:
         return readers
 
     def _find_missed(self, rule: str, run: str = "") -> bool:
-        """Whether results of a job are missing and needed: what is made from them must be made, too."""
-        if self.is_here(rule, run):
-            return False
-        after = self._readers().get((rule, run), [])
-        return not after or any(self.change(*job) is not None or self.is_missed(*job) for job in after)
+        """Whether results are missing that were asked for, or that a job reads which has to run."""
+        readers = self._readers().get((rule, run), [])
+        if not readers or self._is_asked_for(rule, run):
+            return not self.is_here(rule, run)
+        return any(
+            not all(path.exists() for path in self._files_read(rule, run, by=reader[0]))
+            and (self.change(*reader) is not None or self.is_missed(*reader))
+            for reader in readers
+        )
+
+    def _is_asked_for(self, rule: str, run: str) -> bool:
+        """Whether a rule or a file in the folder of its results is a target."""
+        folder = self._main_output(rule, run).parent
+        return rule in self._targets or any(Path(each).is_relative_to(folder) for each in self._targets)
 
     def _scored(self) -> list[Job]:
         """The final result of each training: scores or, without labels, the file to submit."""

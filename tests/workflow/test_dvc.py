@@ -354,14 +354,74 @@ def test_a_result_without_its_record_hides_nothing_that_is_missing(project, with
     require_nothing_to_do(project)
 
 
-def test_patches_of_another_branch_hide_nothing_that_is_missing(project):
-    record = project / "data/tiny/patches/train.provenance.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"job": "of another branch"}))
-    for folder in ("predict", "merge", "evaluate"):
+def lost(project: Path, *folders: str) -> list[str]:
+    """Remove results of the second detector; the stages that make them."""
+    for folder in folders:
         shutil.rmtree(project / f"results/tiny/{TWO[1]}" / folder)
+    return list(folders)
+
+
+def of_another_branch(project: Path, split: str) -> None:
+    record = project / f"data/tiny/patches/{split}.provenance.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"job": "of another branch"}))
+
+
+def test_patches_of_another_branch_hide_nothing_that_is_missing(project):
+    of_another_branch(project, "train")
+    missing = lost(project, "predict", "merge", "evaluate")
     call("snakemake", at=project)
-    assert sorted({*calls(project), "split"}) == sorted(["split", "predict", "merge", "evaluate", "report"])
+    assert sorted({*calls(project), "split"}) == sorted(["split", *missing, "report"])
     require_nothing_to_do(project)
+
+
+def test_patches_of_another_branch_hide_no_missing_file_that_was_asked_for(project):
+    of_another_branch(project, "train")
+    checkpoint = project / f"results/tiny/{TWO[1]}/train/checkpoint.pth"
+    checkpoint.unlink()
+    call("snakemake", str(checkpoint.relative_to(project)), at=project)
+    assert calls(project) == ["split", "train"] and checkpoint.exists()
+
+
+@pytest.mark.parametrize("again", ["asked for", "without its record"])
+def test_images_that_are_linked_again_hide_nothing_that_is_missing(project, again):
+    """They make nothing run by themselves, since their content is what counts."""
+    if again == "without its record":
+        (project / "data/tiny/raw.provenance.json").unlink()
+    missing = lost(project, "merge", "evaluate")
+    call("snakemake", *(["--forcerun", "download"] if again == "asked for" else []), at=project)
+    assert sorted(calls(project)) == sorted(["download", *missing, "report"])
+    require_nothing_to_do(project)
+
+
+def test_images_that_are_linked_again_hide_no_change(project):
+    another_row(project)
+    call("snakemake", "--forcerun", "download", at=project)
+    assert sorted(calls(project)) == sorted(["download", *PER_VARIANT, "report"])
+    require_nothing_to_do(project)
+
+
+def test_new_times_make_nothing_of_what_is_missing_run_twice(project):
+    missing = lost(project, "predict", "merge", "evaluate")
+    for folder in ("data/tiny", f"results/tiny/{TWO[0]}", "configs"):
+        for path in (project / folder).rglob("*"):
+            os.utime(path)
+    call("snakemake", at=project)
+    assert sorted(calls(project)) == sorted([*missing, "report"])
+    require_nothing_to_do(project)
+
+
+@pytest.mark.parametrize("also", ["history.csv", "predict/detections.parquet"])
+def test_a_checkpoint_that_nobody_needs_is_not_made_again(project, also):
+    """Patches that are cut for another detector do not train this one again."""
+    for path in ("data/tiny/patches", "data/tiny/raw"):
+        shutil.rmtree(project / path)
+    of_first = project / f"results/tiny/{TWO[0]}"
+    (of_first / "train/checkpoint.pth").unlink()
+    next(of_first.glob(f"**/{Path(also).name}")).unlink()
+    another_row(project)
+    call("snakemake", at=project)
+    assert sorted(calls(project)) == sorted(["download", "split", "split", *PER_VARIANT, "report"])
+    assert not (of_first / "train/checkpoint.pth").exists()
 
 
 @pytest.mark.parametrize("second", EVERYTHING)

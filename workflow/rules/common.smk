@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from snakemake.dag import DAG
 from snakemake.io import _IOFile
 from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -84,6 +85,22 @@ JobScheduler.exit_gracefully = lambda self, *signal: _thread.start_new_thread(
 )
 
 
+# Snakemake does not look at jobs behind one that must run, since it expects that one to make them run. Here
+# an input makes nothing run, so it has to look at all of them, or it would overlook what is missing.
+find_due_jobs = DAG.update_needrun
+
+
+async def find_due_jobs_everywhere(dag, **options):
+    dag.bfs = lambda *masked: ()
+    try:
+        await find_due_jobs(dag, **options)
+    finally:
+        del dag.bfs
+
+
+DAG.update_needrun = find_due_jobs_everywhere
+
+
 def is_executed():
     """Whether this process will run jobs; known when the DAG is built."""
     return workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun
@@ -95,9 +112,12 @@ def freshness():
     settings = workflow.dag_settings
     settings.rerun_triggers = frozenset()
     # A killed job leaves no record, or a complete result. So Snakemake's marks are not needed; with them it
-    # would make some results again and overlook what is missing behind them.
+    # would make some results again.
     workflow.dag.ignore_incomplete = True
-    found = Freshness(plan, settings.forcerun, everything=settings.forceall)
+    targets = {*settings.targets, *settings.until}
+    if "data" in targets:
+        targets |= {f"split_{role}" for role in cut_splits()}
+    found = Freshness(plan, targets, settings.forcerun, everything=settings.forceall)
     if is_executed():
         require_alone()
         layout.archives(dataset.name).mkdir(parents=True, exist_ok=True)
@@ -158,10 +178,8 @@ def forget_other_weights():
 def needs(job_rule, **files):
     """The inputs of a job: all of them if it has to run again, and a file that makes it do so.
 
-    For other jobs, inputs trigger nothing, unless one exists but is made again, and the job's own results are
-    missing: else Snakemake would not look behind that input. If everything that the job made exists, inputs are
-    left out that are missing or of other settings: if those were made again, Snakemake would not look for what
-    is missing behind the job.
+    For other jobs, inputs trigger nothing. Of those that need not run, inputs are left out that are missing or
+    of other settings: they would be made for nothing, and missing ones would make the job run.
     """
     files = {name: list(map(str, each)) for name, each in files.items()}
 
@@ -176,9 +194,7 @@ def needs(job_rule, **files):
         if change is not None:
             note(f"{' '.join(filter(None, (job_rule, run)))}: {change}")
             return paths | {"again": [str(AGAIN)] if AGAIN.exists() else []}
-        if freshness().must_follow(job_rule, run):
-            return paths
-        if freshness().is_here(job_rule, run):
+        if not freshness().is_missed(job_rule, run):
             paths = {
                 name: [path for path in each if is_of_use(Path(path))]
                 for name, each in paths.items()
