@@ -62,9 +62,9 @@ def project(copy_project, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def due(plan: Plan | None = None, *forced: str, everything: bool = False) -> dict[str, str]:
+def due(plan: Plan | None = None, *forced: str) -> dict[str, str]:
     """The rules that have to be done again, and why."""
-    freshness = Freshness(plan or planned(), forced=forced, everything=everything)
+    freshness = Freshness(plan or planned(), forced=forced)
     changes = {rule: freshness.change(rule, run) for rule, run in JOBS}
     return {rule: change for rule, change in changes.items() if change}
 
@@ -204,7 +204,15 @@ def test_another_seed_is_another_job(project):
 def test_what_is_asked_for_takes_what_follows_along(project, forced):
     assert due(None, forced)["merge"] == "it was asked for"
     assert list(due(None, forced)) == ["merge", "evaluate", "report"]
-    assert list(due(everything=True)) == [rule for rule, _ in JOBS]
+    assert list(due(None, *(rule for rule, _ in JOBS))) == [rule for rule, _ in JOBS]
+
+
+@pytest.mark.parametrize("forced", ["merge", f"{PLACES['merge']}/Task1.zip"])
+def test_what_is_asked_for_needs_no_record(project, forced):
+    """Without one it is not known which files the job made."""
+    shutil.rmtree(PLACES["merge"])
+    Path(f"{PLACES['merge']}.provenance.json").unlink()
+    assert list(due(None, forced)) == ["merge", "evaluate", "report"]
 
 
 def test_large_files_are_read_once(project, monkeypatch):
@@ -256,9 +264,9 @@ def test_what_is_missed(project, lost, needed):
     ("target", "needed"),
     [
         (f"{PLACES['train']}/history.csv", {"train", "split_train", "download"}),
-        (f"./{PLACES['train']}/checkpoint.pth", {"train", "split_train", "download"}),
+        (f"{PLACES['train']}/checkpoint.pth", set()),  # it is here
         ("split_test", {"split_test", "download"}),
-        (PLACES["evaluate"], set()),  # it is here
+        (PLACES["evaluate"], set()),
     ],
 )
 def test_what_is_missed_if_it_was_asked_for(project, target, needed):

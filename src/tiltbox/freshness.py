@@ -34,16 +34,12 @@ class Freshness:
     """What has to be done again, and why.
 
     Args:
-        targets: Rules or files that were asked for by name.
-        forced: Rules to run again, or files to make again, whatever the records say.
-        everything: Whether this holds for all of them.
+        targets: Rules and files that were asked for.
+        forced: Rules to run again, and files to make again, whatever the records say.
     """
 
-    def __init__(
-        self, plan: Plan, targets: Iterable[str] = (), forced: Iterable[str] = (), *, everything: bool = False
-    ) -> None:
-        self._plan, self._targets, self._forced = plan, set(map(os.path.normpath, targets)), set(forced)
-        self._everything = everything
+    def __init__(self, plan: Plan, targets: Iterable[str] = (), forced: Iterable[str] = ()) -> None:
+        self._plan, self._targets, self._forced = plan, set(targets), set(forced)
         self._contents = _Contents(KEPT_HASHES)
         self.key, self.change = cache(self._key), cache(self._find_change)
         self.is_missed, self._readers = cache(self._find_missed), cache(self._find_readers)
@@ -81,10 +77,10 @@ class Freshness:
         count for the report, since every run makes them.
         """
         record = self._record(rule, run)
+        if self._is_forced(rule, run):
+            return "it was asked for"
         if record is None:
             return "its record is missing or damaged" if self._main_output(rule, run).exists() else None
-        if self._is_forced(rule, run, record):
-            return "it was asked for"
         if record.job != self.key(rule, run):
             return "its settings have changed, or those of a job before it"
         for before in self._before(rule, run):
@@ -115,11 +111,7 @@ class Freshness:
 
     def _made_otherwise(self, rule: str, run: str) -> bool:
         record = self._record(rule, run) if rule in DATA else None
-        return (
-            record is not None
-            and record.job != self.key(rule, run)
-            and not self._is_forced(rule, run, record)
-        )
+        return record is not None and record.job != self.key(rule, run) and not self._is_forced(rule, run)
 
     def _changed_input(self, rule: str, run: str, record: Provenance) -> str | None:
         place = self._place(rule, run)
@@ -146,9 +138,14 @@ class Freshness:
         wanted = {(dataset.source.folder / folder).resolve() for folder in dataset.folders()}
         return any(not link.exists() or link.resolve() not in wanted for link in links)
 
-    def _is_forced(self, rule: str, run: str, record: Provenance) -> bool:
-        made = {_shown(path) for path in _files(self._place(rule, run), record.outputs)}
-        return self._everything or rule in self._forced or not made.isdisjoint(self._forced)
+    def _is_forced(self, rule: str, run: str) -> bool:
+        return rule in self._forced or bool(self._made_of(self._forced, rule, run))
+
+    def _made_of(self, files: set[str], rule: str, run: str) -> set[str]:
+        """Those of the files that a job makes: they are in its record, or beside its main output."""
+        record, main = self._record(rule, run), self._main_output(rule, run)
+        made = {_shown(path) for path in _files(self._place(rule, run), record.outputs)} if record else set()
+        return {each for each in files if each in made or Path(each).parent == main.parent}
 
     def _read_record(self, rule: str, run: str) -> Provenance | None:
         try:
@@ -241,18 +238,15 @@ class Freshness:
     def _find_missed(self, rule: str, run: str = "") -> bool:
         """Whether results are missing that were asked for, or that a job reads which has to run."""
         readers = self._readers().get((rule, run), [])
-        if not readers or self._is_asked_for(rule, run):
+        if not readers or rule in self._targets:
             return not self.is_here(rule, run)
+        if not all(Path(each).exists() for each in self._made_of(self._targets, rule, run)):
+            return True
         return any(
             not all(path.exists() for path in self._files_read(rule, run, by=reader[0]))
             and (self.change(*reader) is not None or self.is_missed(*reader))
             for reader in readers
         )
-
-    def _is_asked_for(self, rule: str, run: str) -> bool:
-        """Whether a rule or a file in the folder of its results is a target."""
-        folder = self._main_output(rule, run).parent
-        return rule in self._targets or any(Path(each).is_relative_to(folder) for each in self._targets)
 
     def _scored(self) -> list[Job]:
         """The final result of each training: scores or, without labels, the file to submit."""

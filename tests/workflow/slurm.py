@@ -2,7 +2,8 @@
 
 ``python tests/workflow/slurm.py FOLDER`` starts it, prints the path of its ``slurm.conf`` (for the variable
 SLURM_CONF) when it accepts jobs, and ends it, with all its jobs, when standard input is closed. So it ends
-with the program that started it, however that ends. It touches no other SLURM.
+with the program that started it, however that ends; only its folder stays if that is killed. It touches no
+other SLURM.
 
 It has one node, which is this machine, and needs no rights of root. If names of nodes follow, each is a
 machine of its own (machines.py); then start it with ``unshare --net --mount --uts``.
@@ -131,8 +132,8 @@ def running(folder: Path, controller: Machine, nodes: list[Machine]) -> Iterator
         daemons.enter_context(daemon(folder, "slurmctld", *options))
         for node in nodes:
             daemons.enter_context(daemon(folder, "slurmd", *options, at=node))
-        nodes_are = ("sinfo", "--noheader", "--Node", "--format=%T")
-        wait_for(folder, lambda: set(cluster.answer(*nodes_are).split()) == {"idle"})
+        states = ("sinfo", "--noheader", "--Node", "--format=%T")
+        wait_for(folder, lambda: set(cluster.answer(*states).split()) == {"idle"})
         daemons.callback(end_jobs, folder, cluster)
         yield cluster
 

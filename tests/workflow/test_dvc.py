@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -422,6 +423,39 @@ def test_a_checkpoint_that_nobody_needs_is_not_made_again(project, also):
     call("snakemake", at=project)
     assert sorted(calls(project)) == sorted(["download", "split", "split", *PER_VARIANT, "report"])
     assert not (of_first / "train/checkpoint.pth").exists()
+
+
+OF_SECOND = f"results/tiny/{TWO[1]}"
+
+
+@pytest.mark.parametrize(
+    ("options", "without", "due"),
+    [
+        (
+            ["--prioritize", f"{OF_SECOND}/train/checkpoint.pth"],
+            ["train"],
+            {"download", "split_train", "train"},
+        ),
+        (["--until", "train"], ["train"], {"download", "split_train", "train"}),
+        ([f"../project/{OF_SECOND}/train/checkpoint.pth"], ["train"], {"download", "split_train", "train"}),
+        (
+            ["--forcerun", f"{OF_SECOND}/predict/detections.parquet"],
+            [],
+            {"download", "split_test", "predict"},
+        ),
+        (["--force", f"{OF_SECOND}/predict/detections.parquet"], ["predict"], {"split_test", "predict"}),
+        (["--forcerun", "split_train"], [], {"download", "split_train"}),
+        (["--forcerun", "merge"], ["predict", "merge"], {"split_test", "predict", "merge", "evaluate"}),
+        (["data"], [], {"download", "split_train", "split_test"}),
+    ],
+)
+def test_jobs_that_were_asked_for_get_their_inputs(project, options, without, due):
+    """In a clone that pulled, and which has lost some of it."""
+    shutil.rmtree(project / "data/tiny")
+    lost(project, *without)
+    (project / f"{OF_SECOND}/merge.provenance.json").unlink()
+    planned = call("snakemake", "--dry-run", *options, at=project)
+    assert due <= set(re.findall(r"^rule (\w+):", planned, flags=re.MULTILINE)), planned
 
 
 @pytest.mark.parametrize("second", EVERYTHING)

@@ -9,12 +9,13 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import machines
 import pytest
 import slurm
 import yaml
-from machines import missing
 from programs import BIN, ROOT, TWO, call, environment_of, program
 from slurm import Cluster
 
@@ -42,15 +43,15 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[Cluster]:
+def two_machines() -> Iterator[Cluster]:
     """Two nodes, each of which is a machine of its own."""
-    if problem := slurm.missing() or missing():
+    if problem := slurm.missing() or machines.missing():
         pytest.skip(problem)
     with slurm.started("one", "two") as found:
         yield found
 
 
-def project(copy_project: Callable, folder: Path, cluster: Cluster) -> Path:
+def project(copy_project: Callable, folder: Path, cluster: Cluster | None = None) -> Path:
     """Trainings of seconds with a checkpoint after each step; ``calls`` gets a line for each stage."""
     copy_project(folder)
     schedule = yaml.safe_load((folder / "configs/schedules/smoke.yaml").read_text())
@@ -63,17 +64,29 @@ def project(copy_project: Callable, folder: Path, cluster: Cluster) -> Path:
     line = "$SLURM_JOB_ID $1 $2 gpus:$CUDA_VISIBLE_DEVICES on:$(hostname)"
     program(folder / "bin/tiltbox", f'echo "{line}" >> {folder}/calls\nexec {BIN}/tiltbox "$@"\n')
     # In jobs, Snakemake's plugin removes SLURM_CONF, which clusters do not need that are set up in /etc.
-    program(folder / "bin/srun", f'SLURM_CONF={cluster.config} exec {slurm.found("srun")} "$@"\n')
+    if cluster:
+        program(folder / "bin/srun", f'SLURM_CONF={cluster.config} exec {slurm.found("srun")} "$@"\n')
     return folder
 
 
-def snakemake(at: Path, cluster: Cluster, *arguments: str) -> subprocess.Popen:
-    """Snakemake on the login node."""
+@contextmanager
+def snakemake(at: Path, cluster: Cluster, *arguments: str) -> Iterator[subprocess.Popen]:
+    """Snakemake on the login node, as long as this lasts."""
     own = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     environment = environment_of(at, SLURM_CONF=str(cluster.config), PYTHONPATH=own)
     command = [*cluster.on, "env", f"--chdir={at}", BIN / "snakemake", *arguments, *SETTINGS]
-    with (at / "output.log").open("w") as output:
-        return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    with (
+        (at / "output.log").open("w") as output,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=output) as run,
+    ):
+        try:
+            yield run
+        finally:
+            run.terminate()
+
+
+def require_success(run: subprocess.Popen, at: Path) -> None:
+    assert run.wait(PATIENCE * 2) == 0, (at / "output.log").read_text()
 
 
 def jobs(cluster: Cluster) -> list[tuple[str, str, str]]:
@@ -118,10 +131,10 @@ def test_jobs_that_are_cancelled_out_of_time_or_requeued_end_in_the_same_results
 ):
     """Of two trainings at the same time, one is cancelled and later runs out of time, one is requeued."""
     alone = project(copy_project, tmp_path / "alone", cluster)
-    assert snakemake(alone, cluster, "--cores", "2").wait() == 0, (alone / "output.log").read_text()
+    with snakemake(alone, cluster, "--cores", "2") as run:
+        require_success(run, alone)
     at = project(copy_project, tmp_path / "cluster", cluster)
-    run = snakemake(at, cluster, *HELD, *SLURM)
-    try:
+    with snakemake(at, cluster, *HELD, *SLURM) as run:
         first = training(at, cluster, TWO[0], run)
         cluster.answer("scancel", first)
         requeued = training(at, cluster, TWO[1], run)
@@ -129,10 +142,8 @@ def test_jobs_that_are_cancelled_out_of_time_or_requeued_end_in_the_same_results
         second = training(at, cluster, TWO[0], run, besides=(first,))
         cluster.answer("scancel", "--signal=STOP", second)  # SLURM looks at time limits only every 30 seconds
         cluster.answer("scontrol", "update", f"JobId={second}", "EndTime=now")
-        assert run.wait(PATIENCE * 2) == 0, (at / "output.log").read_text()
-    finally:
-        run.terminate()
-    states = {number: state for number, state, _ in jobs()}
+        require_success(run, at)
+    states = {number: state for number, state, _ in jobs(cluster)}
     assert (states[first], states[second], states[requeued]) == ("CANCELLED", "TIMEOUT", "COMPLETED")
     calls = [line.split() for line in (at / "calls").read_text().splitlines() if " train " in line]
     trained = {name: [number for number, _, of, *_ in calls if of == name] for name in TWO}
@@ -140,15 +151,14 @@ def test_jobs_that_are_cancelled_out_of_time_or_requeued_end_in_the_same_results
     assert trained[TWO[1]] == [requeued, requeued]
     assert {gpus for *_, gpus, _ in calls} == {"gpus:0", "gpus:1"}, "one each"
     for name in TWO:
-        log = (at / f"logs/tiny/{name}/train.log").read_text()
-        assert "resuming from step" in log, log
+        assert "resuming from step" in log(at, name)
     assert results(at) == results(alone)
 
 
 @pytest.fixture(scope="module")
-def of_two_processes(copy_project, cluster, tmp_path_factory) -> bytes:
+def of_two_processes(copy_project, tmp_path_factory) -> bytes:
     """The weights of a training of two processes, without SLURM."""
-    at = project(copy_project, tmp_path_factory.mktemp("alone"), cluster)
+    at = project(copy_project, tmp_path_factory.mktemp("alone"))
     places = ["--patches", "data/tiny/patches/train", "--out", "two", "--dataset", "tiny"]
     options = ["--schedule", "seconds.yaml", "--gpus", "0", "--processes", "2", "--seed", "0"]
     call("snakemake", "--cores", "2", "data", *SETTINGS, at=at)
@@ -159,31 +169,28 @@ def of_two_processes(copy_project, cluster, tmp_path_factory) -> bytes:
 def test_two_tasks_train_together(copy_project, cluster, of_two_processes, tmp_path):
     """As on two nodes; the one node of this SLURM runs both tasks. The weights are those of two processes."""
     at = project(copy_project, tmp_path / "tasks", cluster)
-    run = snakemake(at, cluster, *TOGETHER, *SLURM, WEIGHTS)
-    assert run.wait(PATIENCE * 2) == 0, (at / "output.log").read_text()
+    with snakemake(at, cluster, *TOGETHER, *SLURM, WEIGHTS) as run:
+        require_success(run, at)
     assert (at / WEIGHTS).read_bytes() == of_two_processes
     (one, _), (other, _) = tasks(at)
-    assert one == other and "training with 2 tasks of SLURM step" in log(at)
+    assert one == other and "training with 2 tasks of SLURM step" in log(at, TWO[0])
 
 
 @pytest.mark.parametrize("lost", ["two", "one"])
-def test_two_machines_train_together(copy_project, machines, of_two_processes, tmp_path, lost):
+def test_two_machines_train_together(copy_project, two_machines, of_two_processes, tmp_path, lost):
     """The network of one fails, so that it is lost to SLURM and to the other; later it is back."""
-    at = project(copy_project, tmp_path / "machines", machines)
-    run = snakemake(at, machines, *TOGETHER, "train:nodes=2", *SLURM, WEIGHTS)
-    number = training(at, machines, TWO[0], run)
-    machines.answer("ip", "link", "set", lost, "down")
-    wait_for(lambda: state(machines, number) == "PENDING", run, at)
-    machines.answer("ip", "link", "set", lost, "up")
-    assert run.wait(PATIENCE * 2) == 0, (at / "output.log").read_text()
+    at = project(copy_project, tmp_path / "machines", two_machines)
+    with snakemake(at, two_machines, *TOGETHER, "train:nodes=2", *SLURM, WEIGHTS) as run:
+        number = training(at, two_machines, TWO[0], run)
+        two_machines.answer("ip", "link", "set", lost, "down")
+        try:
+            wait_for(lambda: (number, "PENDING") in [job[:2] for job in jobs(two_machines)], run, at)
+        finally:
+            two_machines.answer("ip", "link", "set", lost, "up")
+        require_success(run, at)
     assert (at / WEIGHTS).read_bytes() == of_two_processes
-    assert sorted(tasks(at)) == [
-        (number, "on:one"),
-        (number, "on:one"),
-        (number, "on:two"),
-        (number, "on:two"),
-    ]
-    assert "resuming from step" in log(at)
+    assert sorted(tasks(at)) == [(number, f"on:{name}") for name in ("one", "one", "two", "two")]
+    assert "resuming from step" in log(at, TWO[0])
 
 
 def tasks(at: Path) -> list[tuple[str, str]]:
@@ -192,12 +199,8 @@ def tasks(at: Path) -> list[tuple[str, str]]:
     return [(number, machine) for number, stage, *_, machine in calls if stage == "train"]
 
 
-def log(at: Path) -> str:
-    return (at / f"logs/tiny/{TWO[0]}/train.log").read_text()
-
-
-def state(cluster: Cluster, number: str) -> str:
-    return next(found for job, found, _ in jobs(cluster) if job == number)
+def log(at: Path, variant: str) -> str:
+    return (at / f"logs/tiny/{variant}/train.log").read_text()
 
 
 def results(at: Path) -> dict[str, object]:

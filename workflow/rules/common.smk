@@ -86,7 +86,7 @@ JobScheduler.exit_gracefully = lambda self, *signal: _thread.start_new_thread(
 
 
 # Snakemake does not look at jobs behind one that must run, since it expects that one to make them run. Here
-# an input makes nothing run, so it has to look at all of them, or it would overlook what is missing.
+# an input that exists makes nothing run, even if it is made again. So Snakemake has to look at all of them.
 find_due_jobs = DAG.update_needrun
 
 
@@ -114,10 +114,12 @@ def freshness():
     # A killed job leaves no record, or a complete result. So Snakemake's marks are not needed; with them it
     # would make some results again.
     workflow.dag.ignore_incomplete = True
-    targets = {*settings.targets, *settings.until}
+    dag = workflow.dag
+    targets = {*map(str, dag.targetrules | dag.untilrules | dag.targetfiles)}
     if "data" in targets:
         targets |= {f"split_{role}" for role in cut_splits()}
-    found = Freshness(plan, targets, settings.forcerun, everything=settings.forceall)
+    forced = map(str, dag.forcerules | dag.forcefiles)
+    found = Freshness(plan, targets, forced)
     if is_executed():
         require_alone()
         layout.archives(dataset.name).mkdir(parents=True, exist_ok=True)
@@ -178,8 +180,9 @@ def forget_other_weights():
 def needs(job_rule, **files):
     """The inputs of a job: all of them if it has to run again, and a file that makes it do so.
 
-    For other jobs, inputs trigger nothing. Of those that need not run, inputs are left out that are missing or
-    of other settings: they would be made for nothing, and missing ones would make the job run.
+    The inputs of other jobs are ancient, so those that exist trigger nothing. If no result of a job is missed,
+    inputs are left out that are missing or of other settings: they would be made for nothing, and then, those
+    that are missing now, would make the job run. A process that runs a single job leaves out nothing.
     """
     files = {name: list(map(str, each)) for name, each in files.items()}
 
@@ -194,7 +197,7 @@ def needs(job_rule, **files):
         if change is not None:
             note(f"{' '.join(filter(None, (job_rule, run)))}: {change}")
             return paths | {"again": [str(AGAIN)] if AGAIN.exists() else []}
-        if not freshness().is_missed(job_rule, run):
+        if workflow.is_main_process and not freshness().is_missed(job_rule, run):
             paths = {
                 name: [path for path in each if is_of_use(Path(path))]
                 for name, each in paths.items()
