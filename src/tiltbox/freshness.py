@@ -209,6 +209,8 @@ class Freshness:
                 return [("download", "")]
             case "train" if plan.validates:
                 return [*self._before(rule, run), (plan.test_rule, "")]
+            case "evaluate":
+                return [*self._before(rule, run), ("download", "")]
             case "report":
                 return [*self._before(rule, run), *(("train", each) for each in plan.runs)]
         return self._before(rule, run)

@@ -458,6 +458,15 @@ def test_jobs_that_were_asked_for_get_their_inputs(project, options, without, du
     assert due <= set(re.findall(r"^rule (\w+):", planned, flags=re.MULTILINE)), planned
 
 
+def test_scores_are_made_again_where_there_are_no_images(project):
+    """As in a clone that pulled: the labels are made, but no patches."""
+    shutil.rmtree(project / "data/tiny")
+    lost(project, "evaluate")
+    call("snakemake", at=project)
+    assert calls(project) == ["download", "evaluate", "report"]
+    require_nothing_to_do(project)
+
+
 @pytest.mark.parametrize("second", EVERYTHING)
 def test_a_second_run_beside_the_first_is_refused(new, tmp_path, second):
     folder = copied(new, tmp_path / "project")

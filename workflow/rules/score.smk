@@ -71,6 +71,7 @@ rule evaluate:
             needs(
                 "evaluate",
                 task1=rules.merge.output.task1,
+                labels=rules.download.output,
                 tracking=rules.tracking.output,
             )
         ),
