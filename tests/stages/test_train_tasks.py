@@ -53,7 +53,7 @@ def test_weights_are_those_of_two_processes(folder):
     one, other = ((folder / name / "checkpoint.pth").read_bytes() for name in ("tasks", "processes"))
     assert one == other
     assert [path.name for path in (folder / "tasks").glob(".tiltbox-tasks*")] == []
-    assert "training with 2 tasks of SLURM step 7.0.0" in messages[1]
+    assert "training with 2 tasks of SLURM step 7.0.0.0" in messages[1]
 
 
 def test_what_keeps_the_first_task_from_beginning_ends_the_other(folder):

@@ -23,6 +23,8 @@ from tiltbox.files.atomic import write_json
 log = logging.getLogger("tiltbox")
 PATIENCE = 600  # seconds in which the first task has to say that it prepares the training
 POLL = 0.5
+# A requeued job repeats its numbers, and Snakemake drops the count of restarts; but srun has another port.
+STEP = ("JOB_ID", "STEP_ID", "RESTART_COUNT", "SRUN_COMM_PORT")
 STATE, PREPARING, FAILED = "state", "preparing", "failed"
 
 
@@ -66,7 +68,7 @@ def task_here() -> Task:
     total = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if total == "1":
         return Task()
-    step = [os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT")]
+    step = [os.environ.get(f"SLURM_{name}", "0") for name in STEP]
     number = os.environ.get("SLURM_PROCID", "")
     if not (total.isdigit() and number.isdigit() and int(number) < int(total)):
         problem = f"is {total!r}, but SLURM_PROCID is {number!r}"
